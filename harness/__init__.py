@@ -1,0 +1,1 @@
+"""From a frozen plan over trained runs and stored rows to measures, figures and a report."""

@@ -1,0 +1,1 @@
+"""Other interfaces than Gymnasium's."""

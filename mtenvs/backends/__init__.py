@@ -1,0 +1,1 @@
+"""Backends step and reset the worlds of one topology and fill the State."""

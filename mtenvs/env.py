@@ -1,0 +1,222 @@
+"""One world as a ``gymnasium.Env``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from mtenvs import registry
+from mtenvs.backends.mujoco_batch import diverged, silence_log_file
+from mtenvs.conditioning import check_conditioning, observation_slices, task_code
+from mtenvs.rendering import Camera, Viewer, check_render_mode
+from mtenvs.spec import Task
+from mtenvs.state import Layout, State
+
+
+def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the action clipped to [-1, 1], as float64.
+
+    Raises:
+        ValueError: for another shape, or values that are not finite.
+    """
+    try:
+        action = np.asarray(action, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"action must be an array of numbers of shape {shape}: {error}") from None
+    if action.shape != shape:
+        raise ValueError(f"action has shape {action.shape}, expected {shape}")
+    if not np.isfinite(action).all():
+        bad = np.argwhere(~np.isfinite(action))[0]
+        raise ValueError(
+            f"action{bad.tolist()} is {action[tuple(bad)]}; actions must be finite numbers in [-1, 1]"
+        )
+    return np.clip(action, -1.0, 1.0)
+
+
+class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One task of a family, or a task drawn anew at every reset.
+
+    Observation: float32 ``[body, mask, code]``; see ``observation_slices``. Action: float32 in
+    [-1, 1], clipped. ``info`` holds ``task`` (the published number, or -1), and after a step
+    ``success``, ``physics_diverged`` and every reward term as ``reward_<term>``.
+
+    Made by ``gymnasium.make("mt/<Family>-v0", ...)``, which also truncates episodes.
+
+    Args:
+        family: name of the family.
+        task: number, name, :class:`mtenvs.Task` or its dictionary; ``None`` draws a published task
+            at every reset. ``reset(options={"task": ...})`` chooses one from then on.
+        conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
+        render_mode: ``"human"``, ``"rgb_array"`` or ``None``.
+        width: of rendered images, in pixels.
+        height: of rendered images, in pixels.
+
+    Raises:
+        ValueError: for an unknown family, task, conditioning or render mode.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 50}
+
+    def __init__(
+        self,
+        family: str,
+        task: registry.TaskLike | None = None,
+        conditioning: str = "descriptor",
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+        tasks: Sequence[registry.TaskLike] | None = None,
+    ) -> None:
+        if tasks is not None:
+            raise ValueError(
+                "tasks= is for the native vector environment: gymnasium.make_vec(id, num_envs=..., "
+                "tasks=[...]) without vectorization_mode. A single environment takes task=...; for "
+                "Gymnasium's own vectors give each its task: SyncVectorEnv([lambda: make(id, task=0), ...])"
+            )
+        self.family = registry.get_family(family)
+        self.conditioning = check_conditioning(conditioning)
+        self.observation_slices = observation_slices(self.family, conditioning)
+        self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
+        self._size = (height, width)
+        self._models: dict[Task, mujoco.MjModel] = {}
+        self._viewer: Camera | Viewer | None = None
+        self._started = False
+        silence_log_file()
+
+        self._fixed = None if task is None else registry.as_task(self.family, task)
+        self._choices = self.family.tasks
+        self._set_task(self._fixed or self._choices[0])
+        self.observation_space = gymnasium.spaces.Box(
+            -np.inf, np.inf, (self.observation_slices.size,), np.float32
+        )
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.model.nu,), np.float32)
+
+    def _set_task(self, task: Task) -> None:
+        code = task_code(self.family, task, self.conditioning)
+        if task not in self._models:
+            self._models[task] = registry.model(self.family, task)
+        self.task, self._code = task, code
+        self.model = self._models[task]
+        self._bind(mujoco.MjData(self.model))
+
+    def _bind(self, data: mujoco.MjData) -> None:
+        """Makes ``data`` the world, and the State views of it with a leading world axis of one."""
+        self.data = data
+        constants = self.family.constants(self.task.parameters)
+        self._state = State(
+            layout=Layout.of(self.model),
+            time=np.array([data.time]),  # MjData gives a copy: step() refreshes it
+            qpos=self.data.qpos[None],
+            qvel=self.data.qvel[None],
+            ctrl=self.data.ctrl[None],
+            sensordata=self.data.sensordata[None],
+            constants={name: np.array([value]) for name, value in constants.items()},
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode.
+
+        Args:
+            seed: of the environment's random stream; ``None`` goes on with the present one.
+            options: ``{"task": ...}`` chooses the task, for this and later episodes.
+
+        Raises:
+            ValueError: for an unknown task or option.
+        """
+        options = dict(options or {})
+        chosen = registry.as_task(self.family, options.pop("task")) if "task" in options else None
+        if options:
+            raise ValueError(f"unknown reset options {sorted(options)}; valid: task")
+        super().reset(seed=seed)
+        if chosen is not None:
+            self._fixed = chosen
+        task = self._fixed or self._choices[int(self.np_random.integers(len(self._choices)))]
+        if task != self.task:
+            self._set_task(task)
+        draws = self.np_random.random(self.family.start_draws)
+        qpos, qvel = self.family.start(self.model.key_qpos[:1], draws[None])
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:], self.data.qvel[:] = qpos[0], qvel[0]
+        self._refresh()
+        self._started = True
+        self._observation = self._observe()
+        if self.render_mode == "human":
+            self.render()
+        return self._observation.copy(), {"task": self._number}
+
+    def _refresh(self) -> None:
+        mujoco.mj_step1(self.model, self.data)  # without it, sensors lag qpos by one step
+        self._state.time[0] = self.data.time
+
+    @property
+    def _number(self) -> int:
+        return -1 if self.task.number is None else self.task.number
+
+    def _observe(self) -> np.ndarray:
+        body = self.family.observe(self._state)[0]
+        return np.concatenate([body.astype(np.float32), self._code])
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advances by one control step; ``truncated`` is always False here: ``TimeLimit`` sets it.
+
+        Args:
+            action: ``(nu,)``, clipped to [-1, 1].
+
+        Raises:
+            ValueError: for an action of another shape or with values that are not finite.
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if not self._started:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        self.data.ctrl[:] = check_action(action, (self.model.nu,))
+        mujoco.mj_step(self.model, self.data, nstep=self.family.frame_skip)
+        self._refresh()
+        bad = diverged(self.data)
+        if bad:  # MuJoCo has put the world into its default pose: nothing of it means anything
+            terms = dict.fromkeys(self.family.reward_terms, 0.0)
+            terminated, success = True, False
+        else:
+            terms = {k: float(v[0]) for k, v in self.family.reward(self._state).items()}
+            terminated = bool(self.family.terminated(self._state)[0])
+            success = bool(self.family.success(self._state)[0])
+            self._observation = self._observe()
+        info = {"task": self._number, "success": success, "physics_diverged": bad}
+        info |= {f"reward_{name}": value for name, value in terms.items()}
+        if self.render_mode == "human":
+            self.render()
+        return self._observation.copy(), sum(terms.values()), terminated, False, info
+
+    def render(self) -> np.ndarray | None:
+        """Returns an image ``(height, width, 3)`` of uint8, or shows the window in mode ``human``."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() needs gym.make(..., render_mode='rgb_array' or 'human')")
+            return None
+        if self._viewer is not None and self._viewer.model is not self.model:
+            self._viewer.close()
+            self._viewer = None
+        if self._viewer is None:
+            kind = Viewer if self.render_mode == "human" else Camera
+            self._viewer = kind(self.model, *self._size)
+        return self._viewer.show(self.data)
+
+    def close(self) -> None:
+        """Closes the window or image context."""
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # an OpenGL context cannot travel, and a view of an array would travel as a copy
+        return {k: v for k, v in self.__dict__.items() if k not in ("_viewer", "_state")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _viewer=None)
+        self._bind(self.data)

@@ -1,0 +1,191 @@
+"""Finds the families, registers their Gymnasium ids, and answers questions about tasks.
+
+A family is one file in :mod:`mtenvs.families` that defines ``FAMILY``. Nothing is compiled here
+until a model is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from mtenvs import families as families_package
+from mtenvs.spec import Family, Fold, Task, did_you_mean, published_list
+
+TaskLike = int | str | Task | Mapping[str, Any]
+"""A published number or name, a :class:`Task`, or the dictionary form of one."""
+
+
+@functools.cache
+def _families() -> dict[str, Family]:
+    found = {}
+    for module in pkgutil.iter_modules(families_package.__path__):
+        family = importlib.import_module(f"{families_package.__name__}.{module.name}").FAMILY
+        found[family.name] = family
+    return found
+
+
+def families() -> tuple[str, ...]:
+    """Names of all families, for example ``("Biped",)``."""
+    return tuple(_families())
+
+
+def get_family(family: str | Family) -> Family:
+    """Returns a family by name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if isinstance(family, Family):
+        return family
+    known = _families()
+    if family not in known:
+        raise ValueError(
+            f"unknown family {family!r}{did_you_mean(family, known)}; valid: {', '.join(known)}"
+        )
+    return known[family]
+
+
+def tasks(family: str) -> tuple[Task, ...]:
+    """The published tasks of a family, by number.
+
+    Raises:
+        ValueError: for an unknown family.
+    """
+    return get_family(family).tasks
+
+
+def as_task(family: str | Family, task: TaskLike) -> Task:
+    """Resolves whatever users may type for a task, and checks it.
+
+    Args:
+        family: name of the family, or the family.
+        task: see :data:`TaskLike`.
+
+    Raises:
+        TypeError: if ``task`` is of none of those kinds.
+        ValueError: for an unknown number, name or parameter, a value outside its range, a task of
+            another family, or a task that claims a published number but differs from it.
+    """
+    family = get_family(family)
+    published = family.tasks
+    valid = f"valid tasks of {family.name!r}: {published_list(published)}"
+    if isinstance(task, (int, np.integer)) and not isinstance(task, bool):
+        if not 0 <= task < len(published):
+            raise ValueError(f"unknown task number {int(task)}; {valid}")
+        return published[int(task)]
+    if isinstance(task, str):
+        for candidate in published:
+            if candidate.name == task:
+                return candidate
+        raise ValueError(
+            f"unknown task {task!r}{did_you_mean(task, [t.name for t in published])}; {valid}"
+        )
+    if isinstance(task, Mapping):
+        unknown = set(task) - {"family", "name", "parameters", "number"}
+        if unknown or not isinstance(task.get("parameters"), Mapping):
+            raise ValueError(
+                f"a task given as a dictionary needs 'parameters', and may have 'family', 'name' and "
+                f"'number'; got {dict(task)!r}"
+            )
+        task = Task(
+            task.get("family", family.name),
+            task.get("name", "custom"),
+            dict(task["parameters"]),
+            task.get("number"),
+        )
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"a task is a number, a name, a Task or its dictionary, got {task!r} of type "
+            f"{type(task).__name__}; {valid}"
+        )
+    if task.family != family.name:
+        raise ValueError(
+            f"task {task.name!r} belongs to family {task.family!r}, not to {family.name!r}"
+        )
+    task = Task(family.name, task.name, family.complete(task.parameters), task.number)
+    if task.number is not None and as_task(family, task.number) != task:
+        raise ValueError(
+            f"task {task.name!r} claims the published number {task.number} but differs from it; "
+            "set number=None for a task of your own"
+        )
+    return task
+
+
+def sample_task(family: str, seed: int) -> Task:
+    """Draws a task uniformly from the parameters' declared ranges; the same seed gives the same task.
+
+    Args:
+        family: name of the family.
+        seed: any non-negative integer; 0 is a seed like the others.
+
+    Raises:
+        ValueError: for an unknown family or a negative seed.
+    """
+    definition = get_family(family)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
+    # keyed by the family's name too, so that equal seeds do not give equal draws across families
+    rng = np.random.default_rng([zlib.crc32(definition.name.encode()), int(seed)])
+    values = {p.name: float(rng.uniform(p.low, p.high)) for p in definition.parameters}
+    return Task(definition.name, f"sampled-{int(seed)}", values)
+
+
+def leave_one_out(family: str) -> tuple[Fold, ...]:
+    """All turns of the leave-one-out rotation over the published tasks.
+
+    Raises:
+        ValueError: for an unknown family.
+    """
+    published = tasks(family)
+    return tuple(
+        Fold(task.number, task, tuple(t for t in published if t != task))
+        for task in published
+        if task.number is not None
+    )
+
+
+def model(family: str | Family, task: TaskLike) -> mujoco.MjModel:
+    """Compiles a task's body; every call returns a model of its own.
+
+    Raises:
+        ValueError: for an unknown family or task.
+    """
+    return _build(family, task).compile()
+
+
+def mjcf(family: str | Family, task: TaskLike) -> str:
+    """Returns a task's body as MJCF, which loads in any MuJoCo.
+
+    Raises:
+        ValueError: for an unknown family or task.
+    """
+    spec = _build(family, task)
+    spec.compile()
+    return spec.to_xml()
+
+
+def _build(family: str | Family, task: TaskLike) -> mujoco.MjSpec:
+    family = get_family(family)
+    return family.build(as_task(family, task).parameters)
+
+
+def register() -> None:
+    """Registers every family's id with Gymnasium; idempotent."""
+    for family in _families().values():
+        if family.id not in gymnasium.registry:
+            gymnasium.register(
+                id=family.id,
+                entry_point="mtenvs.env:TaskEnv",
+                vector_entry_point="mtenvs.vector_env:TaskVectorEnv",
+                max_episode_steps=family.episode_steps,
+                kwargs={"family": family.name},
+            )

@@ -1,0 +1,90 @@
+"""Pictures of worlds, by MuJoCo's own renderer and viewer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+CAMERA = "side"
+"""Name of the camera that every family's body carries."""
+
+
+def check_render_mode(render_mode: str | None, valid: Sequence[str]) -> str | None:
+    """Returns ``render_mode`` if it is a known one.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if render_mode is not None and render_mode not in valid:
+        raise ValueError(f"unknown render_mode {render_mode!r}; valid: {', '.join(valid)}")
+    return render_mode
+
+
+class Camera:
+    """Draws one model's data into images of ``height`` x ``width`` pixels, without a window.
+
+    Raises:
+        RuntimeError: if no OpenGL context can be made.
+    """
+
+    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+        self.model = model
+        try:
+            self._renderer = mujoco.Renderer(model, height, width)
+        # what a missing library raises depends on the library: OSError, AttributeError, ...
+        except Exception as error:
+            raise RuntimeError(
+                f"no OpenGL context for rendering (MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}): "
+                f"{type(error).__name__}: {error}. Without a display, install OSMesa (Debian: "
+                "libosmesa6) and set MUJOCO_GL=osmesa, or set MUJOCO_GL=egl on a GPU machine, before "
+                "Python starts"
+            ) from error
+
+    def show(self, data: mujoco.MjData) -> np.ndarray:
+        """Returns the picture, ``(height, width, 3)`` of uint8."""
+        self._renderer.update_scene(data, CAMERA)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Frees the OpenGL context."""
+        self._renderer.close()
+
+
+class Viewer:
+    """MuJoCo's interactive viewer, following the body.
+
+    Raises:
+        RuntimeError: if there is no display.
+    """
+
+    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+        if sys.platform == "linux" and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise RuntimeError(
+                "render_mode='human' needs a display, and there is none; use render_mode='rgb_array'"
+            )
+        self.model = model
+        self._data = mujoco.MjData(model)
+        import mujoco.viewer  # opens a window system, so only when a window is wanted
+
+        self._handle = mujoco.viewer.launch_passive(
+            model, self._data, show_left_ui=False, show_right_ui=False
+        )
+        self._handle.cam.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._handle.cam.fixedcamid = model.camera(CAMERA).id
+
+    def show(self, data: mujoco.MjData) -> None:
+        """Shows the world as it is now."""
+        self._data.qpos[:] = data.qpos
+        self._data.time = data.time
+        mujoco.mj_forward(self.model, self._data)
+        self._handle.sync()
+
+    def close(self) -> None:
+        """Closes the window."""
+        self._handle.close()

@@ -1,0 +1,192 @@
+"""The types that everything else speaks of: Parameter, Task, Fold, Family.
+
+Nothing here compiles a model or touches an array library at import, so that a
+family file can be read, and a task sent to another process, at no cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from mtenvs.state import State
+
+Array = Any
+"""An array of any library that follows the array API standard (NumPy, PyTorch)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One number that tells the tasks of a family apart."""
+
+    name: str
+    """Name, as in ``Task.parameters``."""
+    unit: str
+    """SI unit, or ``"1"`` for a ratio."""
+    low: float
+    """Lowest value that a task may have."""
+    high: float
+    """Highest value that a task may have."""
+    nominal: float
+    """Value of a task that does not mention the parameter."""
+    reason: str
+    """Why the range is what it is."""
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.nominal <= self.high:
+            raise ValueError(
+                f"parameter {self.name!r}: nominal {self.nominal} lies outside [{self.low}, {self.high}]"
+            )
+
+    def standardise(self, value: float) -> float:
+        """Maps ``[low, high]`` linearly to ``[-1, 1]``; never uses a list of tasks (PROTOCOL §5)."""
+        return 2.0 * (value - self.low) / (self.high - self.low) - 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One MDP of a family. Holds JSON types only, so that Gymnasium's ``spec.to_json()`` works."""
+
+    family: str
+    """Name of the family, for example ``"Biped"``."""
+    name: str
+    """Telling name, unique among the published tasks of the family."""
+    parameters: Mapping[str, float]
+    """Value of every parameter of the family, in the parameter's unit."""
+    number: int | None = None
+    """Number in the family's published list; ``None`` for a task that is not published."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the task as a dictionary that ``gym.make(..., task=...)`` accepts again."""
+        return {
+            "family": self.family,
+            "name": self.name,
+            "parameters": dict(self.parameters),
+            "number": self.number,
+        }
+
+    def __hash__(self) -> int:
+        return hash((self.family, self.name, tuple(sorted(self.parameters.items())), self.number))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One turn of the leave-one-out rotation."""
+
+    number: int
+    """Number of the task that is held out."""
+    held_out: Task
+    """The task that the network has never seen."""
+    sources: tuple[Task, ...]
+    """The tasks to train on: all published tasks of the family but ``held_out``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """A set of tasks that one network can be given: one observation layout, one action layout.
+
+    The functions take a :class:`mtenvs.state.State`, whose arrays have a leading world axis, and
+    return arrays of the same library; they hold for every backend, so nothing is written twice.
+    """
+
+    name: str
+    """Name in ids: ``"Biped"`` gives ``mt/Biped-v0``."""
+    summary: str
+    """One sentence for tables."""
+    parameters: tuple[Parameter, ...]
+    """What tells the tasks apart, in the order of the descriptor."""
+    published: Mapping[str, Mapping[str, float]]
+    """Published tasks in their order: name to the parameters that differ from nominal."""
+    build: Callable[[Mapping[str, float]], mujoco.MjSpec]
+    """Parameters to the body. The spec has one keyframe, ``home``, around which episodes start."""
+    constants: Callable[[Mapping[str, float]], dict[str, float]]
+    """Parameters to the per-task numbers that the functions below read with ``State.constant``."""
+    observation_names: tuple[str, ...]
+    """Name of every entry of the body's observation."""
+    observe: Callable[[State], Array]
+    """State to the body's observation, ``(num_envs, len(observation_names))``."""
+    reward_terms: tuple[str, ...]
+    """Names of the terms whose sum is the reward."""
+    reward: Callable[[State], dict[str, Array]]
+    """State to ``{term: (num_envs,)}``."""
+    terminated: Callable[[State], Array]
+    """State to the worlds whose episode has ended for good, ``(num_envs,)`` of bool."""
+    success: Callable[[State], Array]
+    """State to whether an episode that ended now would have done its task, ``(num_envs,)`` of bool."""
+    start: Callable[[Array, Array], tuple[Array, Array]]
+    """Home ``qpos`` ``(n, nq)`` and uniform draws in [0, 1) ``(n, start_draws)`` to ``qpos, qvel``."""
+    start_draws: int
+    """How many uniform numbers the start of an episode takes."""
+    frame_skip: int
+    """Physics steps in one control step."""
+    episode_steps: int
+    """Control steps until an episode is truncated."""
+    version: int = 0
+    """The ``v`` of the id. A published version never changes its tasks, rewards or reference scores."""
+
+    @property
+    def id(self) -> str:
+        """Gymnasium id, for example ``"mt/Biped-v0"``."""
+        return f"mt/{self.name}-v{self.version}"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The published tasks, by number."""
+        return tuple(
+            Task(self.name, name, self.complete(values), number)
+            for number, (name, values) in enumerate(self.published.items())
+        )
+
+    def complete(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Fills in nominal values and checks names and ranges.
+
+        Raises:
+            ValueError: for an unknown parameter or a value outside its range.
+        """
+        known = {p.name: p for p in self.parameters}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(
+                    f"family {self.name!r} has no parameter {name!r}{did_you_mean(name, known)}; "
+                    f"it has {', '.join(known)}"
+                )
+            p = known[name]
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+            ):
+                raise ValueError(
+                    f"parameter {name!r} of {self.name!r} must be a finite number, got {value!r}"
+                )
+            if not p.low <= value <= p.high:
+                raise ValueError(
+                    f"parameter {name!r} of {self.name!r} is {value}, outside its range "
+                    f"[{p.low}, {p.high}] {p.unit}: {p.reason}"
+                )
+        return {p.name: float(values.get(p.name, p.nominal)) for p in self.parameters}
+
+    def descriptor(self, task: Task) -> list[float]:
+        """The task's parameters, each mapped from its declared range to [-1, 1]."""
+        return [p.standardise(task.parameters[p.name]) for p in self.parameters]
+
+    def distance(self, a: Task, b: Task) -> float:
+        """Euclidean distance of two tasks in descriptor units."""
+        return math.dist(self.descriptor(a), self.descriptor(b))
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Returns ``' (did you mean ...?)'`` for close matches, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(valid), n=2)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def published_list(tasks: Sequence[Task]) -> str:
+    """``'0 nominal, 1 short-torso, ...'``, for error messages."""
+    return ", ".join(f"{t.number} {t.name}" for t in tasks)

@@ -1,0 +1,83 @@
+"""State: what observations and rewards may read, by name, for many worlds at once.
+
+The arrays are MuJoCo's own (``qpos``, ``qvel``, ``ctrl``, ``sensordata``) with a leading world
+axis, of whatever array library the backend uses. They are *fresh*: sensors belong to the same
+instant as ``qpos`` (DESIGN, decision 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+
+Array = Any
+_SCALAR_JOINTS = (mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where named things lie in the arrays: one for all models of a topology."""
+
+    sensors: Mapping[str, slice]
+    """Sensor name to its columns of ``sensordata``."""
+    qpos: Mapping[str, int]
+    """Name of a slide or hinge joint to its column of ``qpos``."""
+    qvel: Mapping[str, int]
+    """Name of a slide or hinge joint to its column of ``qvel``."""
+
+    @classmethod
+    def of(cls, model: mujoco.MjModel) -> Layout:
+        """Reads the layout from a compiled model."""
+        sensors, qpos, qvel = {}, {}, {}
+        for i in range(model.nsensor):
+            if mujoco.mjtStage(model.sensor_needstage[i]) == mujoco.mjtStage.mjSTAGE_ACC:
+                raise ValueError(
+                    f"sensor {model.sensor(i).name!r} belongs to the acceleration stage, which is stale "
+                    "after a refresh and zero in MuJoCo Warp: use one of the position or velocity stage"
+                )
+            adr, dim = int(model.sensor_adr[i]), int(model.sensor_dim[i])
+            sensors[model.sensor(i).name] = slice(adr, adr + dim)
+        for j in range(model.njnt):
+            if mujoco.mjtJoint(model.jnt_type[j]) in _SCALAR_JOINTS:
+                qpos[model.joint(j).name] = int(model.jnt_qposadr[j])
+                qvel[model.joint(j).name] = int(model.jnt_dofadr[j])
+        return cls(sensors, qpos, qvel)
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The physics of ``num_envs`` worlds of one topology at one instant."""
+
+    layout: Layout
+    """Where named things lie."""
+    time: Array
+    """Simulated seconds since the episode began, ``(num_envs,)``."""
+    qpos: Array
+    """Generalised positions, ``(num_envs, nq)``."""
+    qvel: Array
+    """Generalised velocities, ``(num_envs, nv)``."""
+    ctrl: Array
+    """Controls of the last step, ``(num_envs, nu)``."""
+    sensordata: Array
+    """All sensors, ``(num_envs, nsensordata)``."""
+    constants: Mapping[str, Array]
+    """Per-task numbers by name, each ``(num_envs,)``."""
+
+    def sensor(self, name: str) -> Array:
+        """Returns a sensor's values, ``(num_envs, dim)``."""
+        return self.sensordata[:, self.layout.sensors[name]]
+
+    def position(self, joint: str) -> Array:
+        """Returns a slide's or hinge's position in m or rad, ``(num_envs,)``."""
+        return self.qpos[:, self.layout.qpos[joint]]
+
+    def velocity(self, joint: str) -> Array:
+        """Returns a slide's or hinge's velocity in m/s or rad/s, ``(num_envs,)``."""
+        return self.qvel[:, self.layout.qvel[joint]]
+
+    def constant(self, name: str) -> Array:
+        """Returns a number that depends on the task alone, ``(num_envs,)``."""
+        return self.constants[name]

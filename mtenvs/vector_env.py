@@ -1,0 +1,430 @@
+"""Many worlds as a ``gymnasium.vector.VectorEnv`` over one native batch per topology."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode
+
+from mtenvs import registry
+from mtenvs.backends.mujoco_batch import BatchBackend, topology
+from mtenvs.conditioning import check_conditioning, observation_slices, task_code
+from mtenvs.env import check_action
+from mtenvs.rendering import Camera, check_render_mode
+from mtenvs.spec import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The worlds of one topology."""
+
+    worlds: np.ndarray
+    """Their indices in the vector environment, sorted, ``(n,)``."""
+    backend: BatchBackend
+    """What steps them; its world ``i`` is ``worlds[i]``."""
+
+
+class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """Worlds of one family, each with a task of its own that changes only when told to.
+
+    Arrays are those of Gymnasium's own vector environments: observations ``(num_envs, size)`` of
+    float32, rewards ``(num_envs,)`` of float64, ``terminations`` and ``truncations`` ``(num_envs,)``
+    of bool. ``infos`` holds ``task``, ``success``, ``physics_diverged`` and ``reward_<term>`` with
+    their masks, and in same-step mode ``final_obs`` and ``final_info`` of the episodes that ended.
+
+    Made by ``gymnasium.make_vec("mt/<Family>-v0", num_envs, ...)``.
+
+    Args:
+        family: name of the family.
+        num_envs: number of worlds.
+        tasks: tasks dealt round robin to the worlds; ``None`` deals all the published ones.
+        conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
+        autoreset_mode: ``SAME_STEP`` (default), ``NEXT_STEP`` or ``DISABLED``, or its value.
+        max_episode_steps: control steps until truncation; ``None`` for the family's own.
+        num_threads: threads to step on; 0 for all processors. Results do not depend on it.
+        render_mode: ``"rgb_array"`` or ``None``.
+        width: of rendered images, in pixels.
+        height: of rendered images, in pixels.
+
+    Raises:
+        ValueError: for an unknown argument's value, no tasks, or more tasks than worlds.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        num_envs: int = 1,
+        tasks: Sequence[registry.TaskLike] | None = None,
+        conditioning: str = "descriptor",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        max_episode_steps: int | None = None,
+        num_threads: int = 0,
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+        task: registry.TaskLike | None = None,
+    ) -> None:
+        self.family = registry.get_family(family)
+        if task is not None:
+            raise ValueError("a vector environment takes tasks=[...], a list, instead of task=...")
+        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+            raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
+        self.num_envs = int(num_envs)
+        self.conditioning = check_conditioning(conditioning)
+        self.observation_slices = observation_slices(self.family, conditioning)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.render_mode = check_render_mode(render_mode, ["rgb_array"])
+        self.metadata = {
+            "autoreset_mode": self.autoreset_mode,
+            "render_modes": ["rgb_array"],
+            "render_fps": 50,
+        }
+        self._max_steps = self.family.episode_steps if max_episode_steps is None else max_episode_steps
+        if self._max_steps < 1:
+            raise ValueError(f"max_episode_steps must be positive, got {max_episode_steps}")
+        self._num_threads = num_threads
+        self._size = (height, width)
+        self._cameras: dict[int, Camera] = {}
+        self._term_names = tuple(f"reward_{term}" for term in self.family.reward_terms)
+
+        published = self.family.tasks
+        dealt = (
+            published[: self.num_envs]
+            if tasks is None
+            else [registry.as_task(self.family, t) for t in _as_list(tasks)]
+        )
+        if len(dealt) > self.num_envs:
+            raise ValueError(
+                f"{len(dealt)} tasks do not fit into num_envs={self.num_envs} worlds; "
+                "use at least one world a task"
+            )
+        self._assign([dealt[i % len(dealt)] for i in range(self.num_envs)])
+
+        self.single_observation_space = gymnasium.spaces.Box(
+            -np.inf, np.inf, (self.observation_slices.size,), np.float32
+        )
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (self._num_actions,), np.float32)
+        batch = gymnasium.vector.utils.batch_space
+        self.observation_space = batch(self.single_observation_space, self.num_envs)
+        self.action_space = batch(self.single_action_space, self.num_envs)
+
+        self._generators: list[np.random.Generator] | None = None
+        self._seeds: list[int] = []
+        self._elapsed = np.zeros(self.num_envs, np.int64)
+        self._ended = np.zeros(self.num_envs, bool)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The task of every world."""
+        return self._tasks
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The random stream of every world."""
+        return tuple(self._streams())
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of every world's random stream."""
+        self._streams()
+        return tuple(self._seeds)
+
+    def _assign(self, tasks: Sequence[Task]) -> None:
+        """Gives every world its task and builds the batches."""
+        self._tasks = tuple(tasks)
+        models = {task: registry.model(self.family, task) for task in dict.fromkeys(tasks)}
+        constants = {task: self.family.constants(task.parameters) for task in models}
+        by_topology: dict[tuple[int, ...], list[int]] = {}
+        for world, task in enumerate(tasks):
+            by_topology.setdefault(topology(models[task]), []).append(world)
+        self._groups = [
+            Group(
+                np.array(worlds),
+                BatchBackend(
+                    [models[tasks[w]] for w in worlds],
+                    {
+                        name: np.array([constants[tasks[w]][name] for w in worlds])
+                        for name in constants[tasks[0]]
+                    },
+                    self.family.frame_skip,
+                    self._num_threads,
+                ),
+            )
+            for worlds in by_topology.values()
+        ]
+        self._num_actions = max(group.backend.models[0].nu for group in self._groups)
+        codes = {task: task_code(self.family, task, self.conditioning) for task in models}
+        # the template of an observation: codes are written once, bodies at every step
+        self._observations = np.zeros((self.num_envs, self.observation_slices.size), np.float32)
+        self._observations[:, self.observation_slices.code] = np.stack([codes[t] for t in tasks])
+        self._numbers = np.array([-1 if t.number is None else t.number for t in tasks])
+
+    def _streams(self) -> list[np.random.Generator]:
+        if self._generators is None:
+            pairs = [seeding.np_random(None) for _ in range(self.num_envs)]
+            self._generators, self._seeds = [p[0] for p in pairs], [p[1] for p in pairs]
+        return self._generators
+
+    def reset(  # type: ignore[override]
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode in every world.
+
+        Args:
+            seed: one seed per world; an int is ``seed + index``; ``None`` goes on with a world's stream.
+            options: ``task``: a task for all worlds, or ``tasks``: one for each. ``reset_mask``: the
+                worlds to reset, ``(num_envs,)`` of bool. ``elapsed_steps``: control steps that count
+                as already taken, ``(num_envs,)``, so that learners can stagger first episodes.
+
+        Raises:
+            ValueError: for a wrong number of seeds or tasks, or an unknown option.
+        """
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        elapsed = options.pop("elapsed_steps", None)
+        tasks = options.pop("tasks", None)
+        if "task" in options:
+            tasks = [options.pop("task")] * self.num_envs
+        if options:
+            raise ValueError(
+                f"unknown reset options {sorted(options)}; valid: task, tasks, reset_mask, elapsed_steps"
+            )
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+                raise ValueError(
+                    f"reset_mask must be ({self.num_envs},) of bool with a world to reset, got {mask!r}"
+                )
+        if elapsed is not None:
+            elapsed = np.asarray(elapsed)
+            if elapsed.shape != (self.num_envs,) or not (
+                (elapsed >= 0) & (elapsed < self._max_steps)
+            ).all():
+                raise ValueError(
+                    f"elapsed_steps must be ({self.num_envs},) in [0, {self._max_steps}), got {elapsed!r}"
+                )
+        seeds = self._seed_list(seed)
+        if tasks is not None:
+            resolved = [registry.as_task(self.family, t) for t in _as_list(tasks)]
+            if len(resolved) != self.num_envs:
+                raise ValueError(f"{len(resolved)} tasks for {self.num_envs} worlds")
+            if mask is not None:
+                raise ValueError("new tasks need all worlds to be reset: leave out reset_mask")
+            if tuple(resolved) != self._tasks:
+                self._assign(resolved)
+
+        generators = self._streams()
+        ids = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)
+        for i in ids:
+            if seeds[i] is not None:
+                generators[i], self._seeds[i] = seeding.np_random(seeds[i])
+        observations = self._observations.copy()
+        self._start(ids, observations)
+        if elapsed is not None:
+            self._elapsed[ids] = elapsed[ids]
+        self._observations = observations
+        return observations.copy(), self._reset_info(ids)
+
+    def _seed_list(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"{len(seed)} seeds for {self.num_envs} worlds; give one each, or an int")
+        return [None if s is None else int(s) for s in seed]
+
+    def _reset_info(self, ids: np.ndarray) -> dict[str, Any]:
+        mask = np.zeros(self.num_envs, bool)
+        mask[ids] = True
+        return {"task": np.where(mask, self._numbers, 0), "_task": mask}
+
+    def _start(self, ids: np.ndarray, observations: np.ndarray) -> None:
+        """Starts episodes in worlds ``ids`` and writes their observations."""
+        generators = self._streams()
+        for group in self._groups:
+            local = np.flatnonzero(np.isin(group.worlds, ids))
+            if not len(local):
+                continue
+            worlds = group.worlds[local]
+            draws = np.stack([generators[w].random(self.family.start_draws) for w in worlds])
+            qpos, qvel = self.family.start(group.backend.home[local], draws)
+            group.backend.reset(local, qpos, qvel)
+            body = self.family.observe(group.backend.state)[local]
+            observations[worlds, self.observation_slices.body] = body
+        self._elapsed[ids] = 0
+        self._ended[ids] = False
+
+    def step(  # type: ignore[override]
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Advances every world by one control step; see the class for what comes back.
+
+        Args:
+            actions: ``(num_envs, nu)``, clipped to [-1, 1].
+
+        Raises:
+            ValueError: for actions of another shape or with values that are not finite.
+            gymnasium.error.ResetNeeded: before the first reset, or in mode ``DISABLED`` after an
+                episode has ended.
+        """
+        if self._generators is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        actions = check_action(actions, (self.num_envs, self._num_actions))
+        starting = None
+        if self.autoreset_mode != AutoresetMode.SAME_STEP and self._ended.any():
+            if self.autoreset_mode == AutoresetMode.DISABLED:
+                raise gymnasium.error.ResetNeeded(
+                    f"episodes of worlds {np.flatnonzero(self._ended).tolist()} have ended; reset "
+                    "them with options={'reset_mask': ...}"
+                )
+            starting = self._ended.copy()
+
+        observations = self._observations.copy()
+        terminations = np.zeros(self.num_envs, bool)
+        info: dict[str, Any] = {"task": self._numbers.copy(), "_task": np.ones(self.num_envs, bool)}
+        info["success"] = np.zeros(self.num_envs, bool)
+        info["physics_diverged"] = np.zeros(self.num_envs, bool)
+        for name in self._term_names:
+            info[name] = np.zeros(self.num_envs)
+        for group in self._groups:
+            self._step_group(group, actions, starting, observations, terminations, info)
+        rewards = np.zeros(self.num_envs)
+        for name in self._term_names:
+            rewards += info[name]
+
+        self._elapsed += 1
+        truncations = (self._elapsed >= self._max_steps) & ~info["physics_diverged"]
+        stepped = np.ones(self.num_envs, bool)
+        if starting is not None:
+            stepped = ~starting
+            truncations &= stepped
+            self._start(np.flatnonzero(starting), observations)
+        self._ended = terminations | truncations
+        info = self._masked(info, stepped)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
+            info = self._finish(np.flatnonzero(self._ended), observations, info)
+        self._observations = observations
+        return observations.copy(), rewards, terminations, truncations, info
+
+    def _step_group(
+        self,
+        group: Group,
+        actions: np.ndarray,
+        starting: np.ndarray | None,
+        observations: np.ndarray,
+        terminations: np.ndarray,
+        info: dict[str, Any],
+    ) -> None:
+        """Steps one topology and writes its rows; worlds in ``starting`` are left alone."""
+        family, backend = self.family, group.backend
+        nu = backend.models[0].nu
+        # a whole array needs no index: the common case of one topology copies nothing twice
+        worlds: Any = slice(None) if len(group.worlds) == self.num_envs else group.worlds
+        local = None if starting is None else np.flatnonzero(~starting[worlds])
+        backend.step(actions[worlds, :nu], local)
+        body = family.observe(backend.state)
+        terms = family.reward(backend.state)
+        terminated, success = family.terminated(backend.state), family.success(backend.state)
+        bad = backend.diverged()
+        keep: Any = slice(None)
+        if bad.any() or local is not None:
+            if local is not None:
+                bad = bad & ~starting[worlds]  # type: ignore[index]
+            good = ~bad
+            if local is not None:
+                good &= ~starting[worlds]  # type: ignore[index]
+            keep = np.flatnonzero(good)
+            index = np.arange(self.num_envs)[worlds]
+            terminations[index[bad]] = True
+            info["physics_diverged"][index[bad]] = True
+            worlds = index[keep]
+        # diverged worlds keep zero terms and their last valid observation
+        observations[worlds, self.observation_slices.body] = body[keep]
+        terminations[worlds] = terminated[keep]
+        info["success"][worlds] = success[keep]
+        for name, term in zip(self._term_names, family.reward_terms, strict=True):
+            info[name][worlds] = terms[term][keep]
+
+    def _masked(self, info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+        """Adds Gymnasium's ``_key`` masks: which worlds have the key."""
+        for key in ("success", "physics_diverged", *self._term_names):
+            info[f"_{key}"] = mask.copy()
+        return info
+
+    def _finish(
+        self, ids: np.ndarray, observations: np.ndarray, info: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Moves the last step of ended episodes to ``final_obs`` and ``final_info``, and starts anew."""
+        mask = np.zeros(self.num_envs, bool)
+        mask[ids] = True
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for i in ids:
+            final_obs[i] = observations[i].copy()
+        final_info: dict[str, Any] = {}
+        for key in ("task", "success", "physics_diverged", *self._term_names):
+            final_info[key] = np.where(mask, info[key], np.zeros_like(info[key]))
+            final_info[f"_{key}"] = mask.copy()
+            if key != "task":  # what remains is the new episode's, which has made no step
+                info[key][ids] = 0
+                info[f"_{key}"][ids] = False
+        self._start(ids, observations)
+        return info | {
+            "final_obs": final_obs,
+            "_final_obs": mask,
+            "final_info": final_info,
+            "_final_info": mask.copy(),
+        }
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Returns an image ``(height, width, 3)`` of uint8 of every world."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() needs gym.make_vec(..., render_mode='rgb_array')")
+            return None
+        frames: list[np.ndarray] = [np.empty(0)] * self.num_envs
+        for group in self._groups:
+            for i, world in enumerate(group.worlds):
+                model = group.backend.models[i]
+                if id(model) not in self._cameras:  # worlds of one task share a model and a camera
+                    self._cameras[id(model)] = Camera(model, *self._size)
+                frames[world] = self._cameras[id(model)].show(group.backend.data(i))
+        return tuple(frames)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the image contexts; called by ``close()``."""
+        for camera in self._cameras.values():
+            camera.close()
+        self._cameras.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # batches and OpenGL contexts do not pickle: the state rows travel, the rest is rebuilt
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_groups", "_cameras")}
+        state["physics"] = [group.backend.get_state() for group in self._groups]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        physics = state.pop("physics")
+        observations = state["_observations"]
+        self.__dict__.update(state, _cameras={})
+        self._assign(self._tasks)
+        self._observations = observations
+        for group, rows in zip(self._groups, physics, strict=True):
+            group.backend.set_state(rows)
+
+
+def _as_list(tasks: Any) -> list[registry.TaskLike]:
+    """Checks that ``tasks`` is a list of tasks, not one task."""
+    if isinstance(tasks, (str, Task, dict)) or not hasattr(tasks, "__iter__"):
+        raise ValueError(f"tasks must be a list of tasks, got {tasks!r}; for one task use [{tasks!r}]")
+    tasks = list(tasks)
+    if not tasks:
+        raise ValueError("tasks is empty; give at least one, or leave it out for all published tasks")
+    return tasks
