@@ -1,0 +1,447 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347) of many runs at once.
+
+R runs of W worlds each are laid out ``[run, world]``; row r of every tensor belongs to run r alone,
+so a run's result does not depend on its neighbours. Read from top to bottom: configuration, the
+advantage estimate, then the learner with its rollout and its update.
+
+In the words of Huang et al. 2022 ("The 37 implementation details of PPO"): separate actor and
+critic, orthogonal initialisation, state-independent log standard deviation, running normalisation
+of observations and of the reward's scale, advantages normalised (here per task), clipped
+surrogate, gradient clipping, Adam with eps 1e-5; a constant learning rate and no value clipping.
+Truncated episodes bootstrap from the value of their final observation, terminated ones do not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.checkpoint import load_checkpoint, save_checkpoint
+from baselines.learner import Episodes, play_episodes
+from baselines.stacked import (
+    RunningMoments,
+    Shape,
+    StackedAdam,
+    StackedParameters,
+    clip_gradient,
+    mlp,
+    mlp_shapes,
+)
+from mtenvs.vector_env import TaskVectorEnv
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Hyperparameters of one run; all runs of a learner share them."""
+
+    num_steps: int = 32
+    """Control steps of every world between updates."""
+    num_minibatches: int = 8
+    """Equal parts that a rollout is cut into in each epoch."""
+    update_epochs: int = 6
+    """Passes over a rollout."""
+    learning_rate: float = 5e-4
+    """Adam's rate, constant."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Mixing factor of the advantage estimate."""
+    clip_coef: float = 0.2
+    """Half width of the interval that probability ratios are clipped to."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Largest gradient norm, per run."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers, of actor and critic each."""
+    initial_log_std: float = -0.5
+    """Logarithm of the standard deviation of actions at the start."""
+    clip_observation: float = 10.0
+    """Normalised observations are clipped to this many standard deviations."""
+
+
+def generalised_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminations: Tensor,
+    dones: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equation 16).
+
+    Args:
+        rewards: ``(T, ...)``.
+        values: V of the observation that was acted on, ``(T, ...)``.
+        next_values: V of what came next, of the *final* observation where an episode ended, ``(T, ...)``.
+        terminations: where the future is worth nothing, ``(T, ...)`` of bool.
+        dones: where an episode ended, for whatever reason, ``(T, ...)`` of bool.
+        gamma: discount factor.
+        gae_lambda: mixing factor.
+
+    Returns:
+        Advantages, ``(T, ...)``.
+    """
+    # delta_t = r_t + gamma V(s_t+1) [not terminated] - V(s_t)
+    deltas = rewards + gamma * next_values * ~terminations - values
+    advantages = torch.empty_like(deltas)
+    carried = torch.zeros_like(deltas[0])
+    for t in reversed(range(len(deltas))):
+        # A_t = delta_t + gamma lambda A_t+1 [same episode]
+        carried = deltas[t] + gamma * gae_lambda * ~dones[t] * carried
+        advantages[t] = carried
+    return advantages
+
+
+class PPO:
+    """Trains R runs at once; a :class:`baselines.learner.Learner`.
+
+    Args:
+        worlds: any worlds of the family and conditioning to be trained on; only their layout is read.
+        seeds: one per run. Every random stream of a run derives from its seed.
+        config: hyperparameters.
+        device: ``"cpu"``, ``"cuda"`` or another PyTorch device.
+    """
+
+    def __init__(
+        self,
+        worlds: TaskVectorEnv,
+        seeds: Sequence[int],
+        config: PPOConfig | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.config = config = PPOConfig() if config is None else config
+        self.device = torch.device(device)
+        self.num_runs = len(seeds)
+        self.steps, self.updates = 0, 0
+        self._family, self._conditioning = worlds.family.id, worlds.conditioning
+        (inputs,), (self._num_actions,) = (
+            worlds.single_observation_space.shape,
+            worlds.single_action_space.shape,
+        )
+        self._slices = slices = worlds.observation_slices
+
+        # one stream per run and purpose
+        streams = [np.random.SeedSequence(seed).spawn(4) for seed in seeds]
+        initial = [_torch_generator(s[0]) for s in streams]
+        self._world_rngs = [np.random.default_rng(s[1]) for s in streams]
+        self._noise_generators = [_torch_generator(s[2]) for s in streams]
+        self._shuffle_generators = [_torch_generator(s[3]) for s in streams]
+
+        actor = mlp_shapes("actor", inputs, config.hidden, self._num_actions, head_gain=0.01)
+        critic = mlp_shapes("critic", inputs, config.hidden, 1, head_gain=1.0)
+        log_std = Shape("log_std", (1, self._num_actions), 0.0, config.initial_log_std)
+        self._parameters = StackedParameters([*actor, *critic, log_std], initial, self.device)
+        self._actor, self._critic = [s.name for s in actor], [s.name for s in critic]
+        with torch.no_grad():
+            # masks and codes enter at zero weight: at first the network acts as if it were not told
+            for name in (self._actor[0], self._critic[0]):
+                self._parameters.views()[name][:, slices.mask.start : slices.code.stop] = 0.0
+        rates = torch.full((self.num_runs,), config.learning_rate)
+        self._adam = StackedAdam(self._parameters.flat, rates)
+        self._active = torch.ones(self.num_runs, dtype=torch.bool, device=self.device)
+        self._observation_moments = RunningMoments(self.num_runs, slices.body.stop, self.device)
+        self._return_moments = RunningMoments(self.num_runs, 1, self.device)
+        self._set_scale()
+
+        self._worlds: TaskVectorEnv | None = None
+
+    # ------------------------------------------------------------------ acting
+
+    def _set_scale(self) -> None:
+        """Freezes the normaliser until the next update; masks and codes pass through unchanged."""
+        body, size = self._slices.body.stop, self._slices.size
+        moments = self._observation_moments
+        self._mean = torch.zeros(self.num_runs, 1, size, device=self.device)
+        self._inverse_std = torch.ones(self.num_runs, 1, size, device=self.device)
+        self._mean[:, 0, :body] = moments.mean.float()
+        self._inverse_std[:, 0, :body] = (moments.var + 1e-8).rsqrt().float()
+
+    def _normalise(self, observations: Tensor) -> Tensor:
+        """Observations ``(R, n, size)`` to network inputs."""
+        bound = self.config.clip_observation
+        return ((observations - self._mean) * self._inverse_std).clamp_(-bound, bound)
+
+    def _blocks(self, array: np.ndarray) -> Tensor:
+        """``(num_envs, ...)`` to ``(R, W, ...)`` on the device."""
+        tensor = torch.from_numpy(array).to(self.device)
+        return tensor.view(self.num_runs, -1, *tensor.shape[1:])
+
+    @torch.no_grad()
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """The deterministic policy: observations ``(num_envs, size)`` to actions ``(num_envs, nu)``."""
+        parameters = self._parameters.views()
+        inputs = self._normalise(self._blocks(observations))
+        means = mlp(inputs, [parameters[name] for name in self._actor])
+        return self._to_worlds(means)
+
+    def _to_worlds(self, actions: Tensor) -> np.ndarray:
+        # a diverged run idles, so that its neighbours go on
+        actions = torch.where(self._active.view(-1, 1, 1), actions, 0.0)
+        return actions.reshape(-1, self._num_actions).cpu().numpy()
+
+    def evaluate(self, worlds: TaskVectorEnv, seeds: Sequence[int]) -> Episodes:
+        """Plays one episode in every world; see :class:`baselines.learner.Learner`."""
+        return play_episodes(self.act, worlds, seeds)
+
+    # ---------------------------------------------------------------- training
+
+    def train(
+        self, worlds: TaskVectorEnv, until: int, progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Trains to at least ``until`` steps per run; see :class:`baselines.learner.Learner`.
+
+        Raises:
+            ValueError: if the worlds are not R equal blocks of the family and conditioning.
+        """
+        if worlds is not self._worlds:
+            self._enter(worlds)
+        per_rollout = self.config.num_steps * (worlds.num_envs // self.num_runs)
+        while self.steps < until:
+            self._update(*self._rollout(worlds))
+            self.steps += per_rollout
+            if progress is not None:
+                progress(per_rollout * self.num_runs)
+        return self.steps
+
+    def _enter(self, worlds: TaskVectorEnv) -> None:
+        """Starts first episodes, staggered so that the worlds do not all end at once."""
+        found = (worlds.family.id, worlds.conditioning)
+        if found != (self._family, self._conditioning) or worlds.num_envs % self.num_runs:
+            raise ValueError(
+                f"worlds of {found} in number {worlds.num_envs} do not suit {self.num_runs} runs of "
+                f"{(self._family, self._conditioning)}"
+            )
+        width = worlds.num_envs // self.num_runs
+        if (self.config.num_steps * width) % self.config.num_minibatches:
+            raise ValueError(
+                f"a rollout of {self.config.num_steps} x {width} steps cannot be cut into "
+                f"num_minibatches={self.config.num_minibatches} equal parts"
+            )
+        limit = worlds.family.episode_steps
+        seeds = [int(s) for rng in self._world_rngs for s in rng.integers(2**31, size=width)]
+        elapsed = np.concatenate([rng.integers(limit, size=width) for rng in self._world_rngs])
+        self._observations, _ = worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})
+        self._discounted = torch.zeros(self.num_runs, width, dtype=torch.float64, device=self.device)
+        # which task of its run every world has, for the advantages
+        names: dict[Any, int] = {}
+        slots = [names.setdefault((i // width, t), len(names)) for i, t in enumerate(worlds.tasks)]
+        self._task_slots = torch.tensor(slots, device=self.device).view(self.num_runs, width)
+        self._worlds = worlds
+
+    @torch.no_grad()
+    def _rollout(self, worlds: TaskVectorEnv) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Acts for ``num_steps`` steps.
+
+        Returns:
+            Inputs ``(R, T W, size)``, actions ``(R, T W, nu)``, and log-probabilities, advantages and
+            value targets, each ``(R, T W)``.
+        """
+        config, runs = self.config, self.num_runs
+        width, steps = worlds.num_envs // runs, self.config.num_steps
+        parameters = self._parameters.views()
+        actor = [parameters[name] for name in self._actor]
+        critic = [parameters[name] for name in self._critic]
+        log_std = parameters["log_std"]
+        std = log_std.exp()
+        noise = torch.stack(
+            [torch.randn(steps, width, self._num_actions, generator=g) for g in self._noise_generators],
+            dim=1,
+        ).to(self.device)  # (T, R, W, nu)
+
+        observed = torch.empty(steps + 1, runs, width, self._slices.size, device=self.device)
+        actions = torch.empty_like(noise)
+        rewards = torch.empty(steps, runs, width, dtype=torch.float64, device=self.device)
+        terminations = torch.empty(steps, runs, width, dtype=torch.bool, device=self.device)
+        dones = torch.empty_like(terminations)
+        truncated: list[tuple[int, int, np.ndarray]] = []  # step, world, final observation
+        for t in range(steps):
+            observed[t] = self._blocks(self._observations)
+            actions[t] = torch.addcmul(mlp(self._normalise(observed[t]), actor), std, noise[t])
+            self._observations, reward, terminated, truncation, info = worlds.step(
+                self._to_worlds(actions[t])
+            )
+            rewards[t] = self._blocks(reward)
+            terminations[t] = self._blocks(terminated)
+            dones[t] = self._blocks(terminated | truncation)
+            for world in np.flatnonzero(truncation & ~terminated):
+                truncated.append((t, int(world), info["final_obs"][world]))
+        observed[steps] = self._blocks(self._observations)
+
+        def by_run(tensor: Tensor) -> Tensor:  # (T, R, W, ...) to (R, T W, ...)
+            return tensor.transpose(0, 1).reshape(runs, -1, *tensor.shape[3:])
+
+        inputs = self._normalise(by_run(observed))
+        values = mlp(inputs, critic).view(runs, steps + 1, width).transpose(0, 1)
+        next_values = values[1:].clone()
+        for t, world, final in truncated:
+            run = world // width
+            one = slice(run, run + 1)
+            x = torch.from_numpy(final).to(self.device).view(1, 1, -1)
+            x = (x - self._mean[one]) * self._inverse_std[one]
+            x = x.clamp_(-config.clip_observation, config.clip_observation)
+            next_values[t, run, world % width] = mlp(x, [p[one] for p in critic]).view(())
+
+        scaled = self._scale_rewards(rewards, dones)
+        advantages = generalised_advantages(
+            scaled, values[:-1], next_values, terminations, dones, config.gamma, config.gae_lambda
+        )
+        targets = advantages + values[:-1]
+        # log N(a; mean, std) with (a - mean) / std = noise
+        log_probs = (-0.5 * noise**2 - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+        # the statistics move only now, so that acting and learning saw the same inputs
+        self._observation_moments.update(by_run(observed[:-1])[..., self._slices.body])
+        self._set_scale()
+        return (
+            inputs[:, : steps * width],
+            by_run(actions),
+            by_run(log_probs),
+            by_run(self._normalise_advantages(advantages)),
+            by_run(targets),
+        )
+
+    def _scale_rewards(self, rewards: Tensor, dones: Tensor) -> Tensor:
+        """Divides rewards ``(T, R, W)`` by the running deviation of the run's discounted returns."""
+        returns = torch.empty_like(rewards)
+        for t in range(len(rewards)):
+            self._discounted = returns[t] = self._discounted * self.config.gamma + rewards[t]
+            self._discounted = self._discounted * ~dones[t]
+        self._return_moments.update(returns.transpose(0, 1).reshape(self.num_runs, -1, 1))
+        scale = (self._return_moments.var + 1e-8).rsqrt().view(1, -1, 1)
+        return (rewards * scale).clamp(-10.0, 10.0).float()
+
+    def _normalise_advantages(self, advantages: Tensor) -> Tensor:
+        """Zero mean and unit deviation per run *and task*, so that no task drowns the others."""
+        slots = self._task_slots.expand_as(advantages).reshape(-1)
+        flat = advantages.reshape(-1)
+        count = int(self._task_slots.max()) + 1
+        total = torch.bincount(slots, minlength=count)
+        mean = torch.zeros(count, device=self.device).index_add_(0, slots, flat) / total
+        centred = flat - mean[slots]
+        square = torch.zeros(count, device=self.device).index_add_(0, slots, centred**2)
+        deviation = (square / (total - 1).clamp(min=1)).sqrt()
+        return (centred / (deviation[slots] + 1e-8)).view_as(advantages)
+
+    def _update(
+        self, inputs: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor, targets: Tensor
+    ) -> None:
+        """Several epochs of minibatch steps on one rollout; shapes as :meth:`_rollout` returns them."""
+        config = self.config
+        samples = inputs.shape[1]
+        size = samples // config.num_minibatches
+        # one table, so that a shuffle is one gather
+        table = torch.cat(
+            [inputs, actions, log_probs[..., None], advantages[..., None], targets[..., None]], dim=2
+        )
+        widths = [inputs.shape[2], actions.shape[2], 1, 1, 1]
+        offsets = torch.arange(self.num_runs).view(-1, 1) * samples
+        for _ in range(config.update_epochs):
+            order = torch.stack([torch.randperm(samples, generator=g) for g in self._shuffle_generators])
+            rows = (order + offsets).view(-1).to(self.device)
+            shuffled = table.view(-1, table.shape[2]).index_select(0, rows).view_as(table)
+            for start in range(0, samples, size):
+                x, a, old, advantage, target = shuffled[:, start : start + size].split(widths, dim=2)
+                loss = self._loss(x, a, old.squeeze(2), advantage.squeeze(2), target.squeeze(2))
+                (gradient,) = torch.autograd.grad(loss.sum(), self._parameters.flat)
+                # a run with a bad number stops for good and keeps its last good parameters
+                self._active &= torch.isfinite(gradient).all(dim=1)
+                self._adam.step(
+                    self._parameters.flat, clip_gradient(gradient, config.max_grad_norm), self._active
+                )
+                self.updates += 1
+
+    def _loss(self, x: Tensor, actions: Tensor, old: Tensor, advantage: Tensor, target: Tensor) -> Tensor:
+        """The loss of every run, ``(R,)``: each the mean over its own samples."""
+        config = self.config
+        parameters = self._parameters.views()
+        means = mlp(x, [parameters[name] for name in self._actor])
+        values = mlp(x, [parameters[name] for name in self._critic]).squeeze(2)
+        log_std = parameters["log_std"]
+        # log N(a; mean, std), summed over the action's entries
+        scaled = (actions - means) * (-log_std).exp()
+        new = (-0.5 * scaled**2 - log_std - 0.5 * math.log(2.0 * math.pi)).sum(2)
+        ratio = (new - old).exp()
+        # L_clip = -E[min(r A, clip(r, 1 - eps, 1 + eps) A)]
+        clipped = ratio.clamp(1.0 - config.clip_coef, 1.0 + config.clip_coef)
+        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean(1)
+        value_loss = ((values - target) ** 2).mean(1)
+        loss = policy_loss + config.vf_coef * value_loss
+        if config.ent_coef:
+            # H[N] = log std + (1 + log 2 pi) / 2 per entry
+            entropy = (log_std + 0.5 * (1.0 + math.log(2.0 * math.pi))).sum((1, 2))
+            loss = loss - config.ent_coef * entropy
+        return loss
+
+    # ----------------------------------------------------------------- records
+
+    def diverged(self) -> np.ndarray:
+        """Runs that met a number which is not finite, ``(R,)`` of bool."""
+        return (~self._active).cpu().numpy()
+
+    def describe(self) -> dict[str, Any]:
+        """Gradient updates and parameters of each run."""
+        return {"updates": self.updates, "parameters": self._parameters.count}
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "learner": "ppo",
+            "family": self._family,
+            "conditioning": self._conditioning,
+            "hidden": list(self.config.hidden),
+        }
+
+    def save(self, run: int, directory: Path) -> None:
+        """Writes one run: policy, both normalisers and optimiser are one checkpoint."""
+        tensors = {f"parameters.{n}": t[run] for n, t in self._parameters.views().items()}
+        for name, moments in self._moments().items():
+            tensors |= {f"{name}.{k}": v for k, v in moments.tensors(run).items()}
+        tensors |= {
+            "optimizer.first": self._adam.first[run],
+            "optimizer.second": self._adam.second[run],
+            "optimizer.clock": self._adam.clock[run],
+        }
+        facts = {"steps": self.steps, "config": dataclasses.asdict(self.config)}
+        save_checkpoint(directory, tensors, {**self._facts(), **facts})
+
+    def load(self, run: int, directory: Path, optimizer: bool = False) -> None:
+        """Starts one run from a checkpoint: all weights, log standard deviation and normalisers.
+
+        Args:
+            run: which run.
+            directory: that :meth:`save` wrote.
+            optimizer: also its Adam moments; otherwise they start afresh.
+
+        Raises:
+            FileNotFoundError: if there is no checkpoint.
+            ValueError: if it is of another learner, family, conditioning or shape.
+        """
+        tensors, _ = load_checkpoint(directory, self._facts())
+        with torch.no_grad():
+            for name, view in self._parameters.views().items():
+                view[run] = tensors[f"parameters.{name}"].to(self.device)
+        for name, moments in self._moments().items():
+            moments.restore(run, {k: tensors[f"{name}.{k}"] for k in ("mean", "var", "count")})
+        self._set_scale()
+        if optimizer:
+            for name in ("first", "second", "clock"):
+                getattr(self._adam, name)[run] = tensors[f"optimizer.{name}"].to(self.device)
+
+    def _moments(self) -> dict[str, RunningMoments]:
+        return {"observations": self._observation_moments, "returns": self._return_moments}
+
+
+def _torch_generator(sequence: np.random.SeedSequence) -> torch.Generator:
+    # on the CPU whatever the device is, so that a seed means the same run everywhere
+    generator = torch.Generator()
+    generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]) % 2**63)
+    return generator

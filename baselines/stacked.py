@@ -1,0 +1,186 @@
+"""Many small networks as one: parameters, running statistics and Adam with a leading run axis.
+
+R networks of equal shape are multiplied with one ``torch.baddbmm``, so that ten seeds cost little
+more than one. Row r of everything belongs to run r alone: nothing is ever summed over runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One named parameter of a single network."""
+
+    name: str
+    """Name in checkpoints."""
+    size: tuple[int, ...]
+    """Its shape without the run axis."""
+    gain: float
+    """Gain of the orthogonal initialisation; 0 starts at ``fill``."""
+    fill: float = 0.0
+    """Start value where ``gain`` is 0."""
+
+
+def mlp_shapes(
+    name: str, inputs: int, hidden: Sequence[int], outputs: int, head_gain: float
+) -> list[Shape]:
+    """Weights ``(in, out)`` and biases ``(1, out)`` of a multi-layer perceptron, first layer first."""
+    sizes = [inputs, *hidden, outputs]
+    shapes = []
+    for i in range(len(sizes) - 1):
+        # sqrt(2) for hidden layers as in the reference PPO (Huang et al. 2022, "37 details", no. 2)
+        gain = head_gain if i == len(sizes) - 2 else math.sqrt(2.0)
+        shapes.append(Shape(f"{name}.{i}.weight", (sizes[i], sizes[i + 1]), gain))
+        shapes.append(Shape(f"{name}.{i}.bias", (1, sizes[i + 1]), 0.0))
+    return shapes
+
+
+def mlp(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """R perceptrons with tanh between layers.
+
+    Args:
+        x: ``(R, batch, in)``.
+        parameters: weight ``(R, in, out)`` and bias ``(R, 1, out)`` of every layer in turn.
+
+    Returns:
+        ``(R, batch, out)``.
+    """
+    for i in range(0, len(parameters), 2):
+        x = torch.baddbmm(parameters[i + 1], x, parameters[i])
+        if i < len(parameters) - 2:
+            x = torch.tanh(x)
+    return x
+
+
+class StackedParameters:
+    """All parameters of R networks in one tensor ``(R, P)``, so that an optimiser step is a few calls.
+
+    Args:
+        shapes: the parameters of one network.
+        generators: one per run, for the initialisation.
+        device: where the tensor lives.
+    """
+
+    def __init__(
+        self, shapes: Sequence[Shape], generators: Sequence[torch.Generator], device: torch.device
+    ) -> None:
+        self.shapes = tuple(shapes)
+        self._sizes = [math.prod(s.size) for s in self.shapes]
+        rows = [torch.cat([_initial(s, g).flatten() for s in self.shapes]) for g in generators]
+        self.flat = torch.stack(rows).to(device).requires_grad_(True)
+
+    @property
+    def count(self) -> int:
+        """Parameters of one network."""
+        return sum(self._sizes)
+
+    def views(self) -> dict[str, Tensor]:
+        """Parameters by name, each ``(R, *size)``; gradients flow back to ``flat``."""
+        # one split, whose gradient is one concatenation
+        parts = self.flat.split(self._sizes, dim=1)
+        return {s.name: part.view(-1, *s.size) for s, part in zip(self.shapes, parts, strict=True)}
+
+
+def _initial(shape: Shape, generator: torch.Generator) -> Tensor:
+    if shape.gain == 0.0:
+        return torch.full(shape.size, shape.fill)
+    # orthogonal_ wants (out, in); drawn on the CPU, so that a seed means the same on every device
+    weight = torch.empty(shape.size[1], shape.size[0])
+    torch.nn.init.orthogonal_(weight, shape.gain, generator=generator)
+    return weight.T.contiguous()
+
+
+class StackedAdam:
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1), each run with its own rate and clock.
+
+    Args:
+        like: the parameters, ``(R, P)``.
+        learning_rate: per run, ``(R,)``.
+        betas: decay of the first and second moments.
+        eps: added to the root of the second moment.
+    """
+
+    def __init__(
+        self,
+        like: Tensor,
+        learning_rate: Tensor,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-5,
+    ) -> None:
+        self.learning_rate = learning_rate.to(like.device).view(-1, 1)
+        self.betas, self.eps = betas, eps
+        self.first = torch.zeros_like(like, requires_grad=False)
+        self.second = torch.zeros_like(like, requires_grad=False)
+        self.clock = torch.zeros(like.shape[0], 1, device=like.device)
+
+    @torch.no_grad()
+    def step(self, flat: Tensor, gradient: Tensor, active: Tensor) -> None:
+        """Updates the parameters of active runs in place.
+
+        Args:
+            flat: parameters, ``(R, P)``.
+            gradient: their gradient, ``(R, P)``; finite in active runs.
+            active: ``(R,)`` of bool; the others keep parameters and moments.
+        """
+        b1, b2 = self.betas
+        self.clock += active.view(-1, 1)
+        if not bool(active.all()):
+            keep = active.view(-1, 1)
+            # an inactive run has zero moments, so that its step below is zero
+            gradient = torch.where(keep, gradient, 0.0)
+            self.first.mul_(keep)
+        self.first.lerp_(gradient, 1.0 - b1)  # m = b1 m + (1 - b1) g
+        self.second.mul_(b2).addcmul_(gradient, gradient, value=1.0 - b2)  # v = b2 v + (1 - b2) g^2
+        clock = self.clock.clamp(min=1.0)
+        root = (self.second / (1.0 - b2**clock)).sqrt_().add_(self.eps)  # sqrt(v^) + eps
+        flat.sub_(self.learning_rate / (1.0 - b1**clock) * self.first / root)
+
+
+@torch.no_grad()
+def clip_gradient(gradient: Tensor, max_norm: float) -> Tensor:
+    """Scales each run's gradient ``(R, P)`` to a Euclidean norm of at most ``max_norm``."""
+    norm = gradient.norm(dim=1, keepdim=True)
+    return gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+
+
+class RunningMoments:
+    """Mean and variance of a stream, per run and entry, merged batch by batch (Chan et al. 1983).
+
+    Args:
+        num_runs: R.
+        size: entries.
+        device: where the tensors live.
+    """
+
+    def __init__(self, num_runs: int, size: int, device: torch.device) -> None:
+        # float64: the count passes 2^24 in long trainings
+        self.mean = torch.zeros(num_runs, size, dtype=torch.float64, device=device)
+        self.var = torch.ones(num_runs, size, dtype=torch.float64, device=device)
+        self.count = torch.full((num_runs, 1), 1e-4, dtype=torch.float64, device=device)
+
+    def update(self, batch: Tensor) -> None:
+        """Merges a batch ``(R, n, size)``."""
+        n = batch.shape[1]
+        batch = batch.double()
+        var, mean = torch.var_mean(batch, dim=1, correction=0)
+        delta, total = mean - self.mean, self.count + n
+        self.mean = self.mean + delta * n / total
+        # sums of squares add, plus what the two means differ by
+        squares = self.var * self.count + var * n + delta**2 * self.count * n / total
+        self.var, self.count = squares / total, total
+
+    def tensors(self, run: int) -> dict[str, Tensor]:
+        """One run's numbers, for a checkpoint."""
+        return {"mean": self.mean[run], "var": self.var[run], "count": self.count[run]}
+
+    def restore(self, run: int, tensors: dict[str, Tensor]) -> None:
+        """Sets one run's numbers from a checkpoint."""
+        for name in ("mean", "var", "count"):
+            getattr(self, name)[run] = tensors[name].to(self.mean.device)
