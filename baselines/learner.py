@@ -41,7 +41,7 @@ class Learner(Protocol):
     def train(
         self, worlds: TaskVectorEnv, until: int, progress: Callable[[int], object] | None = None
     ) -> int:
-        """Trains every run until it has taken at least ``until`` steps in all, and returns how many it took.
+        """Trains every run until it has taken at least ``until`` steps, and returns how many it has.
 
         Args:
             worlds: ``num_runs`` equal blocks of worlds. The same object goes on where it was; another
@@ -61,7 +61,7 @@ class Learner(Protocol):
         ...
 
     def diverged(self) -> np.ndarray:
-        """Runs whose numbers are no longer finite and which have stopped learning, ``(num_runs,)`` of bool."""
+        """Runs that met a number which is not finite and stopped learning, ``(num_runs,)`` of bool."""
         ...
 
     def save(self, run: int, directory: Path) -> None:

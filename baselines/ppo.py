@@ -125,11 +125,8 @@ class PPO:
         self.num_runs = len(seeds)
         self.steps, self.updates = 0, 0
         self._family, self._conditioning = worlds.family.id, worlds.conditioning
-        (inputs,), (self._num_actions,) = (
-            worlds.single_observation_space.shape,
-            worlds.single_action_space.shape,
-        )
         self._slices = slices = worlds.observation_slices
+        inputs, self._num_actions = slices.size, worlds.num_actions
 
         # one stream per run and purpose
         streams = [np.random.SeedSequence(seed).spawn(4) for seed in seeds]
@@ -274,8 +271,8 @@ class PPO:
             rewards[t] = self._blocks(reward)
             terminations[t] = self._blocks(terminated)
             dones[t] = self._blocks(terminated | truncation)
-            for world in np.flatnonzero(truncation & ~terminated):
-                truncated.append((t, int(world), info["final_obs"][world]))
+            for world in map(int, np.flatnonzero(truncation & ~terminated)):
+                truncated.append((t, world, info["final_obs"][world]))
         observed[steps] = self._blocks(self._observations)
 
         def by_run(tensor: Tensor) -> Tensor:  # (T, R, W, ...) to (R, T W, ...)
@@ -284,13 +281,13 @@ class PPO:
         inputs = self._normalise(by_run(observed))
         values = mlp(inputs, critic).view(runs, steps + 1, width).transpose(0, 1)
         next_values = values[1:].clone()
-        for t, world, final in truncated:
+        for step, world, final in truncated:
             run = world // width
             one = slice(run, run + 1)
             x = torch.from_numpy(final).to(self.device).view(1, 1, -1)
             x = (x - self._mean[one]) * self._inverse_std[one]
             x = x.clamp_(-config.clip_observation, config.clip_observation)
-            next_values[t, run, world % width] = mlp(x, [p[one] for p in critic]).view(())
+            next_values[step, run, world % width] = mlp(x, [p[one] for p in critic]).view(())
 
         scaled = self._scale_rewards(rewards, dones)
         advantages = generalised_advantages(

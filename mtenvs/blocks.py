@@ -169,7 +169,7 @@ def ground_contact(spec: mujoco.MjSpec, geom: str, friction: float) -> None:
 
 
 def frame_sensor(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtSensor, body: str) -> None:
-    """Adds a sensor of a body's own frame, in world coordinates (XBODY: BODY would be its inertial frame)."""
+    """Adds a sensor of a body's own frame, in world coordinates (BODY would be its inertial frame)."""
     spec.add_sensor(name=name, type=kind, objtype=mujoco.mjtObj.mjOBJ_XBODY, objname=body)
 
 

@@ -39,9 +39,7 @@ def check_conditioning(conditioning: str) -> str:
         ValueError: otherwise.
     """
     if conditioning not in CONDITIONINGS:
-        raise ValueError(
-            f"unknown conditioning {conditioning!r}; valid: {', '.join(CONDITIONINGS)}"
-        )
+        raise ValueError(f"unknown conditioning {conditioning!r}; valid: {', '.join(CONDITIONINGS)}")
     return conditioning
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mtenvs import registry
 from mtenvs.backends.mujoco_batch import diverged, silence_log_file
 from mtenvs.conditioning import check_conditioning, observation_slices, task_code
-from mtenvs.rendering import Camera, Viewer, check_render_mode
+from mtenvs.rendering import Camera, Viewer, check_render_mode, frames_per_second
 from mtenvs.spec import Task
 from mtenvs.state import Layout, State
 
@@ -59,7 +59,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         ValueError: for an unknown family, task, conditioning or render mode.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 50}
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}
 
     def __init__(
         self,
@@ -90,6 +90,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._fixed = None if task is None else registry.as_task(self.family, task)
         self._choices = self.family.tasks
         self._set_task(self._fixed or self._choices[0])
+        fps = frames_per_second(self.model, self.family.frame_skip)
+        self.metadata = {**type(self).metadata, "render_fps": fps}
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, (self.observation_slices.size,), np.float32
         )
@@ -133,9 +135,10 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         chosen = registry.as_task(self.family, options.pop("task")) if "task" in options else None
         if options:
             raise ValueError(f"unknown reset options {sorted(options)}; valid: task")
-        super().reset(seed=seed)
         if chosen is not None:
+            task_code(self.family, chosen, self.conditioning)  # raises before anything has changed
             self._fixed = chosen
+        super().reset(seed=seed)
         task = self._fixed or self._choices[int(self.np_random.integers(len(self._choices)))]
         if task != self.task:
             self._set_task(task)
@@ -162,9 +165,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         body = self.family.observe(self._state)[0]
         return np.concatenate([body.astype(np.float32), self._code])
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advances by one control step; ``truncated`` is always False here: ``TimeLimit`` sets it.
 
         Args:
@@ -188,7 +189,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             terminated = bool(self.family.terminated(self._state)[0])
             success = bool(self.family.success(self._state)[0])
             self._observation = self._observe()
-        info = {"task": self._number, "success": success, "physics_diverged": bad}
+        info: dict[str, Any] = {"task": self._number, "success": success, "physics_diverged": bad}
         info |= {f"reward_{name}": value for name, value in terms.items()}
         if self.render_mode == "human":
             self.render()

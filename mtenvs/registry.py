@@ -86,9 +86,7 @@ def as_task(family: str | Family, task: TaskLike) -> Task:
         for candidate in published:
             if candidate.name == task:
                 return candidate
-        raise ValueError(
-            f"unknown task {task!r}{did_you_mean(task, [t.name for t in published])}; {valid}"
-        )
+        raise ValueError(f"unknown task {task!r}{did_you_mean(task, [t.name for t in published])}; {valid}")
     if isinstance(task, Mapping):
         unknown = set(task) - {"family", "name", "parameters", "number"}
         if unknown or not isinstance(task.get("parameters"), Mapping):
@@ -108,9 +106,7 @@ def as_task(family: str | Family, task: TaskLike) -> Task:
             f"{type(task).__name__}; {valid}"
         )
     if task.family != family.name:
-        raise ValueError(
-            f"task {task.name!r} belongs to family {task.family!r}, not to {family.name!r}"
-        )
+        raise ValueError(f"task {task.name!r} belongs to family {task.family!r}, not to {family.name!r}")
     task = Task(family.name, task.name, family.complete(task.parameters), task.number)
     if task.number is not None and as_task(family, task.number) != task:
         raise ValueError(

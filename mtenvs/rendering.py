@@ -24,6 +24,11 @@ def check_render_mode(render_mode: str | None, valid: Sequence[str]) -> str | No
     return render_mode
 
 
+def frames_per_second(model: mujoco.MjModel, frame_skip: int) -> int:
+    """Control steps in a simulated second, so that a video of them runs at life speed."""
+    return round(1.0 / (model.opt.timestep * frame_skip))
+
+
 class Camera:
     """Draws one model's data into images of ``height`` x ``width`` pixels, without a window.
 
@@ -62,19 +67,15 @@ class Viewer:
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
-        if sys.platform == "linux" and not (
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        ):
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise RuntimeError(
                 "render_mode='human' needs a display, and there is none; use render_mode='rgb_array'"
             )
         self.model = model
         self._data = mujoco.MjData(model)
-        import mujoco.viewer  # opens a window system, so only when a window is wanted
+        from mujoco import viewer  # opens a window system, so only when a window is wanted
 
-        self._handle = mujoco.viewer.launch_passive(
-            model, self._data, show_left_ui=False, show_right_ui=False
-        )
+        self._handle = viewer.launch_passive(model, self._data, show_left_ui=False, show_right_ui=False)
         self._handle.cam.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._handle.cam.fixedcamid = model.camera(CAMERA).id
 

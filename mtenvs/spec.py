@@ -157,11 +157,7 @@ class Family:
                     f"it has {', '.join(known)}"
                 )
             p = known[name]
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not math.isfinite(value)
-            ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ValueError(
                     f"parameter {name!r} of {self.name!r} must be a finite number, got {value!r}"
                 )

@@ -15,7 +15,7 @@ from mtenvs import registry
 from mtenvs.backends.mujoco_batch import BatchBackend, topology
 from mtenvs.conditioning import check_conditioning, observation_slices, task_code
 from mtenvs.env import check_action
-from mtenvs.rendering import Camera, check_render_mode
+from mtenvs.rendering import Camera, check_render_mode, frames_per_second
 from mtenvs.spec import Task
 
 
@@ -77,13 +77,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self.num_envs = int(num_envs)
         self.conditioning = check_conditioning(conditioning)
         self.observation_slices = observation_slices(self.family, conditioning)
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
-        self.metadata = {
-            "autoreset_mode": self.autoreset_mode,
-            "render_modes": ["rgb_array"],
-            "render_fps": 50,
-        }
         self._max_steps = self.family.episode_steps if max_episode_steps is None else max_episode_steps
         if self._max_steps < 1:
             raise ValueError(f"max_episode_steps must be positive, got {max_episode_steps}")
@@ -104,11 +99,17 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                 "use at least one world a task"
             )
         self._assign([dealt[i % len(dealt)] for i in range(self.num_envs)])
+        model = self._groups[0].backend.models[0]
+        self.metadata = {
+            "autoreset_mode": self.autoreset_mode,
+            "render_modes": ["rgb_array"],
+            "render_fps": frames_per_second(model, self.family.frame_skip),
+        }
 
         self.single_observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, (self.observation_slices.size,), np.float32
         )
-        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (self._num_actions,), np.float32)
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.num_actions,), np.float32)
         batch = gymnasium.vector.utils.batch_space
         self.observation_space = batch(self.single_observation_space, self.num_envs)
         self.action_space = batch(self.single_action_space, self.num_envs)
@@ -123,7 +124,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         """The task of every world."""
         return self._tasks
 
-    @property
+    @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The random stream of every world."""
         return tuple(self._streams())
@@ -136,8 +137,12 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
 
     def _assign(self, tasks: Sequence[Task]) -> None:
         """Gives every world its task and builds the batches."""
+        distinct = dict.fromkeys(tasks)
+        # first what may raise, so that a refused task leaves the worlds as they are
+        codes = {task: task_code(self.family, task, self.conditioning) for task in distinct}
+        models = {task: registry.model(self.family, task) for task in distinct}
+        self.close_extras()  # cameras belong to the models of before
         self._tasks = tuple(tasks)
-        models = {task: registry.model(self.family, task) for task in dict.fromkeys(tasks)}
         constants = {task: self.family.constants(task.parameters) for task in models}
         by_topology: dict[tuple[int, ...], list[int]] = {}
         for world, task in enumerate(tasks):
@@ -157,8 +162,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             )
             for worlds in by_topology.values()
         ]
-        self._num_actions = max(group.backend.models[0].nu for group in self._groups)
-        codes = {task: task_code(self.family, task, self.conditioning) for task in models}
+        self.num_actions = max(group.backend.models[0].nu for group in self._groups)
         # the template of an observation: codes are written once, bodies at every step
         self._observations = np.zeros((self.num_envs, self.observation_slices.size), np.float32)
         self._observations[:, self.observation_slices.code] = np.stack([codes[t] for t in tasks])
@@ -170,7 +174,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             self._generators, self._seeds = [p[0] for p in pairs], [p[1] for p in pairs]
         return self._generators
 
-    def reset(  # type: ignore[override]
+    def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
@@ -205,9 +209,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                 )
         if elapsed is not None:
             elapsed = np.asarray(elapsed)
-            if elapsed.shape != (self.num_envs,) or not (
-                (elapsed >= 0) & (elapsed < self._max_steps)
-            ).all():
+            if (
+                elapsed.shape != (self.num_envs,)
+                or not ((elapsed >= 0) & (elapsed < self._max_steps)).all()
+            ):
                 raise ValueError(
                     f"elapsed_steps must be ({self.num_envs},) in [0, {self._max_steps}), got {elapsed!r}"
                 )
@@ -263,7 +268,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self._elapsed[ids] = 0
         self._ended[ids] = False
 
-    def step(  # type: ignore[override]
+    def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advances every world by one control step; see the class for what comes back.
@@ -278,7 +283,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         """
         if self._generators is None:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        actions = check_action(actions, (self.num_envs, self._num_actions))
+        actions = check_action(actions, (self.num_envs, self.num_actions))
         starting = None
         if self.autoreset_mode != AutoresetMode.SAME_STEP and self._ended.any():
             if self.autoreset_mode == AutoresetMode.DISABLED:
@@ -302,7 +307,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             rewards += info[name]
 
         self._elapsed += 1
-        truncations = (self._elapsed >= self._max_steps) & ~info["physics_diverged"]
+        truncations = self._elapsed >= self._max_steps
         stepped = np.ones(self.num_envs, bool)
         if starting is not None:
             stepped = ~starting
@@ -360,9 +365,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             info[f"_{key}"] = mask.copy()
         return info
 
-    def _finish(
-        self, ids: np.ndarray, observations: np.ndarray, info: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _finish(self, ids: np.ndarray, observations: np.ndarray, info: dict[str, Any]) -> dict[str, Any]:
         """Moves the last step of ended episodes to ``final_obs`` and ``final_info``, and starts anew."""
         mask = np.zeros(self.num_envs, bool)
         mask[ids] = True
@@ -418,6 +421,14 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self._observations = observations
         for group, rows in zip(self._groups, physics, strict=True):
             group.backend.set_state(rows)
+
+
+def _check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """Returns ``mode`` as Gymnasium's enumeration."""
+    valid = [m.value for m in AutoresetMode]
+    if mode not in (*AutoresetMode, *valid):
+        raise ValueError(f"unknown autoreset_mode {mode!r}; valid: {', '.join(valid)}")
+    return AutoresetMode(mode)
 
 
 def _as_list(tasks: Any) -> list[registry.TaskLike]:

@@ -54,7 +54,7 @@ DAMPING = 0.5  # N m s/rad, passive tissue; also keeps 10 ms steps stable
 START_ANGLE = 0.1  # rad, half width of the uniform noise on pitch and joints
 START_SPEED = 0.1  # rad/s or m/s, likewise on all velocities
 
-_LENGTH = "human proportions at 1.3 m, stretched both ways until scratch training stops succeeding"
+_LENGTH = "a person of 1.6 m, from about half to one and a half times"
 PARAMETERS = (
     Parameter("torso_length", "m", 0.3, 0.9, 0.6, _LENGTH),
     Parameter("thigh_length", "m", 0.25, 0.65, 0.45, _LENGTH),
@@ -63,7 +63,7 @@ PARAMETERS = (
     Parameter("torso_density", "kg/m^3", 400.0, 2400.0, 1000.0, "from hollow to a loaded backpack"),
     Parameter("leg_density", "kg/m^3", 400.0, 2400.0, 1000.0, "from prosthesis to ankle weights"),
     Parameter("leg_asymmetry", "1", -0.2, 0.2, 0.0, "(left - right) / mean leg length; 0.2 limps"),
-    Parameter("motor_strength", "1", 0.6, 1.6, 1.0, "torque over nominal; 0.6 just lifts the body"),
+    Parameter("motor_strength", "1", 0.6, 1.6, 1.0, "torque over the nominal body's"),
 )
 
 # Near: one or two parameters off nominal. Middle: most parameters off. Far: child, giant and
@@ -265,7 +265,7 @@ def success(state: State) -> Array:
 
 
 def start(home: Array, draws: Array) -> tuple[Array, Array]:
-    """Near the home pose: pitch, joints and all velocities uniformly disturbed, feet just off the ground."""
+    """Near home: pitch, joints and all velocities uniformly disturbed, feet just off the ground."""
     xp = array_namespace(home)
     centred = 2.0 * draws - 1.0
     nq = home.shape[1]

@@ -1,0 +1,1 @@
+"""Speed and fidelity, side by side with the peers; run with ``python -m benchmarks``."""

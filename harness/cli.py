@@ -1,0 +1,299 @@
+"""The command line, ``mtenvs`` or ``python -m harness``; options are made from the dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import mtenvs
+from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
+
+console = Console()
+KILO = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Writes the plan of a leave-one-out experiment, and trains nothing."""
+
+    family: tyro.conf.Positional[str]
+    """Name of the family, for example Biped."""
+    out: Path | None = None
+    """Directory of the experiment; runs/FAMILY-PRESET if left out."""
+    preset: str = "standard"
+    """Where the settings below start from: quick or standard."""
+    settings: tyro.conf.OmitArgPrefixes[Preset] = dataclasses.field(default_factory=Preset)
+    """What to do."""
+
+    def write(self) -> Path:
+        """Makes and writes the plan, or finds the same one already there."""
+        from baselines.registry import describe_learner
+
+        family = mtenvs.get_family(self.family).name
+        learner = dataclasses.asdict(describe_learner(self.settings.learner, family))
+        plan = make_plan(family, self.settings, learner, self.preset)
+        directory = self.out or Path("runs") / f"{family}-{self.preset}".lower()
+        write_plan(plan, directory)
+        return directory
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        directory = self.write()
+        describe(directory)
+        console.print(f"train it with: mtenvs run {directory}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loo(Plan):
+    """Runs a leave-one-out experiment: plans it if it is new, trains what is missing, and reports."""
+
+    device: str = "cpu"
+    """Where networks live: cpu, or cuda."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        directory = self.write()
+        describe(directory)
+        train(directory, self.device)
+        report(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Trains whatever of a plan has no result yet."""
+
+    directory: tyro.conf.Positional[Path]
+    """Directory of the experiment."""
+    device: str = "cpu"
+    """Where networks live: cpu, or cuda."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        load_plan(self.directory)
+        train(self.directory, self.device)
+        console.print(f"report it with: mtenvs report {self.directory}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Rebuilds the report of an experiment from its stored rows."""
+
+    directory: tyro.conf.Positional[Path]
+    """Directory of the experiment."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        load_plan(self.directory)
+        report(self.directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """Lists the families, or the tasks of one with their parameters."""
+
+    family: tyro.conf.Positional[str | None] = None
+    """Name of the family; all families if left out."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        if self.family is None:
+            table = Table("id", "tasks", "parameters", "what it is")
+            for name in mtenvs.families():
+                family = mtenvs.get_family(name)
+                table.add_row(
+                    family.id, str(len(family.tasks)), str(len(family.parameters)), family.summary
+                )
+            console.print(table)
+            return
+        family = mtenvs.get_family(self.family)
+        published = family.tasks
+        console.print(f"{family.id}: {family.summary}\n")
+        table = Table("parameter", "nominal", "range", "unit", "why this range")
+        for p in family.parameters:
+            table.add_row(p.name, f"{p.nominal:g}", f"{p.low:g} to {p.high:g}", p.unit, p.reason)
+        console.print(table)
+        table = Table("", "task", "differs from nominal in", "nearest (descriptor units)")
+        for t in published:
+            differs = ", ".join(
+                f"{p.name} {t.parameters[p.name]:g}"
+                for p in family.parameters
+                if t.parameters[p.name] != p.nominal
+            )
+            near = min((u for u in published if u != t), key=lambda u: family.distance(t, u))
+            table.add_row(
+                str(t.number), t.name, differs or "nothing", f"{near.name}, {family.distance(t, near):.2f}"
+            )
+        console.print(table)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Makes a family's reference scores: random, zero and well-trained returns of every task."""
+
+    family: tyro.conf.Positional[str]
+    """Name of the family."""
+    out: Path | None = None
+    """File to write; the installed one if left out."""
+    device: str = "cpu"
+    """Where networks live: cpu, or cuda."""
+    steps: int = 1_000_000
+    """Control steps of single-task training, well past any plan's budget."""
+    seeds: int = 3
+    """Trainings per task."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from harness.reference import (
+            ReferenceConfig,
+            make_reference,
+            shortcomings,
+            write_reference,
+        )
+        from harness.reference_scores import reference_path
+
+        family = mtenvs.get_family(self.family)
+        config = ReferenceConfig(steps=self.steps, seeds=self.seeds)
+        total = self.steps * self.seeds * len(family.tasks)
+        record = with_bar(
+            "reference", total, lambda advance: make_reference(family.name, config, self.device, advance)
+        )
+        table = Table("task", "random", "zero", "reference", "success")
+        for name, task in record["tasks"].items():
+            means = [f"{task[k]['mean']:.1f} ± {task[k].get('std', 0.0):.1f}" for k in ("random", "zero")]
+            trained = f"{task['reference']['mean']:.1f} ± {task['reference'].get('std', 0.0):.1f}"
+            table.add_row(name, *means, trained, f"{task['reference']['success']:.2f}")
+        console.print(table)
+        path = self.out or reference_path(family.name, family.version)
+        write_reference(record, path)
+        console.print(f"wrote {path}")
+        if found := shortcomings(record):
+            raise PlanError("these tasks should not be published: " + "; ".join(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Writes the MJCF of every published task, which loads in any MuJoCo."""
+
+    family: tyro.conf.Positional[str | None] = None
+    """Name of the family; all families if left out."""
+    out: Path = Path("assets/xml")
+    """Directory to write to."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from mtenvs.export import export
+
+        for name in mtenvs.families() if self.family is None else (self.family,):
+            for path in export(self.out, name):
+                console.print(str(path))
+
+
+def describe(directory: Path) -> None:
+    """Prints what a plan is going to do."""
+    plan = load_plan(directory)
+    steps = sum(run["steps"] for run in plan["runs"])
+    console.print(
+        f"{plan['title']}: {len(plan['folds'])} folds x {plan['seeds']} seeds x {len(plan['arms'])} arms, "
+        f"{len(plan['runs'])} runs in {len(plan['cohorts'])} cohorts, {steps / 1e6:.1f}M steps"
+    )
+
+
+def train(directory: Path, device: str) -> None:
+    """Trains a plan's missing runs behind a progress bar."""
+    from harness.run import pending_steps, run_plan
+
+    total = pending_steps(directory)
+    if total == 0:
+        console.print("nothing left to train")
+        return
+    try:
+        with_bar("training", total, lambda advance: run_plan(directory, device, advance))
+    except KeyboardInterrupt:
+        console.print(f"stopped; finished runs are kept. Go on with: mtenvs run {directory}")
+        raise SystemExit(130) from None
+
+
+def with_bar(name: str, total: int, work: Callable[[Callable[[int], object]], Any]) -> Any:
+    """Calls ``work`` with a function that moves a progress bar of ``total`` steps."""
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("k steps, left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, total=total // KILO)
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            bar.update(task, completed=min(done, total) // KILO)
+
+        return work(advance)
+
+
+def report(directory: Path) -> None:
+    """Writes the report and prints its summary."""
+    from harness.report import summary_table, write_report
+
+    path = write_report(directory)
+    console.print(summary_table(directory))
+    console.print(f"report: {path}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        arguments: words after the program's name; the process's own if left out.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    preset = _preset(arguments)
+    default = PRESETS[preset]
+    commands: Any = (
+        Annotated[
+            Loo, tyro.conf.subcommand("loo", default=Loo(tyro.MISSING, preset=preset, settings=default))
+        ]
+        | Annotated[
+            Plan, tyro.conf.subcommand("plan", default=Plan(tyro.MISSING, preset=preset, settings=default))
+        ]
+        | Annotated[Run, tyro.conf.subcommand("run")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Tasks, tyro.conf.subcommand("tasks")]
+        | Annotated[Reference, tyro.conf.subcommand("reference")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
+    )
+    try:
+        tyro.cli(
+            commands, args=arguments, prog="mtenvs", description="Measures transfer between MuJoCo tasks."
+        )()
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # what users can mend; anything else is a bug and keeps its traceback
+        console.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
+        raise SystemExit(2) from None
+
+
+def _preset(arguments: list[str]) -> str:
+    """The preset named on the command line, whose values are the other options' defaults."""
+    name = "standard"
+    for i, word in enumerate(arguments):
+        if word.startswith("--preset="):
+            name = word.partition("=")[2]
+        elif word == "--preset" and i + 1 < len(arguments):
+            name = arguments[i + 1]
+    if name not in PRESETS:
+        console.print(f"mtenvs: unknown preset {name!r}; valid: {', '.join(PRESETS)}", style="red")
+        raise SystemExit(2)
+    return name

@@ -1,0 +1,188 @@
+"""Trains the runs of a plan, cohort by cohort, and stores what it sees."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baselines.learner import Episodes, Learner
+from baselines.registry import make_learner
+from harness.plan import load_plan
+from harness.store import COMPLETE, Store
+from mtenvs import registry
+from mtenvs.vector_env import TaskVectorEnv
+
+Progress = Callable[[int], object]
+"""Called with control steps just trained."""
+
+
+def checkpoint_path(directory: Path, run_id: str) -> Path:
+    """Where a pretrained network is kept."""
+    return directory / "checkpoints" / run_id
+
+
+def make_worlds(
+    family: str, tasks_of_runs: Sequence[Sequence[int]], per_task: int, conditioning: str
+) -> TaskVectorEnv:
+    """Worlds laid out ``[run, task, env]``.
+
+    Args:
+        family: name of the family.
+        tasks_of_runs: the published numbers that each run is given.
+        per_task: worlds for each of them.
+        conditioning: what observations tell of the task.
+    """
+    tasks = [task for run in tasks_of_runs for task in run for _ in range(per_task)]
+    return TaskVectorEnv(family, num_envs=len(tasks), tasks=tasks, conditioning=conditioning)
+
+
+def pending_steps(directory: Path) -> int:
+    """Control steps that remain to be trained, summed over runs."""
+    plan, status = load_plan(directory), Store(directory).status()
+    steps = {run["id"]: run["steps"] for run in plan["runs"]}
+    # a cohort is trained as a whole, also where only some of its runs are missing
+    open_cohorts = [c for c in plan["cohorts"] if any(status[i] not in COMPLETE for i in c)]
+    return sum(steps[i] for cohort in open_cohorts for i in cohort)
+
+
+def run_plan(directory: Path, device: str = "cpu", progress: Progress | None = None) -> None:
+    """Trains whatever of a plan has no result yet.
+
+    Args:
+        directory: of the plan.
+        device: where networks live.
+        progress: for a progress bar.
+
+    Raises:
+        harness.plan.PlanError: if there is no plan, or it was edited.
+    """
+    plan, store = load_plan(directory), Store(directory)
+    runs = {run["id"]: run for run in plan["runs"]}
+    for cohort in plan["cohorts"]:
+        status = store.status()
+        # cohorts are the plan's alone: the missing runs are trained beside the same neighbours again
+        if any(status[run_id] not in COMPLETE for run_id in cohort):
+            _Cohort(directory, plan, store, [runs[run_id] for run_id in cohort], device).train(progress)
+
+
+class _Cohort:
+    """Runs of equal shape, trained together as one batch of networks on one batch of worlds."""
+
+    def __init__(
+        self,
+        directory: Path,
+        plan: Mapping[str, Any],
+        store: Store,
+        runs: Sequence[Mapping[str, Any]],
+        device: str,
+    ) -> None:
+        self.directory, self.plan, self.store, self.runs = directory, plan, store, runs
+        status = store.status()
+        self.missing = [r for r, run in enumerate(runs) if status[run["id"]] not in COMPLETE]
+        self.device = device
+
+    def train(self, progress: Progress | None) -> None:
+        plan, runs, started = self.plan, self.runs, time.perf_counter()
+        for r in self.missing:
+            self.store.begin(runs[r]["id"])
+        tasks = [run["tasks"] for run in runs]
+        per_task = plan["worlds_per_run"] // len(tasks[0])
+        worlds = make_worlds(plan["family"], tasks, per_task, plan["conditioning"])
+        learner = make_learner(
+            plan["learner"]["name"],
+            plan["learner"]["config"],
+            worlds,
+            [run["entropy"] for run in runs],
+            self.device,
+        )
+        for r, run in enumerate(runs):
+            if run["start"] is not None:
+                learner.load(r, checkpoint_path(self.directory, run["start"]))
+        if runs[0]["phase"] == "pretrain":
+            learner.train(worlds, runs[0]["steps"], progress)
+            # all source tasks, and the one held out: competence at hand-over, and generalisation
+            everything = [[*run["tasks"], run["fold"]] for run in runs]
+            self._evaluate(learner, everything, 0, runs[0]["steps"], plan["episodes"])
+        else:
+            for index, step in enumerate(plan["checkpoints"]):
+                learner.train(worlds, step, progress)
+                episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
+                self._evaluate(learner, tasks, index, step, episodes)
+        wall = time.perf_counter() - started
+        diverged = learner.diverged()
+        for r in self.missing:
+            if runs[r]["phase"] == "pretrain":
+                path = checkpoint_path(self.directory, runs[r]["id"])
+                shutil.rmtree(path, ignore_errors=True)
+                learner.save(r, path)
+            record = {
+                "status": "diverged" if diverged[r] else "finished",
+                "steps": runs[r]["steps"],
+                "wall_seconds": round(wall / len(runs), 3),  # a run's share of its cohort
+                "cohort_runs": len(runs),
+                **learner.describe(),
+            }
+            self.store.finish(runs[r]["id"], record)
+
+    def _evaluate(
+        self, learner: Learner, tasks: Sequence[Sequence[int]], index: int, step: int, episodes: int
+    ) -> None:
+        """Evaluates every run on its tasks and stores a row for each."""
+        plan, runs = self.plan, self.runs
+        worlds = make_worlds(plan["family"], tasks, episodes, plan["conditioning"])
+        # start states are shared by all runs and arms, and fresh at every checkpoint
+        seeds = [
+            seed
+            for run_tasks in tasks
+            for task in run_tasks
+            for seed in evaluation_seeds(plan["root_seed"], task, index, episodes)
+        ]
+        played = learner.evaluate(worlds, seeds)
+        worlds.close()
+        diverged = learner.diverged()
+        rows = []
+        for r in self.missing:
+            if diverged[r]:  # its network means nothing any more: it counts as not arrived from here on
+                continue
+            for k, task in enumerate(tasks[r]):
+                first = (r * len(tasks[r]) + k) * episodes
+                one = slice(first, first + episodes)
+                rows.append(
+                    {
+                        "run": runs[r]["id"],
+                        "checkpoint": index,
+                        "steps": step,
+                        "task": plan["tasks"][task]["name"],
+                        **summary(played, one),
+                        "diverged": False,
+                    }
+                )
+        self.store.append(rows)
+
+
+def evaluation_seeds(root_seed: int, task: int, checkpoint: int, episodes: int) -> list[int]:
+    """Seeds of the start states of one task at one checkpoint, apart from every training stream."""
+    sequence = np.random.SeedSequence([root_seed, task, checkpoint], spawn_key=(0xE,))
+    return [int(seed) for seed in sequence.generate_state(episodes, np.uint32)]
+
+
+def summary(played: Episodes, one: slice) -> dict[str, Any]:
+    """The statistics of some episodes, as a row holds them."""
+    returns = played.returns[one]
+    return {
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        "length_mean": float(played.lengths[one].mean()),
+        "success": float(played.success[one].mean()),
+        "episodes": len(returns),
+    }
+
+
+def published_numbers(family: str) -> list[int]:
+    """Numbers of a family's published tasks."""
+    return list(range(len(registry.tasks(family))))

@@ -1,0 +1,295 @@
+"""Where the trainer leaves rows and the analysis finds them: one directory, plain text, append only.
+
+    DIR/plan.json                   what was to be done (frozen by harness.plan before training)
+    DIR/runs/<run id>/rows.jsonl    one JSON row per evaluation of one task at one checkpoint
+    DIR/runs/<run id>/done.json     appears, whole or not at all, when the run is complete
+
+A run is a directory of its own, so that many processes write without a lock, and what a killed one
+left behind is recognised (no ``done.json``) and discarded when the run begins again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+STATUSES = ("missing", "started", "finished", "diverged", "failed")
+COMPLETE = ("finished", "diverged")
+"""Statuses of a run that has its result and is not trained again; divergence is a result (PROTOCOL §4)."""
+
+ROW_COLUMNS = {
+    "run": "str",
+    "checkpoint": "int64",
+    "steps": "int64",
+    "task": "str",
+    "return_mean": "float64",
+    "return_std": "float64",
+    "length_mean": "float64",
+    "success": "float64",
+    "episodes": "int64",
+    "diverged": "bool",
+}
+"""Columns of a row and their types: undiscounted returns, lengths in control steps, success in [0, 1]."""
+
+PLAN_COLUMNS = ("phase", "fold", "arm", "seed", "start")
+"""What :meth:`Store.evaluations` joins to a row from the plan's entry of its run."""
+
+
+class StoreError(ValueError):
+    """The directory does not hold what a store should hold; the message says where and what to do."""
+
+
+class Store:
+    """The rows of one experiment, by run.
+
+    Args:
+        directory: the experiment's directory; it must contain a ``plan.json``.
+
+    Raises:
+        StoreError: if there is no readable ``plan.json`` with a list of runs.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        path = self.directory / "plan.json"
+        if not path.is_file():
+            raise StoreError(
+                f"{self.directory} has no plan.json, so it is not the directory of an experiment; "
+                "make one with 'mtenvs plan' or 'mtenvs loo'"
+            )
+        plan = _read_json(path)
+        if not isinstance(plan, dict) or not isinstance(plan.get("runs"), list):
+            raise StoreError(f"{path} is not a plan: it has no list 'runs'")
+        self.plan: dict[str, Any] = plan
+        self._planned: dict[str, dict[str, Any]] = {run["id"]: run for run in plan["runs"]}
+        if len(self._planned) != len(plan["runs"]):
+            raise StoreError(f"{path} lists a run twice; every run id must be unique")
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def begin(self, run_id: str) -> None:
+        """Starts a run, discarding the rows of an earlier attempt that was killed or failed.
+
+        Raises:
+            StoreError: for a run that is not in the plan, or that already has its result.
+        """
+        directory = self._run_directory(run_id)
+        status = self._status(run_id)
+        if status in COMPLETE:
+            raise StoreError(
+                f"run {run_id!r} is already {status}, and its rows are kept; "
+                f"remove {directory} to train it again"
+            )
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends rows, which may belong to several runs, each to the file of its run.
+
+        NaN and infinities are stored as ``null``, which is JSON, and read back as NaN.
+
+        Raises:
+            StoreError: for a row with missing or unknown keys, of an unknown run, or of a run that has
+                not begun or is complete.
+        """
+        lines: dict[str, list[str]] = {}
+        for row in rows:
+            if set(row) != set(ROW_COLUMNS):
+                raise StoreError(
+                    f"a row needs exactly the keys {', '.join(ROW_COLUMNS)}; missing: "
+                    f"{sorted(set(ROW_COLUMNS) - set(row))}, unknown: {sorted(set(row) - set(ROW_COLUMNS))}"
+                )
+            lines.setdefault(row["run"], []).append(_dumps({key: row[key] for key in ROW_COLUMNS}))
+        # all rows are checked before the first is written
+        for run_id in lines:
+            status = self._status(run_id)
+            if status != "started":
+                raise StoreError(f"run {run_id!r} is {status}; call begin() before append()")
+        for run_id, run_lines in lines.items():
+            with (self._run_directory(run_id) / "rows.jsonl").open("a", encoding="utf-8") as file:
+                # one write call for all rows of a checkpoint: a kill tears at most the last of them
+                file.write("".join(line + "\n" for line in run_lines))
+
+    def finish(self, run_id: str, record: Mapping[str, Any]) -> None:
+        """Marks a run complete; the mark appears atomically, after its rows are on disk.
+
+        Args:
+            run_id: the run.
+            record: at least ``status``, one of ``finished``, ``diverged`` and ``failed``; further
+                ``steps``, ``wall_seconds``, ``updates``, ``parameters`` and whatever else is worth keeping.
+
+        Raises:
+            StoreError: for an unknown run or status, or a run that has not begun.
+        """
+        directory = self._run_directory(run_id)
+        if record.get("status") not in STATUSES[2:]:
+            raise StoreError(
+                f"a complete run is {', '.join(STATUSES[2:])}; got status {record.get('status')!r}"
+            )
+        if record.get("run", run_id) != run_id:
+            raise StoreError(f"the record speaks of run {record['run']!r}, not of {run_id!r}")
+        if not directory.is_dir():
+            raise StoreError(f"run {run_id!r} is missing; call begin() before finish()")
+        rows = directory / "rows.jsonl"
+        if rows.exists():
+            with rows.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary = directory / "done.json.tmp"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(_dumps({"run": run_id, **record}, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, directory / "done.json")
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, str]:
+        """Status of every planned run, in the plan's order; see :data:`STATUSES`."""
+        return {run_id: self._status(run_id) for run_id in self._planned}
+
+    def unknown(self) -> list[str]:
+        """Names under ``runs/`` that are no run of the plan, sorted; their rows are never mixed in."""
+        runs = self.directory / "runs"
+        if not runs.is_dir():
+            return []
+        return sorted(path.name for path in runs.iterdir() if path.name not in self._planned)
+
+    def evaluations(self) -> pd.DataFrame:
+        """Every stored row of every planned run, whatever the run's status.
+
+        Returns:
+            The columns of :data:`ROW_COLUMNS` and, from the plan, :data:`PLAN_COLUMNS`; one row per
+            (run, checkpoint, task), the first where a row was written twice; sorted in the plan's order
+            of runs, then by checkpoint and task, so nothing depends on the order of lines or directories.
+
+        Raises:
+            StoreError: for a line that cannot be read (a torn last one is tolerated: its run was killed)
+                or that belongs to another run.
+        """
+        rows: list[dict[str, Any]] = []
+        for order, (run_id, run) in enumerate(self._planned.items()):
+            from_plan = {key: run.get(key) for key in PLAN_COLUMNS} | {"_order": order}
+            rows.extend(row | from_plan for row in self._rows(run_id))
+        columns = [*ROW_COLUMNS, *PLAN_COLUMNS]
+        table = pd.DataFrame(rows, columns=[*columns, "_order"])
+        table = table.drop_duplicates(["run", "checkpoint", "task"], keep="first")
+        table = table.sort_values(["_order", "checkpoint", "task"], ignore_index=True)[columns]
+        return table.astype(ROW_COLUMNS | {"phase": "str", "fold": "int64", "arm": "str", "seed": "int64"})
+
+    def runs(self) -> pd.DataFrame:
+        """One row per planned run: the plan's entry, its ``status``, and what ``done.json`` recorded.
+
+        Returns:
+            Columns ``run, phase, fold, arm, seed, steps_planned, start, status, steps, wall_seconds,
+            updates, parameters`` in the plan's order; NaN where the run is not complete.
+        """
+        rows = []
+        for run_id, run in self._planned.items():
+            status = self._status(run_id)
+            done = self._done(run_id) or {}
+            rows.append(
+                {
+                    "run": run_id,
+                    **{key: run.get(key) for key in ("phase", "fold", "arm", "seed")},
+                    "steps_planned": run.get("steps"),
+                    "start": run.get("start"),
+                    "status": status,
+                    **{
+                        key: _number(done.get(key))
+                        for key in ("steps", "wall_seconds", "updates", "parameters")
+                    },
+                }
+            )
+        names = "run phase fold arm seed steps_planned start status steps wall_seconds updates parameters"
+        return pd.DataFrame(rows, columns=names.split())
+
+    # --- inside ------------------------------------------------------------------------------------
+
+    def _run_directory(self, run_id: str) -> Path:
+        if run_id not in self._planned:
+            raise StoreError(f"run {run_id!r} is not in {self.directory / 'plan.json'}")
+        return self.directory / "runs" / run_id
+
+    def _status(self, run_id: str) -> str:
+        done = self._done(run_id)
+        if done is not None:
+            return done["status"]
+        return "started" if self._run_directory(run_id).is_dir() else "missing"
+
+    def _done(self, run_id: str) -> dict[str, Any] | None:
+        path = self._run_directory(run_id) / "done.json"
+        if not path.is_file():
+            return None
+        done = _read_json(path)
+        if not isinstance(done, dict) or done.get("status") not in STATUSES[2:]:
+            raise StoreError(
+                f"{path} has no valid status ({', '.join(STATUSES[2:])}); "
+                f"remove {path.parent} and run again"
+            )
+        return done
+
+    def _rows(self, run_id: str) -> list[dict[str, Any]]:
+        path = self._run_directory(run_id) / "rows.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        # a whole row ends in a newline, so what stands behind the last one was torn by a kill
+        torn = lines.pop()
+        rows = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                missing = set(ROW_COLUMNS) - set(row)
+            except (json.JSONDecodeError, TypeError) as error:
+                raise StoreError(
+                    f"{path}, line {number}, is no JSON row ({error}); remove {path.parent} and run again"
+                ) from None
+            if missing:
+                raise StoreError(f"{path}, line {number}, lacks {', '.join(sorted(missing))}")
+            if row["run"] != run_id:
+                raise StoreError(f"{path}, line {number}, belongs to run {row['run']!r}, not to {run_id!r}")
+            rows.append({key: row[key] for key in ROW_COLUMNS})
+        if torn and self._status(run_id) in COMPLETE:
+            raise StoreError(
+                f"{path} ends in a torn line although its run is marked complete; "
+                f"remove {path.parent} and run again"
+            )
+        return rows
+
+
+def _dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
+    return json.dumps(_plain(value), allow_nan=False, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only: NumPy scalars unwrapped, NaN and infinities to ``None``."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} is no JSON: {error}") from None

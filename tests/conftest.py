@@ -1,0 +1,27 @@
+"""Fixtures that run a test once for every registered family or published task."""
+
+from __future__ import annotations
+
+import pytest
+
+import mtenvs
+
+FAMILIES = [mtenvs.get_family(name) for name in mtenvs.families()]
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+def family(request: pytest.FixtureRequest) -> mtenvs.Family:
+    return request.param
+
+
+@pytest.fixture(
+    params=[task for family in FAMILIES for task in family.tasks],
+    ids=lambda task: f"{task.family}-{task.number}-{task.name}",
+)
+def task(request: pytest.FixtureRequest) -> mtenvs.Task:
+    return request.param
+
+
+@pytest.fixture
+def env_id(task: mtenvs.Task) -> str:
+    return mtenvs.get_family(task.family).id

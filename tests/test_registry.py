@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import mujoco
+import mujoco_warp._src.types as warp_types
+import numpy as np
+import pytest
+import warp
+
+import mtenvs
+from mtenvs.registry import as_task
+
+PER_WORLD_EXEMPT = {
+    # read by Warp's sleeping alone, which no family turns on (checked below)
+    "dof_length",
+}
+UNKNOWN_TO_WARP = {
+    # inertia at qpos0, which the C compiler keeps for itself
+    "dof_M0",
+}
+
+
+def differing_fields(models: list[mujoco.MjModel], part: str | None = None) -> set[str]:
+    """Names of the numeric fields in which compiled models (or their ``opt``) are not all equal."""
+    parts = [m if part is None else getattr(m, part) for m in models]
+    return {
+        name
+        for name in dir(parts[0])
+        if not name.startswith("_")
+        and isinstance(getattr(parts[0], name), (np.ndarray, int, float, bytes))
+        and any(not np.array_equal(getattr(parts[0], name), getattr(p, name)) for p in parts[1:])
+    }
+
+
+def test_families_are_found() -> None:
+    assert "Biped" in mtenvs.families()
+
+
+def test_ids_are_registered_once(family: mtenvs.Family) -> None:
+    before = gym.registry[family.id]
+    mtenvs.register()
+    assert gym.registry[family.id] is before
+    assert family.id == f"mt/{family.name}-v{family.version}"
+
+
+def test_make_by_module_needs_no_import(tmp_path: Path) -> None:
+    script = (
+        "import gymnasium as gym\n"
+        "env = gym.make('mtenvs:mt/Biped-v0', task=3)\n"
+        "print(env.reset(seed=0)[1]['task'])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["3"]
+
+
+# ---- the published list
+
+
+def test_published_tasks_are_numbered_and_uniquely_named(family: mtenvs.Family) -> None:
+    tasks = mtenvs.tasks(family.name)
+    assert len(tasks) >= 8
+    assert [t.number for t in tasks] == list(range(len(tasks)))
+    assert len({t.name for t in tasks}) == len(tasks)
+    assert len({tuple(t.parameters.values()) for t in tasks}) == len(tasks)
+    assert {t.family for t in tasks} == {family.name}
+
+
+def test_published_tasks_lie_within_the_ranges(task: mtenvs.Task) -> None:
+    for p in mtenvs.get_family(task.family).parameters:
+        assert p.low <= task.parameters[p.name] <= p.high
+
+
+def test_every_parameter_varies_in_three_published_tasks(family: mtenvs.Family) -> None:
+    for p in family.parameters:
+        assert sum(t.parameters[p.name] != p.nominal for t in family.tasks) >= 3, p.name
+
+
+def test_three_published_tasks_lie_beyond_the_box_of_the_others(family: mtenvs.Family) -> None:
+    descriptors = np.array([family.descriptor(t) for t in family.tasks])
+    beyond = []
+    for i, own in enumerate(descriptors):
+        others = np.delete(descriptors, i, axis=0)
+        beyond.append(bool(((own < others.min(0)) | (own > others.max(0))).any()))
+    assert sum(beyond) >= 3
+
+
+# ---- resolving tasks
+
+
+def test_a_task_resolves_from_every_form(task: mtenvs.Task) -> None:
+    forms = [task.number, np.int64(task.number or 0), task.name, task, task.to_dict()]
+    assert all(as_task(task.family, form) == task for form in forms)
+
+
+def test_a_task_of_ones_own_has_no_number(family: mtenvs.Family) -> None:
+    p = family.parameters[0]
+    own = as_task(family, {"parameters": {p.name: p.low}})
+    assert own.number is None
+    assert own.parameters == family.complete({p.name: p.low})
+
+
+def test_unknown_family_is_named_with_the_valid_ones() -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown family 'Bipde' \(did you mean 'Biped'\?\); valid: .*Biped"
+    ):
+        mtenvs.tasks("Bipde")
+
+
+@pytest.mark.parametrize("number", [-1, 99])
+def test_unknown_number_is_named_with_the_valid_ones(family: mtenvs.Family, number: int) -> None:
+    valid = f"0 {family.tasks[0].name}, .*{family.tasks[-1].number} {family.tasks[-1].name}"
+    with pytest.raises(
+        ValueError, match=f"unknown task number {number}; valid tasks of '{family.name}': {valid}"
+    ):
+        as_task(family, number)
+
+
+def test_unknown_name_is_named_with_the_valid_ones(family: mtenvs.Family) -> None:
+    name = family.tasks[1].name
+    with pytest.raises(
+        ValueError, match=rf"unknown task '{name}x' \(did you mean '{name}'.*valid tasks of"
+    ):
+        as_task(family, f"{name}x")
+
+
+@pytest.mark.parametrize("form", [3.0, True, None, [1]])
+def test_what_is_no_task_is_a_type_error(family: mtenvs.Family, form: object) -> None:
+    with pytest.raises(
+        TypeError, match=r"a task is a number, a name, a Task or its dictionary, got .*valid tasks"
+    ):
+        as_task(family, form)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", [{}, {"parameters": 3}, {"parameters": {}, "colour": "red"}])
+def test_a_dictionary_must_be_a_tasks(family: mtenvs.Family, form: dict) -> None:
+    with pytest.raises(ValueError, match="a task given as a dictionary needs 'parameters'"):
+        as_task(family, form)
+
+
+def test_a_task_of_another_family_is_refused(family: mtenvs.Family) -> None:
+    with pytest.raises(ValueError, match=f"belongs to family 'Other', not to '{family.name}'"):
+        as_task(family, mtenvs.Task("Other", "x", {}))
+
+
+def test_a_false_claim_to_a_published_number_is_refused(family: mtenvs.Family) -> None:
+    p = family.parameters[0]
+    with pytest.raises(ValueError, match="claims the published number 0 but differs from it"):
+        as_task(family, {"parameters": {p.name: p.high}, "number": 0})
+
+
+# ---- sampled tasks and folds
+
+
+def test_sampled_tasks_are_determined_by_their_seed(family: mtenvs.Family) -> None:
+    tasks = [mtenvs.sample_task(family.name, seed) for seed in range(200)]
+    assert tasks == [mtenvs.sample_task(family.name, seed) for seed in range(200)]
+    assert len({tuple(t.parameters.values()) for t in tasks}) == 200
+
+
+def test_sampled_tasks_fill_the_ranges_and_are_never_published_ones(family: mtenvs.Family) -> None:
+    tasks = [mtenvs.sample_task(family.name, seed) for seed in range(200)]
+    published = [dict(t.parameters) for t in family.tasks]
+    for t in tasks:
+        assert t.number is None
+        assert as_task(family, t) == t
+        assert dict(t.parameters) not in published
+    descriptors = np.array([family.descriptor(t) for t in tasks])
+    assert (descriptors.min(0) < -0.9).all()
+    assert (descriptors.max(0) > 0.9).all()
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True, None])
+def test_sample_task_refuses_what_is_no_seed(family: mtenvs.Family, seed: object) -> None:
+    with pytest.raises(ValueError, match=f"seed must be a non-negative integer, got {seed}"):
+        mtenvs.sample_task(family.name, seed)  # type: ignore[arg-type]
+
+
+def test_held_out_task_is_never_among_the_sources(family: mtenvs.Family) -> None:
+    folds = mtenvs.leave_one_out(family.name)
+    assert [f.number for f in folds] == list(range(len(family.tasks)))
+    for fold in folds:
+        assert fold.held_out == family.tasks[fold.number]
+        assert len(fold.sources) == len(family.tasks) - 1
+        assert dict(fold.held_out.parameters) not in [dict(t.parameters) for t in fold.sources]
+        assert set(fold.sources) | {fold.held_out} == set(family.tasks)
+
+
+# ---- models
+
+
+def test_models_are_reproducible_and_ones_own(task: mtenvs.Task) -> None:
+    a, b = (mtenvs.model(task.family, task) for _ in range(2))
+    assert differing_fields([a, b]) == set()
+    a.body_mass[:] *= 2.0
+    assert differing_fields([b, mtenvs.model(task.family, task)]) == set()
+
+
+def test_models_differ_only_in_fields_that_warp_varies_per_world(family: mtenvs.Family) -> None:
+    tasks = [*family.tasks, *(mtenvs.sample_task(family.name, seed) for seed in range(16))]
+    models = [mtenvs.model(family, t) for t in tasks]
+    assert not any(m.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP for m in models)
+
+    def per_world(annotations: dict, name: str) -> bool:
+        declared = annotations[name]
+        return isinstance(declared, warp.array) and declared.shape[0] == "*"
+
+    known = warp_types.Model.__annotations__
+    differing = differing_fields(models)
+    assert "body_mass" in differing  # the comparison sees something
+    assert {f for f in differing if f not in known} <= UNKNOWN_TO_WARP
+    shared = {f for f in differing if f in known and not per_world(known, f)}
+    assert shared <= PER_WORLD_EXEMPT
+    options = warp_types.Option.__annotations__
+    assert all(f in options and per_world(options, f) for f in differing_fields(models, "opt"))
+
+
+def test_every_parameter_changes_the_compiled_model(family: mtenvs.Family) -> None:
+    nominal = mtenvs.model(family, {"parameters": {}})
+    for p in family.parameters:
+        for value in (p.low, p.high):
+            changed = mtenvs.model(family, {"parameters": {p.name: value}})
+            # a colour is for the eye, a bounding box for the collision detector
+            seen = differing_fields([nominal, changed]) - {"geom_rgba", "geom_aabb", "geom_rbound"}
+            assert seen, f"{p.name} = {value} never reaches the model"
+
+
+def test_two_tasks_never_share_a_model(family: mtenvs.Family) -> None:
+    for a, b in itertools.combinations([mtenvs.model(family, t) for t in family.tasks], 2):
+        assert differing_fields([a, b]) - {"geom_rgba"}
+
+
+def test_mjcf_is_text_that_loads(task: mtenvs.Task) -> None:
+    text = mtenvs.mjcf(task.family, task)
+    assert text.startswith("<mujoco")
+    assert mujoco.MjModel.from_xml_string(text).nq == mtenvs.model(task.family, task).nq
+
+
+def test_models_have_home_camera_and_no_default_contacts(task: mtenvs.Task) -> None:
+    model = mtenvs.model(task.family, task)
+    assert model.key(0).name == "home"
+    assert "side" in [model.camera(i).name for i in range(model.ncam)]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import mtenvs
+from mtenvs.spec import Parameter, Task, did_you_mean, published_list
+
+
+def test_version_is_that_of_the_package() -> None:
+    pyproject = Path(__file__).parents[1] / "pyproject.toml"
+    assert mtenvs.__version__ == tomllib.loads(pyproject.read_text())["project"]["version"]
+
+
+def test_a_parameter_is_standardised_by_its_range() -> None:
+    p = Parameter("mass", "kg", 2.0, 6.0, 3.0, "reason")
+    assert [p.standardise(v) for v in (2.0, 4.0, 5.0, 6.0)] == [-1.0, 0.0, 0.5, 1.0]
+
+
+def test_a_parameter_needs_its_nominal_value_inside_its_range() -> None:
+    with pytest.raises(ValueError, match=r"'mass': nominal 7.0 lies outside \[2.0, 6.0\]"):
+        Parameter("mass", "kg", 2.0, 6.0, 7.0, "reason")
+
+
+def test_every_parameter_is_documented(family: mtenvs.Family) -> None:
+    names = [p.name for p in family.parameters]
+    assert len(set(names)) == len(names)
+    for p in family.parameters:
+        assert p.unit
+        assert p.reason
+        assert p.low < p.high
+
+
+def test_descriptor_and_distance_by_hand(family: mtenvs.Family) -> None:
+    low = Task(family.name, "low", {p.name: p.low for p in family.parameters})
+    high = Task(family.name, "high", {p.name: p.high for p in family.parameters})
+    assert family.descriptor(low) == [-1.0] * len(family.parameters)
+    assert family.descriptor(high) == [1.0] * len(family.parameters)
+    assert family.distance(low, high) == pytest.approx(2.0 * len(family.parameters) ** 0.5)
+    assert family.distance(low, low) == 0.0
+
+
+def test_descriptor_does_not_depend_on_the_published_list(family: mtenvs.Family) -> None:
+    name, values = next(iter(family.published.items()))
+    alone = dataclasses.replace(family, published={name: values})
+    assert alone.descriptor(alone.tasks[0]) == family.descriptor(family.tasks[0])
+
+
+def test_complete_fills_in_nominal_values(family: mtenvs.Family) -> None:
+    assert family.complete({}) == {p.name: p.nominal for p in family.parameters}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", None])
+def test_complete_refuses_what_is_no_number(family: mtenvs.Family, value: object) -> None:
+    name = family.parameters[0].name
+    with pytest.raises(ValueError, match=f"'{name}' of '{family.name}' must be a finite number, got"):
+        family.complete({name: value})  # type: ignore[dict-item]
+
+
+def test_complete_refuses_values_outside_the_range(family: mtenvs.Family) -> None:
+    for p in family.parameters:
+        for value in (p.low - 1e-6, p.high + 1e-6):
+            with pytest.raises(ValueError, match=rf"'{p.name}'.*is {value}, outside its range \[{p.low}, "):
+                family.complete({p.name: value})
+        for value in (p.low, p.high):
+            assert family.complete({p.name: value})[p.name] == value
+
+
+def test_complete_names_unknown_parameters_and_the_known_ones(family: mtenvs.Family) -> None:
+    first = family.parameters[0].name
+    with pytest.raises(
+        ValueError, match=rf"no parameter '{first}s' \(did you mean '{first}'.*it has {first}"
+    ):
+        family.complete({f"{first}s": 1.0})
+
+
+def test_a_task_survives_json_and_hashing(task: mtenvs.Task) -> None:
+    again = Task(**json.loads(json.dumps(task.to_dict())))
+    assert again == task
+    assert hash(again) == hash(task)
+    assert len({again, task}) == 1
+
+
+def test_did_you_mean_and_published_list(family: mtenvs.Family) -> None:
+    assert did_you_mean("nominel", ["nominal", "giant"]) == " (did you mean 'nominal'?)"
+    assert did_you_mean("xyz", ["nominal", "giant"]) == ""
+    assert published_list(family.tasks[:2]) == f"0 {family.tasks[0].name}, 1 {family.tasks[1].name}"
