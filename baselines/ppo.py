@@ -189,7 +189,12 @@ class PPO:
 
     def evaluate(self, worlds: TaskVectorEnv, seeds: Sequence[int]) -> Episodes:
         """Plays one episode in every world; see :class:`baselines.learner.Learner`."""
+        self._mark_diverged()
         return play_episodes(self.act, worlds, seeds)
+
+    def _mark_diverged(self) -> None:
+        """Stops runs with a bad number in their parameters, wherever it came from, for good."""
+        self._active &= torch.isfinite(self._parameters.flat.detach()).all(dim=1)
 
     # ---------------------------------------------------------------- training
 
@@ -262,6 +267,7 @@ class PPO:
         terminations = torch.empty(steps, runs, width, dtype=torch.bool, device=self.device)
         dones = torch.empty_like(terminations)
         truncated: list[tuple[int, int, np.ndarray]] = []  # step, world, final observation
+        self._mark_diverged()
         for t in range(steps):
             observed[t] = self._blocks(self._observations)
             actions[t] = torch.addcmul(mlp(self._normalise(observed[t]), actor), std, noise[t])

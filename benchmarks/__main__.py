@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import multiprocessing
 import time
 from pathlib import Path
 
 import tyro
 
+from benchmarks.parts import BENCHMARKS, run
 from benchmarks.record import Store, table
 
-# name to module and function; a name's first part selects all that begin with it
-BENCHMARKS = {
-    "environments.bare": "environments:bare",
-    "environments.threads": "environments:threads",
-    "environments.vectors": "environments:vectors",
-    "environments.walker2d": "environments:walker2d",
-    "training.peers": "training:peers",
-    "training.runs": "training:runs",
-    "curves": "curves:curves",
-    "physics_study.speed": "physics_study:speed",
-    "physics_study.training": "physics_study:training",
-    "physics_study.closeness": "physics_study:closeness",
-}
 DEFAULT = ("environments", "training")
 
 
@@ -50,17 +38,23 @@ def main() -> None:
         chosen += [m for m in matches if m not in chosen]
     out = arguments.out or Path("runs/benchmarks-quick" if arguments.quick else "results/benchmarks")
     store = Store(out, arguments.quick)
+    context, failed = multiprocessing.get_context("spawn"), []
     for name in chosen:
-        module, function = BENCHMARKS[name].split(":")
         print(f"== {name}", flush=True)
         started = time.perf_counter()
-        # imported where used: each needs other packages
-        getattr(importlib.import_module(f"benchmarks.{module}"), function)(store)
+        # a fresh interpreter each: a thousand worlds reserve so much memory that a peer could no longer fork
+        process = context.Process(target=run, args=(name, store))
+        process.start()
+        process.join()
+        if process.exitcode:
+            failed.append(name)
         result = store.load(name)
-        if result and result["rows"]:
+        if not process.exitcode and result and result["rows"]:
             print(table(result["rows"]))
         print(f"== {name} took {time.perf_counter() - started:.0f} s", flush=True)
     print(f"results and table: {out / 'README.md'}")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,14 @@ CANDIDATES = (
     Physics(1, integrator="RK4"),
     Physics(2, integrator="RK4"),
 )
-TRAINED = (Physics(2), Physics(4), Physics(8), Physics(1), Physics(2, iterations=4), Physics(2, contacts="all"))
+TRAINED = (
+    Physics(2),
+    Physics(4),
+    Physics(8),
+    Physics(1),
+    Physics(2, iterations=4),
+    Physics(2, contacts="all"),
+)
 
 
 # ------------------------------------------------------------------------------------------- speed
@@ -247,7 +254,12 @@ def _flailing(tasks: Sequence[Task], rng: np.random.Generator) -> tuple[Any, ...
         upright[here] = ~worlds.family.terminated(worlds.backend.state)[here]
         worlds.backend.step(rng.uniform(-1.0, 1.0, (n, nu)))
     keep = np.flatnonzero(upright)
-    return [tasks[i] for i in keep], qpos[keep], qvel[keep], rng.uniform(-1.0, 1.0, (HORIZON, len(keep), nu))
+    return (
+        [tasks[i] for i in keep],
+        qpos[keep],
+        qvel[keep],
+        rng.uniform(-1.0, 1.0, (HORIZON, len(keep), nu)),
+    )
 
 
 def _walking(directory: Path, copies: int, rng: np.random.Generator) -> tuple[Any, ...] | None:

@@ -27,6 +27,10 @@ THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.8
 BEYOND_BUDGET = 2  # checkpoints that the three-checkpoint rule of arrival needs after the budget
 
 
+_DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "conditioning", "learner")
+_DECIDES_LEARNING = ("checkpoints", "first_episodes")
+
+
 class PlanError(ValueError):
     """A plan that cannot be made, read or trusted."""
 
@@ -242,19 +246,9 @@ def _run(
         "run": run,
         "tasks": [plan["tasks"][k] for k in tasks],
         "held_out": plan["tasks"][fold],
-        **{
-            name: plan[name]
-            for name in (
-                "mtenvs",
-                "version",
-                "worlds_per_run",
-                "checkpoints",
-                "episodes",
-                "first_episodes",
-                "conditioning",
-                "learner",
-            )
-        },
+        **{name: plan[name] for name in _DECIDES_ALL},
+        # when a pretraining is evaluated is no matter of its own: it is, once, at its end
+        **({} if phase == "pretrain" else {name: plan[name] for name in _DECIDES_LEARNING}),
     }
     return {"id": f"{phase}-{fold}-{arm}-{seed}-{_sha256(decides)[:10]}", **run}
 

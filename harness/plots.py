@@ -11,6 +11,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -46,7 +47,7 @@ RATIO_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 def style() -> Iterator[None]:
     """The style of all figures, for the time of the block."""
     rc = {
-        "font.family": "DejaVu Sans",  # comes with matplotlib, so bytes do not depend on the machine's fonts
+        "font.family": "DejaVu Sans",  # comes with matplotlib: bytes do not depend on the machine's fonts
         "font.size": 9,
         "axes.titlesize": 9.5,
         "axes.labelsize": 9,
@@ -132,9 +133,14 @@ def forest(rows: Sequence[ForestRow]) -> Figure:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_yticks([])
-        ax.set_xlabel(
-            "speed-up ρ̄: mean steps from scratch / with transfer\n← transfer slower    transfer faster →"
-        )
+        ax.set_xlabel("speed-up ρ̄: mean steps from scratch / with transfer", labelpad=16)
+        below: dict[str, Any] = {
+            "xycoords": ax.get_xaxis_transform(),
+            "textcoords": "offset points",
+            "color": GUIDE,
+        }
+        for text, shift, place in (("← slower ", -2, "right"), (" faster →", 2, "left")):
+            ax.annotate(text, (1.0, 0.0), (shift, -18), ha=place, va="top", fontsize=8, **below)
         sns.despine(ax=ax, left=True)
         return figure
 
@@ -142,14 +148,23 @@ def forest(rows: Sequence[ForestRow]) -> Figure:
 def _forest_row(ax: Axes, y: int, row: ForestRow, low: float, high: float) -> None:
     across = ax.get_yaxis_transform()
     weight = "bold" if row.suite else "normal"
-    ax.text(-0.03, y, _shorten(row.label, 30), transform=across, ha="right", va="center", weight=weight)
+    ax.text(-0.03, y, _shorten(row.label, 26), transform=across, ha="right", va="center", weight=weight)
     ax.text(1.04, y, row.text, transform=across, ha="left", va="center", weight=weight)
     unit = "tasks" if row.suite else ""
     ax.text(
         1.63, y, f"{'+'.join(map(str, row.n))} {unit}".strip(), transform=across, ha="left", va="center"
     )
     if row.mark:
-        ax.text(1.78, y, row.mark, transform=across, ha="left", va="center", color=GUIDE, fontsize=8)
+        ax.text(
+            1.78,
+            y,
+            row.mark.replace(", ", "\n"),
+            transform=across,
+            ha="left",
+            va="center",
+            color=GUIDE,
+            fontsize=8,
+        )
     colour = INK if row.suite else COLOURS["transfer"]
     if math.isnan(row.ratio.value):
         return
@@ -203,7 +218,7 @@ def learning_curves(
         panel = panels[i]
         for level in (min(thresholds), max(thresholds)):
             ax.axhline(level, color=GUIDE, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-        ax.axhline(1.0, color=GUIDE, linewidth=0.8, zorder=0)
+        ax.axhline(1.0, color=GUIDE, linewidth=0.8, linestyle=(0, (6, 2, 1, 2)), zorder=0)
         ax.axvline(budget, color=GUIDE, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
         for arm, band in panel.bands.items():
             colour = COLOURS[arm]
@@ -225,13 +240,13 @@ def learning_curves(
     top = max(1.12, min(float(values.max(initial=1.0)) + 0.06, 2.0))
     bottom = min(-0.08, max(float(values.min(initial=0.0)) - 0.06, -0.6))
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.bands))
-    handles = [
+    handles: list[Line2D | Patch] = [
         *(Line2D([], [], color=COLOURS[arm], linewidth=1.9, label=f"{arm}: mean") for arm in arms),
         Line2D([], [], color=INK, linewidth=0.6, alpha=0.7, label="single runs"),
         Patch(facecolor=INK, alpha=0.30, label="95% pointwise"),
         Patch(facecolor=INK, alpha=0.13, label="95% simultaneous"),
         Line2D([], [], color=GUIDE, linewidth=0.8, linestyle=(0, (4, 3)), label="range of θ"),
-        Line2D([], [], color=GUIDE, linewidth=0.8, label="reference"),
+        Line2D([], [], color=GUIDE, linewidth=0.8, linestyle=(0, (6, 2, 1, 2)), label="reference"),
         Line2D([], [], color=GUIDE, linewidth=0.9, linestyle=(0, (1, 2)), label="budget B"),
     ]
     return _grid(
@@ -259,21 +274,36 @@ def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray) -> 
     """Share of runs that arrive at θ within the budget, with Wilson intervals, a panel per task."""
 
     def draw(ax: Axes, i: int) -> None:
-        for arm, share in panels[i].values.items():
-            ax.fill_between(
-                thresholds,
-                panels[i].low[arm],
-                panels[i].high[arm],
-                step="mid",
-                color=COLOURS[arm],
-                alpha=0.15,
-                lw=0,
+        # side by side, so that equal shares do not hide each other
+        arms = list(panels[i].values)
+        gap = 0.018 if len(arms) > 1 else 0.0
+        for k, arm in enumerate(arms):
+            x = thresholds + gap * (k / max(len(arms) - 1, 1) - 0.5)
+            share = panels[i].values[arm]
+            ax.vlines(
+                x, panels[i].low[arm], panels[i].high[arm], color=COLOURS[arm], linewidth=1.1, alpha=0.6
             )
-            ax.step(thresholds, share, where="mid", color=COLOURS[arm], linewidth=1.8)
+            ax.plot(
+                x,
+                share,
+                marker="os^Dv"[k % 5],
+                markersize=3.6,
+                color=COLOURS[arm],
+                linestyle="none",
+                clip_on=False,
+                zorder=3,
+            )
         ax.set_title(_shorten(panels[i].title, 34))
         _threshold_axis(ax, thresholds)
 
-    handles = _arm_handles(panels, "95% Wilson interval")
+    arms = list(dict.fromkeys(arm for panel in panels for arm in panel.values))
+    handles = [
+        *(
+            Line2D([], [], color=COLOURS[a], marker="os^Dv"[k % 5], markersize=4, linestyle="none", label=a)
+            for k, a in enumerate(arms)
+        ),
+        Line2D([], [], color=INK, linewidth=1.1, alpha=0.6, label="95% Wilson interval"),
+    ]
     return _grid(
         len(panels),
         draw,
@@ -301,6 +331,8 @@ def times_by_threshold(
             ax.plot(thresholds, times, color=colour, linewidth=1.6, zorder=2)
             hollow = panels[i].censored[arm]
             for which, face in ((~hollow, colour), (hollow, "white")):
+                if not which.any():
+                    continue
                 ax.plot(
                     thresholds[which],
                     times[which],
@@ -319,11 +351,11 @@ def times_by_threshold(
         ax.yaxis.set_minor_locator(NullLocator())
         _threshold_axis(ax, thresholds)
 
-    handles = [
+    handles: list[Line2D | Patch] = [
         *_arm_handles(panels, "95% t interval"),
         Line2D([], [], color=INK, marker="o", markersize=4, markerfacecolor="white", linestyle="none",
                label="some runs never arrive (count as B)"),
-        Line2D([], [], color=GUIDE, linewidth=0.9, linestyle=(0, (1, 2)), label="first checkpoint, budget B"),
+        Line2D([], [], color=GUIDE, linewidth=0.9, linestyle=(0, (1, 2)), label="first checkpoint, B"),
     ]  # fmt: skip
     return _grid(
         len(panels),
@@ -332,7 +364,7 @@ def times_by_threshold(
         "mean steps to θ, at most B",
         handles,
         (first / 1.35, budget * 1.35),
-        legend_columns=5,
+        legend_columns=3,
     )
 
 
@@ -356,11 +388,15 @@ def speed_up_by_threshold(
         estimates = [Estimate(float(v), reason="-") for values in tasks.values() for v in values]
         low, high = _ratio_limits([*estimates, *suite])
         # tasks are told apart by colour and by dash
-        palette = sns.color_palette("colorblind", 8)
+        palette = [*list(COLOURS.values())[:6], "#882255", "#777777"]
         dashes = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-        handles = []
+        handles: list[Line2D | Patch] = []
         for i, (name, values) in enumerate(tasks.items()):
-            look = {"color": palette[i % 8], "linestyle": dashes[(i // 2) % 4], "linewidth": 1.1}
+            look: dict[str, Any] = {
+                "color": palette[i % 8],
+                "linestyle": dashes[(i // 2) % 4],
+                "linewidth": 1.1,
+            }
             ax.plot(thresholds, values, alpha=0.9, **look)
             handles.append(Line2D([], [], label=_shorten(name, 26), **look))
         mean = np.array([e.value for e in suite])
@@ -434,10 +470,8 @@ def _grid(
 
 def _arm_handles(panels: Sequence[ThresholdPanel], interval: str) -> list[Line2D | Patch]:
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.values))
-    return [
-        *(Line2D([], [], color=COLOURS[arm], linewidth=1.9, label=arm) for arm in arms),
-        Patch(facecolor=INK, alpha=0.18, label=interval),
-    ]
+    lines = [Line2D([], [], color=COLOURS[arm], linewidth=1.9, label=arm) for arm in arms]
+    return [*lines, Patch(facecolor=INK, alpha=0.18, label=interval)]
 
 
 def _step_axis(ax: Axes, steps: np.ndarray) -> None:

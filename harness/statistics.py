@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -159,8 +160,11 @@ def permutation_p(scratch: np.ndarray, transfer: np.ndarray, rng: np.random.Gene
         return math.nan
     if np.ptp(np.concatenate(arms)) == 0:
         return 1.0
-    # an arrangement with zero variance in both arms has t = inf, as extreme as can be
-    with np.errstate(divide="ignore", invalid="ignore"):
+    if _constant(arms):
+        # t = ±inf is reached by this arrangement and its mirror image only; scipy would say p = 0
+        return min(1.0, 2 / math.comb(len(arms[0]) + len(arms[1]), len(arms[0])))
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         result = stats.ttest_ind(
             arms[1],
             arms[0],
@@ -266,9 +270,10 @@ def curve_band(
     """Mean of curves with a pointwise and a simultaneous band, clusters resampled whole.
 
     The pointwise band is a t interval at each checkpoint. The simultaneous one (sup-t; Montiel Olea and
-    Plagborg-Møller 2019, J. Appl. Econometrics 34) takes its critical value from the bootstrap
-    distribution of the largest standardised deviation, widened by the ratio of the t to the normal
-    quantile because few clusters give the variances.
+    Plagborg-Møller 2019, J. Appl. Econometrics 34) takes its critical value from the distribution of the
+    largest |t| over the checkpoints, in resamples of n whole curves from the normal distribution with the
+    clusters' own covariance, each studentised by itself. Drawing the clusters with replacement instead
+    has no finite critical value for n < 5, and with the variances held fixed it covers too little.
 
     Args:
         curves: ``(n, checkpoints)``.
@@ -287,14 +292,14 @@ def curve_band(
     mean, variance = curves.mean(axis=0), curves.var(axis=0, ddof=1) / n
     se = np.sqrt(variance)
     t = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    resampled = curves[rng.integers(n, size=(resamples, n))].mean(axis=1)
-    # a bootstrap mean varies with (n-1)/n of the unbiased variance
-    moving = se > 1e-12
     critical = t
+    moving = se > 1e-12
     if moving.any():
-        deviation = np.abs(resampled - mean)[:, moving] / (se[moving] * math.sqrt((n - 1) / n))
-        sup = float(np.quantile(deviation.max(axis=1), confidence))
-        critical = max(t, sup * t / float(stats.norm.ppf(0.5 + confidence / 2)))
+        # sums of the clusters' deviations with normal weights have their covariance
+        weights = rng.standard_normal((resamples, n, n)) / math.sqrt(n - 1)
+        resampled = weights @ (curves - mean)[:, moving]
+        deviation = np.abs(resampled.mean(axis=1)) / (resampled.std(axis=1, ddof=1) / math.sqrt(n))
+        critical = max(t, float(np.quantile(deviation.max(axis=1), confidence)))
     return Band(mean, mean - t * se, mean + t * se, mean - critical * se, mean + critical * se, variance, n)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import warnings
 from pathlib import Path
@@ -46,13 +47,15 @@ def same(a: list[Any], b: list[Any]) -> bool:
 def test_checkers_of_gymnasium_and_sb3(task: mtenvs.Task, env_id: str, conditioning: str) -> None:
     env = gym.make(env_id, task=task, conditioning=conditioning)
     with warnings.catch_warnings():  # an unbounded observation is meant
-        warnings.filterwarnings("ignore", "A Box observation space|.*A Box observation space")
+        warnings.filterwarnings("ignore", ".*A Box observation space")
         check_env(env.unwrapped, skip_render_check=True)
         sb3_check_env(env, warn=False)
 
 
 def test_checker_with_a_task_drawn_at_every_reset(family: mtenvs.Family) -> None:
-    check_env(gym.make(family.id).unwrapped, skip_render_check=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*A Box observation space")
+        check_env(gym.make(family.id).unwrapped, skip_render_check=True)
 
 
 def test_spaces_and_finite_values(task: mtenvs.Task, env_id: str) -> None:
@@ -219,9 +222,7 @@ def test_a_held_out_task_is_never_met_in_training(family: mtenvs.Family) -> None
 # ---- episodes
 
 
-def test_an_episode_is_truncated_after_its_steps(
-    family: mtenvs.Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_episode_is_truncated_after_its_steps(family: mtenvs.Family) -> None:
     env = gym.make(family.id, task=0)
     env.reset(seed=0)
     env.unwrapped.family = dataclasses.replace(family, terminated=lambda state: state.time < 0)
@@ -330,8 +331,11 @@ def test_unknown_options_and_render_modes_are_named(family: mtenvs.Family) -> No
     env = gym.make(family.id, task=0)
     with pytest.raises(ValueError, match=r"unknown reset options \['speed'\]; valid: task"):
         env.reset(options={"speed": 3})
-    with pytest.raises(ValueError, match="unknown render_mode 'ansi'; valid: human, rgb_array"):
-        gym.make(family.id, task=0, render_mode="ansi", disable_env_checker=True).unwrapped.close()
+    with (
+        pytest.warns(UserWarning, match="render_mode='ansi'"),
+        pytest.raises(ValueError, match="unknown render_mode 'ansi'; valid: human, rgb_array"),
+    ):
+        gym.make(family.id, task=0, render_mode="ansi")
 
 
 def test_tasks_is_an_argument_of_the_vector_environment(family: mtenvs.Family) -> None:

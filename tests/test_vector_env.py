@@ -81,7 +81,7 @@ def test_native_equals_gymnasiums_own_vector(
 
 
 def test_one_world_equals_one_environment(task: mtenvs.Task, env_id: str) -> None:
-    """The same without Gymnasium's vector in between: world 2 of a batch of mixed tasks, from its own seed."""
+    """The same without Gymnasium's vector in between: world 2 of a mixed batch, from its own seed."""
     native = gym.make_vec(env_id, num_envs=3, tasks=[0, 1, task], max_episode_steps=40)
     single = gym.make(env_id, task=task, max_episode_steps=40)
     observations, _ = native.reset(seed=[9, 8, 42])
@@ -244,7 +244,7 @@ def test_reset_mask_resets_only_its_worlds(family: mtenvs.Family, mode: Autorese
     )
     env.reset(seed=0)
     twin.reset(seed=0)
-    for action in actions(env, 0, 5):
+    for action in 0.1 * actions(env, 0, 3):  # gently: nobody falls yet
         env.step(action)
         before = twin.step(action)[0]
     mask = np.array([False, True, False])
@@ -252,7 +252,7 @@ def test_reset_mask_resets_only_its_worlds(family: mtenvs.Family, mode: Autorese
     np.testing.assert_array_equal(after[~mask], before[~mask])
     np.testing.assert_array_equal(after[1], gym.make(family.id, task=1).reset(seed=7)[0])
     assert info["_task"].tolist() == mask.tolist()
-    for action in actions(env, 1, 3):
+    for action in 0.1 * actions(env, 1, 3):
         np.testing.assert_array_equal(env.step(action)[0][~mask], twin.step(action)[0][~mask])
 
 
@@ -305,14 +305,16 @@ def test_copies_go_on_alike_in_mid_episode(
     env = gym.make_vec(family.id, num_envs=8, autoreset_mode=mode)
     assert_same(rollout(duplicate(env), steps=20), rollout(env, steps=20))  # before any reset
     env.reset(seed=0)
-    for i, action in enumerate(actions(env, 0, 60)):
-        *_, terminations, truncations, _ = env.step(action)
-        if i in (5, 30) or (terminations | truncations).any():  # also between an end and its restart
-            twin = duplicate(env)
-            for a in actions(env, i, 5):
-                assert_same(copy.deepcopy(twin).step(a), twin.step(a))
+    for action in actions(env, 0, 9):
+        env.step(action)
     twin = duplicate(env)
     for action in actions(env, 1, 80):
+        seen = env.step(action)
+        assert_same(seen, twin.step(action))
+        if (seen[2] | seen[3]).any():
+            break
+    twin = duplicate(env)  # also between an end and its restart
+    for action in actions(env, 2, 80):
         assert_same(env.step(action), twin.step(action))
     assert_same(env.unwrapped.np_random_seed, twin.unwrapped.np_random_seed)
 

@@ -1,0 +1,59 @@
+# `make` says what there is. Variables:
+#   PYTHON=python3.12      the Python that makes the virtual environment, 3.11 or later
+#   VENV=.venv             where the virtual environment lies
+#   TORCH_INDEX=URL        an index to take another build of PyTorch from, for instance for CUDA
+#   ARGS="-k biped"        further arguments of `make test` and `make bench`
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+# one stamp for each source of PyTorch, so that asking for another build installs it
+STAMP := $(VENV)/.installed$(if $(TORCH_INDEX),-$(subst /,_,$(subst :,_,$(TORCH_INDEX))))
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test check bench export clean
+
+help:  ## say what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 14
+
+install: $(STAMP)  ## make the virtual environment and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." \
+	    "Name another: make install PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
+	  echo "no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+ifneq ($(TORCH_INDEX),)
+	$(BIN)/pip install -c constraints.txt --force-reinstall --no-deps --index-url $(TORCH_INDEX) torch
+endif
+	$(BIN)/pip install -c constraints.txt -e '.[train,bench,dm-control,dev]'
+	@touch $(STAMP) $(VENV)/.installed
+
+quickstart: install  ## run a small leave-one-out on the bipeds and write its report
+	$(BIN)/mtenvs loo Biped --preset quick --out runs/quickstart
+
+# without a display, pictures are drawn by OSMesa where it is installed
+test: install  ## run the tests
+	@if [ -z "$$MUJOCO_GL$$DISPLAY$$WAYLAND_DISPLAY" ] && [ -n "$$($(BIN)/python -c \
+	  'import ctypes.util as u; print(u.find_library("OSMesa") or "")')" ]; then export MUJOCO_GL=osmesa; fi; \
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install  ## lint, formatting, types, directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -qq tests/test_imports.py
+
+bench: install  ## measure speed beside the peers
+	$(BIN)/python -m benchmarks $(ARGS)
+
+export: install  ## write the MJCF of the published tasks to assets/xml
+	$(BIN)/mtenvs export
+
+clean:  ## remove caches and build outputs; the virtual environment and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find mtenvs baselines harness benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

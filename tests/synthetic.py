@@ -1,0 +1,162 @@
+"""Synthetic learners with a planted speed-up, written through the store as a trainer would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.store import Store
+
+CHECKPOINTS = [0, *(1000 * 2**i for i in range(5)), *range(24_000, 232_000, 8_000)]
+BUDGET = 200_000
+RANDOM, REFERENCE = 20.0, 420.0
+TASKS = ["nominal", "long-shins", "short-torso", "heavy-legs", "big-feet", "lopsided", "weak", "giant <b>&"]
+
+
+def make_plan(folds: Sequence[int], seeds: int = 5, **changes: Any) -> dict[str, Any]:
+    runs = []
+    for fold in folds:
+        sources = [k for k in range(len(TASKS)) if k != fold]
+        for seed in range(seeds):
+            pretraining = f"pretrain-{fold}-{seed}"
+            for name, phase, arm, tasks, steps, start in (
+                (pretraining, "pretrain", "transfer", sources, 400_000, None),
+                (f"transfer-{fold}-{seed}", "learn", "transfer", [fold], CHECKPOINTS[-1], pretraining),
+                (f"scratch-{fold}-{seed}", "learn", "scratch", [fold], CHECKPOINTS[-1], None),
+            ):
+                run = {"id": name, "phase": phase, "fold": fold, "arm": arm, "seed": seed}
+                runs.append(run | {"tasks": tasks, "steps": steps, "start": start})
+    return {
+        "title": "Biped: synthetic <learners>",
+        "family": "Biped",
+        "preset": "synthetic",
+        "exploratory": False,
+        "tasks": [
+            {
+                "family": "Biped",
+                "name": name,
+                "number": i,
+                "parameters": {"shin": 0.4 + 0.01 * i, "torso": 0.5},
+            }
+            for i, name in enumerate(TASKS)
+        ],
+        "folds": list(folds),
+        "arms": ["scratch", "transfer"],
+        "seeds": seeds,
+        "budget": BUDGET,
+        "pretrain_budget": 400_000,
+        "worlds_per_run": 56,
+        "checkpoints": CHECKPOINTS,
+        "episodes": 16,
+        "first_episodes": 112,
+        "thresholds": [round(0.1 + 0.05 * i, 2) for i in range(15)],
+        "primary": "speed_up",
+        "headline": "all_folds",
+        "learner": {"name": "ppo", "config": {"gamma": 0.99, "hidden": [64, 64]}},
+        "reference": {
+            "version": "1",
+            "scores": {name: {"random": RANDOM, "zero": 5.0, "reference": REFERENCE} for name in TASKS},
+        },
+        "runs": runs,
+        "cohorts": [[run["id"] for run in runs]],
+        "sha256": "0" * 64,
+    } | changes
+
+
+Curve = Callable[[np.ndarray, str, int], np.ndarray]
+"""Steps ``(checkpoints,)``, arm and seed to scores ``(checkpoints,)``."""
+
+
+def ramp(speed_up: float, seed: int = 0, start: float = 0.0, plateau: float = 1.0, spread: float = 0.15,
+         noise: float = 0.02, scratch_steps: float = 150_000) -> Curve:  # fmt: skip
+    """A straight rise from ``start`` (transfer only), ``speed_up`` times faster with transfer."""
+
+    def curve(steps: np.ndarray, arm: str, run_seed: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, run_seed, arm == "transfer"])
+        tau = scratch_steps * np.exp(spread * rng.standard_normal())
+        first = 0.0
+        if arm == "transfer":
+            tau, first = tau / speed_up, start
+        g = np.minimum(first + steps / tau, plateau)
+        return g + noise * rng.standard_normal(len(steps))
+
+    return curve
+
+
+def write(
+    directory: Path,
+    curves: Mapping[int, Curve],
+    seeds: int = 5,
+    skip: Sequence[str] = (),
+    diverge: Mapping[str, int] | None = None,
+    competence: Mapping[int, float] | None = None,
+    order: int = 0,
+    **changes: Any,
+) -> Path:
+    """Writes a plan and the rows of all its runs.
+
+    Args:
+        directory: where to.
+        curves: for every fold its learners.
+        seeds: per fold and arm.
+        skip: ids of runs that are not trained.
+        diverge: ids of runs that diverge, with the first checkpoint that is lost.
+        competence: score of the pretrained networks on their sources, by fold; 0.9 otherwise.
+        order: seed of the order in which runs are trained and lines written.
+        changes: other entries of the plan.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    plan = make_plan(list(curves), seeds, **changes)
+    (directory / "plan.json").write_text(json.dumps(plan))
+    store = Store(directory)
+    rng = np.random.default_rng(order)
+    names = {task["number"]: task["name"] for task in plan["tasks"]}
+    for i in rng.permutation(len(plan["runs"])):
+        run = plan["runs"][i]
+        if run["id"] in skip:
+            continue
+        store.begin(run["id"])
+        if run["phase"] == "pretrain":
+            g = (competence or {}).get(run["fold"], 0.9)
+            rows = [_row(run, 0, run["steps"], names[k], g) for k in [*run["tasks"], run["fold"]]]
+            cut = len(rows)
+        else:
+            scores = curves[run["fold"]](np.array(plan["checkpoints"], float), run["arm"], run["seed"])
+            rows = [
+                _row(run, c, s, names[run["fold"]], g)
+                for c, (s, g) in enumerate(zip(plan["checkpoints"], scores, strict=True))
+            ]
+            cut = (diverge or {}).get(run["id"], len(rows))
+        rows = rows[:cut]
+        store.append([rows[j] for j in rng.permutation(len(rows))])
+        status = "diverged" if run["id"] in (diverge or {}) else "finished"
+        store.finish(
+            run["id"],
+            {
+                "status": status,
+                "steps": run["steps"],
+                "wall_seconds": 2.5,
+                "updates": 100,
+                "parameters": 9000,
+            },
+        )
+    return directory
+
+
+def _row(run: Mapping[str, Any], checkpoint: int, steps: int, task: str, score: float) -> dict[str, Any]:
+    return {
+        "run": run["id"],
+        "checkpoint": checkpoint,
+        "steps": steps,
+        "task": task,
+        "return_mean": RANDOM + (REFERENCE - RANDOM) * float(score),
+        "return_std": 10.0,
+        "length_mean": 400.0,
+        "success": float(score > 0.5),
+        "episodes": 112 if checkpoint == 0 else 16,
+        "diverged": False,
+    }

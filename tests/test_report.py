@@ -1,0 +1,266 @@
+"""From stored rows to the report: planted speed-ups come back, and every edge says what it is."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import BUDGET, CHECKPOINTS, TASKS, ramp, write
+
+from harness import plots
+from harness.report import analyse, flow, summary_table, warnings, write_report
+from harness.store import StoreError
+
+PLANTED = {0: 1.0, 1: 1.5, 2: 3.0, 3: 0.7}
+
+
+def files(directory):
+    return {p.name: p.read_bytes() for p in sorted((directory / "report").rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two folds with three seeds, one run missing, exploratory: like the quick start, half done."""
+    directory = tmp_path_factory.mktemp("small") / "experiment"
+    curves = {3: ramp(2.5, start=0.1), 7: ramp(1.3)}
+    write(directory, curves, seeds=3, exploratory=True, skip=["scratch-7-1"])
+    write_report(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("planted")
+    return analyse(write(directory, {k: ramp(r, plateau=0.9) for k, r in PLANTED.items()}, seeds=8))
+
+
+def test_planted_speed_ups_come_back_within_their_intervals(planted):
+    for result in planted.folds:
+        e = result.log_ratio.exp()
+        truth = PLANTED[result.measures.fold]
+        assert e.low < truth < e.high
+        assert e.high / e.low < 2  # and the intervals are worth having
+        assert result.measures.estimable.all()
+    suite = planted.headline.log_ratio.exp()
+    truth = math.prod(PLANTED.values()) ** (1 / len(PLANTED))
+    assert suite.low < truth < suite.high
+    assert suite.high / suite.low < 1.25
+    assert planted.folds[2].p < 0.001
+    assert planted.folds[0].p > 0.05
+
+
+def test_negative_transfer_is_marked_and_nothing_else_is(planted):
+    assert [f.mark for f in planted.folds] == ["", "", "", "negative transfer"]
+    assert planted.marks == []
+
+
+def test_swapping_the_arms_negates_every_log_ratio(planted, tmp_path):
+    def swapped(curve):
+        return lambda steps, arm, seed: curve(
+            steps, {"scratch": "transfer", "transfer": "scratch"}[arm], seed
+        )
+
+    other = analyse(
+        write(tmp_path, {k: swapped(ramp(r, plateau=0.9)) for k, r in PLANTED.items()}, seeds=8)
+    )
+    for one, two in zip(planted.folds, other.folds, strict=True):
+        assert one.log_ratio.value == pytest.approx(-two.log_ratio.value)
+        assert one.p == two.p
+    assert planted.headline.log_ratio.low == pytest.approx(-other.headline.log_ratio.high)
+
+
+def test_failing_runs_bring_a_warning_a_permutation_p_and_their_share(tmp_path):
+    def fails(steps, arm, seed):
+        return ramp(3.0)(steps, arm, seed) * (0.0 if arm == "transfer" and seed == 4 else 1.0)
+
+    analysis = analyse(write(tmp_path, {0: fails}, seeds=6))
+    fold = analysis.folds[0]
+    assert fold.measures.success[1].tolist() == pytest.approx([5 / 6] * 15)
+    assert fold.measures.speed_up < 2  # one failure in six costs more than half of the speed
+    assert 0 < fold.p < 1
+    assert any("mixed outcomes. From θ = 0.10 on some runs of transfer" in w for w in warnings(analysis))
+    assert "6/6 arrive" in summary_table(tmp_path)
+    assert "5/6 arrive" in summary_table(tmp_path)
+
+
+def test_the_report_is_the_same_to_the_byte_whatever_the_place_and_order(small, tmp_path):
+    before = files(small)
+    write_report(small)
+    assert files(small) == before
+    copy = tmp_path / "elsewhere" / "under-another-name"
+    shutil.copytree(small, copy)
+    shutil.rmtree(copy / "report")
+    # lines in another order, and directories made in another order
+    for number, path in enumerate(sorted((copy / "runs").iterdir(), reverse=True)):
+        if not (path / "rows.jsonl").exists():
+            continue
+        lines = (path / "rows.jsonl").read_text().splitlines(keepends=True)
+        np.random.default_rng(number).shuffle(lines)
+        path.rename(copy / "moved")
+        path.mkdir()
+        (path / "rows.jsonl").write_text("".join(lines))
+        shutil.copy(copy / "moved" / "done.json", path)
+        shutil.rmtree(copy / "moved")
+    page = write_report(copy)
+    assert page == copy / "report" / "index.html"
+    assert files(copy) == before
+
+
+def test_the_page_stands_alone_and_escapes_what_it_quotes(small):
+    page = (small / "report/index.html").read_text()
+    assert re.search(
+        r"<h1>Biped: synthetic &lt;learners&gt; <em>exploratory</em> <em>incomplete</em></h1>", page
+    )
+    assert "giant &lt;b&gt;&amp;" in page
+    assert "<b>" not in page
+    assert "http" not in page
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)', page) == []
+    assert page.count("<img ") == 5
+    assert str(small.parent) not in page
+    assert "<code>mtenvs report .</code>" in page
+    assert "Runs: 18 planned, 17 started, 17 finished, 0 diverged, 0 failed, 1 missing, 0 excluded." in page
+
+
+def test_figures_lie_beside_with_their_data(small):
+    names = {p.stem for p in (small / "report/figures").glob("*.png")}
+    assert names == {p.stem for p in (small / "report/figures").glob("*.csv")}
+    forest = pd.read_csv(small / "report/figures/forest.csv").set_index("row")
+    analysis = analyse(small)
+    assert forest.loc["heavy-legs", "speed_up"] == pytest.approx(analysis.folds[0].measures.speed_up)
+    assert forest.loc["mean of all folds", "low"] == pytest.approx(analysis.headline.log_ratio.exp().low)
+    curves = pd.read_csv(small / "report/figures/learning_curves.csv")
+    single = curves[(curves["task"] == "heavy-legs") & (curves["run"] == "scratch-3-0")]
+    assert single["steps"].tolist() == CHECKPOINTS
+    # what is drawn is what was stored
+    expected = ramp(2.5, start=0.1)(np.array(CHECKPOINTS, float), "scratch", 0)
+    np.testing.assert_allclose(single["score"], expected, atol=1e-9)
+
+
+def test_flow_counts_every_kind_of_run(tmp_path):
+    write(tmp_path, {0: ramp(2.0), 1: ramp(2.0)}, seeds=3, skip=["scratch-0-0", "transfer-1-2"],
+          diverge={"scratch-1-0": 9})  # fmt: skip
+    (tmp_path / "runs/scratch-0-0").mkdir()
+    (tmp_path / "runs/stranger").mkdir()
+    done = tmp_path / "runs/scratch-0-1/done.json"
+    done.write_text(json.dumps(json.loads(done.read_text()) | {"status": "failed"}))
+    rows = tmp_path / "runs/scratch-0-2/rows.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[2:]))
+    analysis = analyse(tmp_path)
+    total = flow(analysis).iloc[-1].to_dict()
+    assert total == {
+        "phase": "total", "arm": "", "planned": 18, "started": 17, "finished": 14, "diverged": 1,
+        "failed": 1, "unfinished": 1, "missing": 1, "excluded": 1,
+    }  # fmt: skip
+    assert analysis.marks == ["exploratory", "incomplete"]
+    assert analysis.damaged == {"scratch-0-2": f"2 of {len(CHECKPOINTS)} checkpoints are not in the store"}
+    found = "\n".join(warnings(analysis))
+    assert "stranger" in found
+    assert "scratch-0-2 is left out" in found
+    assert "1 of 3 runs of scratch diverged" in found
+    # nothing of fold 0's baseline is left, which does not stop the other fold
+    assert analysis.folds[0].log_ratio.reason == "no run of scratch is complete"
+    assert len(analysis.headline.estimable) == 1
+
+
+def test_rows_at_other_steps_than_planned_are_left_out(tmp_path):
+    write(tmp_path, {0: ramp(2.0)}, seeds=3)
+    path = tmp_path / "runs/transfer-0-1/rows.jsonl"
+    path.write_text(path.read_text().replace('"steps": 1000,', '"steps": 1024,'))
+    analysis = analyse(tmp_path)
+    assert list(analysis.damaged) == ["transfer-0-1"]
+    assert analysis.folds[0].measures.curves[1].runs == ("transfer-0-0", "transfer-0-2")
+
+
+def test_a_single_seed_gets_no_interval_and_the_reason(tmp_path):
+    write(tmp_path, {0: ramp(2.0), 1: ramp(2.0)}, seeds=1)
+    page = write_report(tmp_path).read_text()
+    assert "no interval: one seed in scratch" in page
+    assert "nothing can be concluded" in page
+    analysis = analyse(tmp_path)
+    assert analysis.headline.log_ratio.value == pytest.approx(math.log(2), abs=0.4)
+    assert math.isnan(analysis.headline.p)
+
+
+def test_all_censored_is_not_estimable(tmp_path):
+    write(tmp_path, {0: ramp(1.0, plateau=0.0, noise=0.0), 1: ramp(3.0)}, seeds=3)
+    analysis = analyse(tmp_path)
+    assert analysis.folds[0].log_ratio.reason.startswith("not estimable")
+    assert len(analysis.headline.estimable) == 1
+    assert any("reaches θ = 0.10 to 0.80 within" in w for w in warnings(analysis))
+    assert "not estimable" in write_report(tmp_path).read_text()
+
+
+def test_zero_variance_has_no_interval_and_adds_nothing_to_the_suite(tmp_path):
+    write(tmp_path, {0: ramp(2.0, spread=0.0, noise=0.0), 1: ramp(2.0)}, seeds=4)
+    analysis = analyse(tmp_path)
+    exact, spread = (f.log_ratio for f in analysis.folds)
+    assert exact.reason == "zero variance in both arms"
+    assert analysis.folds[0].p == pytest.approx(2 / 70)
+    assert analysis.headline.log_ratio.variance == pytest.approx(spread.variance / 4)
+    assert any("within each arm all runs took equally long" in w for w in warnings(analysis))
+
+
+def test_solved_folds_are_listed_and_left_out_of_acceleration(tmp_path):
+    write(tmp_path, {0: ramp(8.0, start=0.7), 1: ramp(2.0, start=0.2)}, seeds=3, headline="not_yet_solved")
+    analysis = analyse(tmp_path)
+    assert [f.measures.solved for f in analysis.folds] == [True, False]
+    assert [f.measures.task for f in analysis.headline.folds] == [TASKS[1]]
+    assert len(analysis.sets["all_folds"].folds) == 2
+    assert analysis.folds[0].jumpstart.low < 0.7 < analysis.folds[0].jumpstart.high
+    assert analysis.folds[0].measures.limit == "at least"
+    assert any(
+        w.startswith("nominal: many transfer runs arrive by the first checkpoint")
+        for w in warnings(analysis)
+    )
+    table = summary_table(tmp_path)
+    assert re.search(r"nominal +≥ .* solved at step 0", table)
+
+
+def test_incompetent_pretraining_is_flagged(tmp_path):
+    write(tmp_path, {0: ramp(2.0), 1: ramp(2.0)}, seeds=2, competence={1: 0.69})
+    analysis = analyse(tmp_path)
+    flagged = [w for w in warnings(analysis) if "hand-over" in w]
+    assert len(flagged) == 1
+    assert flagged[0].startswith("long-shins: at hand-over the pretrained networks score 0.69")
+
+
+def test_a_plan_of_which_nothing_is_trained_reports_that(tmp_path):
+    write(tmp_path, {0: ramp(2.0)}, seeds=2, skip=[f"{a}-0-{s}" for a in ("scratch", "transfer", "pretrain")
+                                                   for s in range(2)])  # fmt: skip
+    page = write_report(tmp_path).read_text()
+    assert "0 started" in page
+    assert "No speed-up can be given: no task is estimable." in page
+    assert "<em>incomplete</em>" in page
+    assert "incomplete" in summary_table(tmp_path)
+
+
+def test_wrong_directories_and_plans_are_refused(tmp_path):
+    with pytest.raises(StoreError, match="no plan.json"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path, {0: ramp(2.0)}, seeds=1, headline="best_folds")
+    with pytest.raises(ValueError, match="unknown headline 'best_folds'"):
+        analyse(tmp_path)
+
+
+def test_the_summary_has_the_headline_and_a_row_per_fold(small):
+    lines = summary_table(small).splitlines()
+    assert lines[0] == "Biped: synthetic <learners> (exploratory, incomplete)"
+    assert lines[1].startswith("speed-up over all folds: ")
+    assert [line.split()[0] for line in lines[-2:]] == ["heavy-legs", "giant"]
+    assert max(map(len, lines)) <= 130
+
+
+@pytest.mark.parametrize(("steps", "text"), [(0, "0"), (999.8, "1k"), (1500, "1.5k"), (2_000_000, "2M")])
+def test_steps_are_written_short(steps, text):
+    assert plots.steps_text(steps) == text
+
+
+def test_budget_and_grid_of_the_synthetic_plan_are_as_the_protocol_asks():
+    assert CHECKPOINTS[-3] == BUDGET
+    assert CHECKPOINTS[0] == 0
