@@ -4,7 +4,7 @@ Physics is the floor of the cost on a CPU, so the setting should be the cheapest
 a 1 ms reference and trains to the same return. Three parts, each for settings that all control at 50 Hz:
 
 speed      time inside ``Batch.step`` only, published tasks, random actions with autoreset
-closeness  distance to the reference 0.2 s after the same states under the same actions, in units of
+closeness  does it hold at the corners of the parameters' ranges; distance to the reference 0.2 s after the same states under the same actions, in units of
            what the noise on start states does to 0.2 s of the reference itself
 training   deterministic return of PPO after a fixed number of steps, under the setting itself and,
            with the same policies, under the reference; on *sampled* tasks, as the published ones are
@@ -42,7 +42,7 @@ import seaborn as sns
 from scipy import stats
 
 CONTROL_STEP = 0.02  # s
-TRAINED_TASKS = (100, 101)  # seeds of sampled tasks
+TRAINED_TASKS = (100, 102)  # seeds of sampled tasks: weak on long light legs, and strong for its mass
 SEEDS = (1, 2, 3, 4)
 WORLDS = 64  # of a run
 HORIZON = 10  # control steps that closeness looks ahead: 0.2 s
@@ -291,6 +291,37 @@ def _walking(directory: Path, copies: int, rng: np.random.Generator) -> tuple[An
     return [tasks[i] for i in keep], qpos[keep], qvel[keep], actions[:, keep]
 
 
+def _corner_tasks(count: int) -> list[Task]:
+    """Bodies with every parameter at an end of its range, where physics is most likely to break."""
+    rng = np.random.default_rng(1)
+    return [
+        Task(
+            "Biped",
+            f"corner-{i}",
+            {p.name: p.low if rng.random() < 0.5 else p.high for p in biped.PARAMETERS},
+        )
+        for i in range(count)
+    ]
+
+
+def _stability(physics: Physics, tasks: Sequence[Task], steps: int) -> dict[str, Any]:
+    """How many bodies diverge under full torque that changes sign at random, without resets."""
+    worlds = Worlds(physics, tasks)
+    rng = np.random.default_rng(2)
+    worlds.start_noisy(rng)
+    fastest = np.zeros(len(tasks))
+    for _ in range(steps):
+        worlds.backend.step(rng.choice([-1.0, 1.0], (len(tasks), len(biped.JOINTS))))
+        speeds = np.abs(worlds.backend.state.sensor("com_velocity")).max(axis=1)
+        fastest = np.fmax(fastest, speeds)
+    return {
+        "worlds": len(tasks),
+        "steps": steps,
+        "diverged": int(worlds.backend.diverged().sum()),
+        "fastest_com_speed": spread(fastest),
+    }
+
+
 def closeness(store: Store) -> None:
     """Distance of every candidate to the reference after 0.2 s from the same states and actions."""
     copies = 4 if store.quick else 128
@@ -298,9 +329,10 @@ def closeness(store: Store) -> None:
     published = [t for t in mtenvs.tasks("Biped") for _ in range(copies)]
     scale = _spread_of_start_noise(published, rng)
     sets = {"flailing": _flailing(published, rng)}
-    walking = _walking(_checkpoints(store), copies, rng)
+    walking = _walking(_checkpoints(store, _budget(store)), copies, rng)
     if walking is not None and walking[0]:
         sets["walking"] = walking
+    corners = _corner_tasks(8 if store.quick else 256)
     # half the reference's step shows how far the reference itself is from the limit
     finer = Physics(40, iterations=100)
     facts: dict[str, Any] = {}
@@ -318,6 +350,9 @@ def closeness(store: Store) -> None:
             entry = facts.setdefault(physics.name, {"settings": dataclasses.asdict(physics)})
             entry[kind] = _summary(_distances(ends(physics), truth), scale)
             entry[kind]["states"] = len(tasks)
+    for physics in (*CANDIDATES, REFERENCE):
+        entry = facts.setdefault(physics.name, {"settings": dataclasses.asdict(physics)})
+        entry["stability"] = _stability(physics, corners, 20 if store.quick else 500)
     store.save(
         "physics_study.closeness",
         reference=REFERENCE.name,
@@ -331,19 +366,26 @@ def closeness(store: Store) -> None:
 # ---------------------------------------------------------------------------------------- training
 
 
-def _checkpoints(store: Store) -> Path:
-    return Path("runs") / f"{store.out.name}-physics_study"
+def _checkpoints(store: Store, budget: int) -> Path:
+    return Path("runs") / f"{store.out.name}-physics_study" / _fingerprint(budget)
+
+
+def _budget(store: Store) -> int:
+    return 4096 if store.quick else 400_000
 
 
 def _fingerprint(budget: int) -> str:
     """Changes with whatever a finished training depends on, so that only stale ones are made again."""
-    sources = inspect.getsource(biped) + inspect.getsource(ppo)
-    return hashlib.sha256(f"{sources}{budget}{TRAINED_TASKS}{SEEDS}{WORLDS}".encode()).hexdigest()[:16]
+    bodies = [mtenvs.mjcf("Biped", registry.sample_task("Biped", t)) for t in TRAINED_TASKS]
+    functions = (biped.constants, biped.observe, biped.reward, biped.terminated, biped.start)
+    parts = [*bodies, *map(inspect.getsource, functions), inspect.getsource(ppo), budget, SEEDS, WORLDS]
+    return hashlib.sha256("".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
 def training(store: Store) -> None:
     """Trains PPO under the candidates that matter; goes on where an interrupted study was."""
-    budget, every, episodes = (4096, 2048, 2) if store.quick else (400_000, 50_000, 16)
+    budget = _budget(store)
+    every, episodes = (2048, 2) if store.quick else (50_000, 16)
     fingerprint = _fingerprint(budget)
     before = store.load("physics_study.training") or {}
     done = before.get("candidates", {}) if before.get("fingerprint") == fingerprint else {}
@@ -398,7 +440,7 @@ def _train(store: Store, physics: Physics, budget: int, every: int, episodes: in
         )
     if physics == PRESENT:
         for run, (task, seed) in enumerate(layout):
-            learner.save(run, _checkpoints(store) / f"{task}-{seed}")
+            learner.save(run, _checkpoints(store, budget) / f"{task}-{seed}")
     return {
         "settings": dataclasses.asdict(physics),
         "curve": curve,

@@ -196,6 +196,35 @@ class Export:
                 console.print(str(path))
 
 
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """Draws all published tasks of a family side by side, at one scale."""
+
+    family: tyro.conf.Positional[str]
+    """Name of the family."""
+    out: Path = Path("sheet.png")
+    """PNG to write."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from matplotlib.figure import Figure
+
+        from mtenvs.rendering import picture
+
+        tasks = mtenvs.tasks(self.family)
+        columns = min(4, len(tasks))
+        rows = -(-len(tasks) // columns)
+        figure = Figure(figsize=(2.6 * columns, 3.3 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for task, axis in zip(tasks, axes.flat, strict=False):
+            axis.imshow(picture(mtenvs.model(self.family, task), height=480, width=380))
+            axis.set_title(f"{task.number}  {task.name}", fontsize=11)
+        figure.savefig(self.out, dpi=120)
+        console.print(f"wrote {self.out}")
+
+
 def describe(directory: Path) -> None:
     """Prints what a plan is going to do."""
     plan = load_plan(directory)
@@ -272,6 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
         | Annotated[Tasks, tyro.conf.subcommand("tasks")]
         | Annotated[Reference, tyro.conf.subcommand("reference")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Sheet, tyro.conf.subcommand("sheet")]
     )
     try:
         tyro.cli(

@@ -49,8 +49,8 @@ class Preset:
     """What the held-out learner starts from."""
     seeds: int = 10
     """Pretraining seeds per fold, and scratch seeds per fold."""
-    budget: int = 500_000
-    """B: control steps that learning the held-out task may take."""
+    budget: int = 400_000
+    """B: control steps that learning the held-out task may take, rounded up to whole rollouts."""
     pretrain_budget: int = 1_500_000
     """Control steps of training on the other tasks, all together."""
     worlds_per_run: int = 56
@@ -79,7 +79,6 @@ PRESETS: dict[str, Preset] = {
         seeds=3,
         budget=200_000,
         pretrain_budget=400_000,
-        checkpoints=14,
     ),
     "standard": Preset(title="standard leave-one-out"),
 }
@@ -136,6 +135,8 @@ def make_plan(
     definition = mtenvs.get_family(family)
     _check(preset, definition)
     rollout = learner["rollout"] * preset.worlds_per_run
+    # whole rollouts, so that a checkpoint lies exactly at the budget and an arrival there still counts
+    budget = math.ceil(preset.budget / rollout) * rollout
     folds = [f for f in mtenvs.leave_one_out(family) if preset.folds is None or f.number in preset.folds]
     plan: dict[str, Any] = {
         "format": FORMAT,
@@ -149,10 +150,10 @@ def make_plan(
         "folds": [fold.number for fold in folds],
         "arms": list(preset.arms),
         "seeds": preset.seeds,
-        "budget": preset.budget,
+        "budget": budget,
         "pretrain_budget": preset.pretrain_budget,
         "worlds_per_run": preset.worlds_per_run,
-        "checkpoints": checkpoint_steps(preset.budget, preset.checkpoints, rollout),
+        "checkpoints": checkpoint_steps(budget, preset.checkpoints, rollout),
         "episodes": preset.episodes,
         "first_episodes": preset.first_episodes,
         "thresholds": list(THRESHOLDS),

@@ -32,6 +32,9 @@ def scene(timestep: float, integrator: mujoco.mjtIntegrator, iterations: int) ->
     spec.option.solver = mujoco.mjtSolver.mjSOL_NEWTON
     spec.option.iterations = iterations
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+    spec.stat.extent = 4.0  # m; fixes the scale of shadows, which an infinite floor would blur
+    spec.stat.center = [0, 0, 1]
+    spec.visual.quality.shadowsize = 4096
     spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
     spec.add_texture(
         name="sky",
@@ -51,7 +54,7 @@ def scene(timestep: float, integrator: mujoco.mjtIntegrator, iterations: int) ->
         width=256,
         height=256,
     )
-    material = spec.add_material(name="grid", texrepeat=[1, 1], texuniform=True, reflectance=0.05)
+    material = spec.add_material(name="grid", texrepeat=[1, 1], texuniform=True, reflectance=0.0)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "grid"
     # an infinite plane, so that nobody walks off its edge; drawn 60 m long
     spec.worldbody.add_geom(

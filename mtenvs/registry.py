@@ -117,7 +117,7 @@ def as_task(family: str | Family, task: TaskLike) -> Task:
 
 
 def sample_task(family: str, seed: int) -> Task:
-    """Draws a task uniformly from the parameters' declared ranges; the same seed gives the same task.
+    """Draws a task uniformly in descriptor space; the same seed gives the same task.
 
     Args:
         family: name of the family.
@@ -131,7 +131,7 @@ def sample_task(family: str, seed: int) -> Task:
         raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
     # keyed by the family's name too, so that equal seeds do not give equal draws across families
     rng = np.random.default_rng([zlib.crc32(definition.name.encode()), int(seed)])
-    values = {p.name: float(rng.uniform(p.low, p.high)) for p in definition.parameters}
+    values = {p.name: p.restore(float(rng.uniform(-1.0, 1.0))) for p in definition.parameters}
     return Task(definition.name, f"sampled-{int(seed)}", values)
 
 

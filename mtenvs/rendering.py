@@ -89,3 +89,19 @@ class Viewer:
     def close(self) -> None:
         """Closes the window."""
         self._handle.close()
+
+
+def picture(model: mujoco.MjModel, height: int, width: int) -> np.ndarray:
+    """Returns a picture of a body in its home pose, ``(height, width, 3)`` of uint8.
+
+    Raises:
+        RuntimeError: if no OpenGL context can be made.
+    """
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, 0)
+    mujoco.mj_forward(model, data)
+    camera = Camera(model, height, width)
+    try:
+        return camera.show(data)
+    finally:
+        camera.close()

@@ -37,6 +37,8 @@ class Parameter:
     """Value of a task that does not mention the parameter."""
     reason: str
     """Why the range is what it is."""
+    log: bool = False
+    """Whether ratios, not differences, tell two values apart (densities, strengths)."""
 
     def __post_init__(self) -> None:
         if not self.low <= self.nominal <= self.high:
@@ -45,8 +47,19 @@ class Parameter:
             )
 
     def standardise(self, value: float) -> float:
-        """Maps ``[low, high]`` linearly to ``[-1, 1]``; never uses a list of tasks (PROTOCOL §5)."""
-        return 2.0 * (value - self.low) / (self.high - self.low) - 1.0
+        """Maps ``[low, high]`` to ``[-1, 1]``, linearly or by logarithms; never uses a list of tasks."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        return 2.0 * (self._scaled(value) - low) / (high - low) - 1.0
+
+    def restore(self, standardised: float) -> float:
+        """The inverse of :meth:`standardise`."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        value = low + (standardised + 1.0) / 2.0 * (high - low)
+        # rounding must not carry a value past the end of its range
+        return min(max(math.exp(value) if self.log else value, self.low), self.high)
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self.log else value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from harness.store import Store
 
-CHECKPOINTS = [0, *(1000 * 2**i for i in range(5)), *range(24_000, 232_000, 8_000)]
+CHECKPOINTS = [0, *(1000 * 2**i for i in range(5)), *range(24_000, 217_000, 8_000)]
+FINE = list(range(0, 203_000, 1000))
 BUDGET = 200_000
 RANDOM, REFERENCE = 20.0, 420.0
 TASKS = ["nominal", "long-shins", "short-torso", "heavy-legs", "big-feet", "lopsided", "weak", "giant <b>&"]
@@ -73,7 +74,10 @@ Curve = Callable[[np.ndarray, str, int], np.ndarray]
 
 def ramp(speed_up: float, seed: int = 0, start: float = 0.0, plateau: float = 1.0, spread: float = 0.15,
          noise: float = 0.02, scratch_steps: float = 150_000) -> Curve:  # fmt: skip
-    """A straight rise from ``start`` (transfer only), ``speed_up`` times faster with transfer."""
+    """A straight rise from ``start`` (transfer only), ``speed_up`` times faster with transfer.
+
+    Give every fold another ``seed``: folds with equal ones have equal runs from scratch.
+    """
 
     def curve(steps: np.ndarray, arm: str, run_seed: int) -> np.ndarray:
         rng = np.random.default_rng([seed, run_seed, arm == "transfer"])

@@ -30,7 +30,7 @@ def test_checkpoints_double_until_linear_steps_are_finer():
     steps = checkpoint_steps(budget=200_000, count=20, rollout=1)
     # from 16,000 on, (200,000 - 16,000) / 14 = 13,142.9 is finer than doubling
     assert steps[:6] == [0, 1000, 2000, 4000, 8000, 16000]
-    gaps = [b - a for a, b in itertools.pairwise(steps)]
+    gaps = [b - a for a, b in itertools.pairwise(steps[5:])]
     assert all(13_142 <= gap <= 13_144 for gap in gaps)
     assert len(steps) == 22
     assert steps[19] == 200_000
@@ -45,6 +45,12 @@ def test_checkpoints_are_whole_rollouts_at_or_after_their_step():
     assert max(s for s in steps if s < 200_000 + rollout) >= 200_000
     with pytest.raises(PlanError, match="budget 100 is too small"):
         checkpoint_steps(100, 20, rollout)
+
+
+def test_a_checkpoint_lies_at_the_budget_and_two_beyond():
+    plan = plan_of(budget=200_000)
+    assert plan["budget"] == 200_704 == 112 * 1792
+    assert plan["checkpoints"][-3] == plan["budget"]
 
 
 def test_plan_lists_every_run_once_and_cohorts_share_shape():

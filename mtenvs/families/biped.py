@@ -54,52 +54,52 @@ DAMPING = 0.5  # N m s/rad, passive tissue; also keeps 10 ms steps stable
 START_ANGLE = 0.1  # rad, half width of the uniform noise on pitch and joints
 START_SPEED = 0.1  # rad/s or m/s, likewise on all velocities
 
-_LENGTH = "a person of 1.6 m, from about half to one and a half times"
+_LENGTH = "a person of 1.7 m, from under half to almost twice"
 PARAMETERS = (
-    Parameter("torso_length", "m", 0.3, 0.9, 0.6, _LENGTH),
-    Parameter("thigh_length", "m", 0.25, 0.65, 0.45, _LENGTH),
-    Parameter("shin_length", "m", 0.25, 0.65, 0.45, _LENGTH),
-    Parameter("foot_length", "m", 0.12, 0.32, 0.22, "shorter than this is a stilt, longer a ski"),
-    Parameter("torso_density", "kg/m^3", 400.0, 2400.0, 1000.0, "from hollow to a loaded backpack"),
-    Parameter("leg_density", "kg/m^3", 400.0, 2400.0, 1000.0, "from prosthesis to ankle weights"),
-    Parameter("leg_asymmetry", "1", -0.2, 0.2, 0.0, "(left - right) / mean leg length; 0.2 limps"),
-    Parameter("motor_strength", "1", 0.6, 1.6, 1.0, "torque over the nominal body's"),
+    Parameter("torso_length", "m", 0.25, 1.15, 0.6, _LENGTH),
+    Parameter("thigh_length", "m", 0.18, 0.80, 0.45, _LENGTH),
+    Parameter("shin_length", "m", 0.18, 0.80, 0.45, _LENGTH),
+    Parameter("foot_length", "m", 0.10, 0.45, 0.22, "shorter is a stilt, longer a ski"),
+    Parameter("torso_density", "kg/m^3", 250.0, 4000.0, 1000.0, "four times water either way", log=True),
+    Parameter("leg_density", "kg/m^3", 250.0, 4000.0, 1000.0, "four times water either way", log=True),
+    Parameter("leg_asymmetry", "1", -0.35, 0.35, 0.0, "(left - right) / mean leg; more is a crutch"),
+    Parameter("motor_strength", "1", 0.4, 2.8, 1.0, "torque over nominal, as bodies weigh", log=True),
 )
 
-# Near: one or two parameters off nominal. Middle: most parameters off. Far: child, giant and
+# Near: one or two parameters off nominal. Middle: several, further off. Far: child, giant and
 # limping each lie beyond the box that the other seven span.
 PUBLISHED: dict[str, dict[str, float]] = {
     "nominal": {},
-    "short-torso": {"torso_length": 0.45, "foot_length": 0.20, "leg_density": 1200.0},
-    "top-heavy": {"torso_density": 1700.0, "leg_asymmetry": -0.06, "motor_strength": 1.15},
-    "long-shins": {"thigh_length": 0.38, "shin_length": 0.56, "foot_length": 0.26},
+    "short-torso": {"torso_length": 0.40, "foot_length": 0.18, "leg_density": 1300.0},
+    "top-heavy": {"torso_density": 2500.0, "leg_asymmetry": -0.08, "motor_strength": 1.4},
+    "long-shins": {"thigh_length": 0.32, "shin_length": 0.66, "foot_length": 0.28},
     "light-legs": {
-        "leg_density": 550.0,
-        "torso_density": 1300.0,
-        "leg_asymmetry": 0.05,
-        "motor_strength": 0.85,
+        "torso_density": 600.0,
+        "leg_density": 350.0,
+        "leg_asymmetry": 0.10,
+        "motor_strength": 0.6,
     },
     "child": {
-        "torso_length": 0.36,
-        "thigh_length": 0.27,
-        "shin_length": 0.27,
-        "foot_length": 0.15,
-        "motor_strength": 0.65,
+        "torso_length": 0.30,
+        "thigh_length": 0.20,
+        "shin_length": 0.20,
+        "foot_length": 0.12,
+        "motor_strength": 0.45,
     },
     "giant": {
-        "torso_length": 0.85,
-        "thigh_length": 0.62,
-        "shin_length": 0.62,
-        "foot_length": 0.30,
+        "torso_length": 1.05,
+        "thigh_length": 0.75,
+        "shin_length": 0.75,
+        "foot_length": 0.40,
         "torso_density": 800.0,
-        "motor_strength": 1.5,
+        "motor_strength": 2.5,
     },
     "limping": {
-        "thigh_length": 0.48,
-        "foot_length": 0.17,
-        "leg_density": 1800.0,
-        "leg_asymmetry": 0.17,
-        "motor_strength": 1.2,
+        "thigh_length": 0.50,
+        "foot_length": 0.15,
+        "leg_density": 2800.0,
+        "leg_asymmetry": 0.30,
+        "motor_strength": 1.7,
     },
 }
 
@@ -130,7 +130,7 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
     torso.add_camera(
         name="side",
         mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM,
-        pos=[0.0, -3.2, 0.35],
+        pos=[0.0, -4.0, 0.3],  # far enough for the tallest body, so that pictures share a scale
         xyaxes=[1, 0, 0, 0, 0.12, 1],
     )
     blocks.planar_root(torso)
