@@ -42,7 +42,7 @@ def main() -> None:
     for name in chosen:
         print(f"== {name}", flush=True)
         started = time.perf_counter()
-        # a fresh interpreter each: a thousand worlds reserve so much memory that a peer could no longer fork
+        # a fresh interpreter each: a thousand worlds reserve so much memory that a peer cannot fork
         process = context.Process(target=run, args=(name, store))
         process.start()
         process.join()

@@ -150,8 +150,8 @@ def bare(store: Store) -> None:
                 goal=0.90,
                 substeps=substeps,
                 note=f"share of the environment's own time inside Batch.step {share['median']:.3f} "
-                f"[{share['min']:.3f}, {share['max']:.3f}]; an episode ends every {1 / max(ended, 1e-9):.0f} "
-                "steps of a world",
+                f"[{share['min']:.3f}, {share['max']:.3f}]; an episode ends every "
+                f"{1 / max(ended, 1e-9):.0f} steps of a world",
             )
         )
         rows.append(
@@ -391,7 +391,7 @@ def walker2d(store: Store) -> None:
         pool.close()
         rows.append(
             compare(
-                f"Walker2d-v5 on mujoco.batch, {num_envs} worlds, {count} threads",
+                f"Walker2d-v5 on mujoco.batch, {num_envs} worlds, {count} thread{'s' * (count > 1)}",
                 "EnvPool as it comes (post_constraint)" if post_constraint else "EnvPool",
                 speeds["ours"],
                 speeds["envpool"],

@@ -170,8 +170,8 @@ class Store:
             m = result["machine"]
             packages = ", ".join(f"{k} {v}" for k, v in m["packages"].items() if v)
             parts.append(
-                f"- `{key}.json`: `{result['command']}`, {result['finished']}; {m['cpu']}, {m['cores']} cores, "
-                f"{m['os']}, Python {m['python']}, {packages}; load average at the end "
+                f"- `{key}.json`: `{result['command']}`, {result['finished']}; {m['cpu']}, {m['cores']} "
+                f"cores, {m['os']}, Python {m['python']}, {packages}; load average at the end "
                 f"{m['load_average'][0]:.1f}"
             )
         return "\n".join(parts) + "\n"

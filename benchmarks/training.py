@@ -1,4 +1,4 @@
-"""Speed of training: our stacked PPO against Stable-Baselines3's on the same biped, and ten runs against one.
+"""Speed of training: our stacked PPO against Stable-Baselines3's on one biped, and ten runs against one.
 
 Network, rollout, batch, epochs and every other hyperparameter are equal; ``benchmarks/curves.py``
 shows that the learning curves are too. Learners live in processes of their own, are built and warmed
@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
 
 from baselines.ppo import PPOConfig
 from benchmarks.record import Store, compare, interleave, spread
@@ -56,7 +55,7 @@ def _work(what: Ours | Theirs, pipe: Connection) -> None:
     if isinstance(what, Ours):
         import gymnasium as gym
 
-        import mtenvs  # noqa: F401  registers the ids
+        import mtenvs
         from baselines.ppo import PPO
 
         worlds = gym.make_vec(

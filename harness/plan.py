@@ -99,12 +99,14 @@ def checkpoint_steps(budget: int, count: int, rollout: int) -> list[int]:
     Raises:
         PlanError: if fewer than four different checkpoints would remain.
     """
-    doubling = [0, 1000]
-    # d: size of a linear step if the rest were linear from here on
-    while (linear := (budget - doubling[-1]) / max(count - len(doubling), 1)) > doubling[-1]:
-        if len(doubling) >= count - 1:
+    doubling = [0]
+    while True:
+        # linear: size of a step if the rest were linear from here on; gap: of the next doubling one
+        linear = (budget - doubling[-1]) / (count - len(doubling))
+        gap = doubling[-1] or 1000
+        if linear <= gap or len(doubling) == count - 1:
             break
-        doubling.append(2 * doubling[-1])
+        doubling.append(doubling[-1] + gap)
     rest = count - len(doubling)
     steps = doubling + [doubling[-1] + linear * (i + 1) for i in range(rest + BEYOND_BUDGET)]
     rounded = sorted({math.ceil(s / rollout - 1e-9) * rollout for s in steps})

@@ -256,10 +256,13 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         """Starts episodes in worlds ``ids`` and writes their observations."""
         generators = self._streams()
         for group in self._groups:
-            local = np.flatnonzero(np.isin(group.worlds, ids))
+            if len(group.worlds) == self.num_envs:  # one topology: a world's index is its own
+                local = worlds = ids
+            else:
+                local = np.flatnonzero(np.isin(group.worlds, ids))
+                worlds = group.worlds[local]
             if not len(local):
                 continue
-            worlds = group.worlds[local]
             draws = np.stack([generators[w].random(self.family.start_draws) for w in worlds])
             qpos, qvel = self.family.start(group.backend.home[local], draws)
             group.backend.reset(local, qpos, qvel)
@@ -334,23 +337,20 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         nu = backend.models[0].nu
         # a whole array needs no index: the common case of one topology copies nothing twice
         worlds: Any = slice(None) if len(group.worlds) == self.num_envs else group.worlds
-        local = None if starting is None else np.flatnonzero(~starting[worlds])
-        backend.step(actions[worlds, :nu], local)
+        idle = None if starting is None else starting[worlds]
+        backend.step(actions[worlds, :nu], None if idle is None else np.flatnonzero(~idle))
         body = family.observe(backend.state)
         terms = family.reward(backend.state)
         terminated, success = family.terminated(backend.state), family.success(backend.state)
         bad = backend.diverged()
+        skip = bad if idle is None else bad | idle
         keep: Any = slice(None)
-        if bad.any() or local is not None:
-            if local is not None:
-                bad = bad & ~starting[worlds]  # type: ignore[index]
-            good = ~bad
-            if local is not None:
-                good &= ~starting[worlds]  # type: ignore[index]
-            keep = np.flatnonzero(good)
+        if skip.any():
             index = np.arange(self.num_envs)[worlds]
-            terminations[index[bad]] = True
-            info["physics_diverged"][index[bad]] = True
+            ended = index[bad if idle is None else bad & ~idle]
+            terminations[ended] = True
+            info["physics_diverged"][ended] = True
+            keep = np.flatnonzero(~skip)
             worlds = index[keep]
         # diverged worlds keep zero terms and their last valid observation
         observations[worlds, self.observation_slices.body] = body[keep]

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# before anything imports PyTorch: its threads wait by spinning, so that on a busy machine two of them
+# make the small matrices of these tests ten times slower, not faster
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 import mtenvs
