@@ -1,0 +1,62 @@
+"""What the README says runs, and what it adds works."""
+
+import ast
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mtenvs
+from mtenvs.env import TaskEnv
+from mtenvs.vector_env import TaskVectorEnv
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_environment_example_runs(tmp_path):
+    (example,) = [block for block in blocks("python") if block.startswith("import")]
+    code = example + "\nassert envs.reset(seed=0)[0].shape[0] == 256\n"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_make_targets_and_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    helped = subprocess.run(
+        [sys.executable, "-m", "harness", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    for command in set(re.findall(r"mtenvs\s(loo|plan|run|report|tasks|reference|export)\b", README)):
+        assert command in helped
+
+
+def test_files_and_figures_that_it_names_exist():
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_ninth_body_is_one_entry():
+    (entry,) = [block for block in blocks("python") if "stilts" in block]
+    (name, values), *_ = ast.literal_eval("{" + entry + "}").items()
+    family = mtenvs.get_family("Biped")
+    grown = dataclasses.replace(family, published={**family.published, name: values})
+    ninth = grown.tasks[-1]
+    assert (ninth.number, ninth.name) == (8, "stilts")
+    mtenvs.model(grown, 8)
+    env = TaskEnv(grown, task="stilts", conditioning="one_hot")
+    observation, info = env.reset(seed=0)
+    assert info["task"] == 8
+    assert observation[env.observation_slices.code].tolist() == [0.0] * 8 + [1.0]
+    envs = TaskVectorEnv(grown, num_envs=9)
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    with pytest.raises(ValueError, match="shin_length"):
+        grown.complete({"shin_length": 9.0})
