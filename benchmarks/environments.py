@@ -82,7 +82,7 @@ def bare(store: Store) -> None:
     environment itself spends inside ``Batch.step`` (the same question asked in one run), and a bare
     batch that nobody resets (another, easier or harder, physical load: no fair measure).
     """
-    steps, repeats = (10, 1) if store.quick else (200, 9)
+    control_steps, repeats = (2560, 1) if store.quick else (51200, 9)
     rows: list[Row] = []
     for worlds in (256, 1024):
         envs = _make(worlds)
@@ -93,7 +93,7 @@ def bare(store: Store) -> None:
         unattended.set_state(envs._groups[0].backend.get_state())
         lying = Clock.of(unattended)
         inner = Clock.of(envs)
-        actions = _actions(steps, worlds, envs.single_action_space.shape[0])
+        actions = _actions(control_steps // worlds, worlds, envs.single_action_space.shape[0])
         shares: list[float] = []
         starts: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None] = []
 
@@ -172,13 +172,13 @@ def bare(store: Store) -> None:
 
 def threads(store: Store) -> None:
     """Our worlds on one thread and on two."""
-    steps, repeats = (5, 1) if store.quick else (150, 9)
+    control_steps, repeats = (2560, 1) if store.quick else (51200, 9)
     rows = []
     for worlds in (256, 1024):
         sides = {}
         for count in (2, 1):
             envs = _make(worlds, num_threads=count)
-            actions = _actions(steps, worlds, envs.single_action_space.shape[0])
+            actions = _actions(control_steps // worlds, worlds, envs.single_action_space.shape[0])
             sides[str(count)] = _stepping(envs.step, actions)
         speeds = interleave(sides, repeats)
         substeps = (envs.family.frame_skip, envs.family.frame_skip)
