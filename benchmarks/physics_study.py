@@ -541,7 +541,7 @@ def _draw(store: Store, parts: Mapping[str, Mapping[str, Any]]) -> bool:
             for text, colour, marker in zip(legend, ("C0", "C2"), ("o", "s"), strict=True):
                 axis.scatter([], [], color=colour, marker=marker, label=text)
             axis.legend(loc="best", fontsize=8)
-    axes[1].set_xscale("log")
+    axes[1].set(xscale="log", xlim=(0.01, 2.0))
     axes[0].set_yticks(range(len(names)), [f"{n} (present)" if n == PRESENT.name else n for n in names])
     axes[0].invert_yaxis()
     figure.savefig(store.out / "physics_study.png", dpi=150)

@@ -17,7 +17,7 @@ import numpy as np
 import mtenvs
 from baselines.learner import play_episodes
 from baselines.registry import describe_learner, make_learner
-from harness.run import make_worlds, published_numbers
+from harness.run import make_worlds, published_numbers, use_one_torch_thread
 
 VERSION = "1"
 ROOT_SEED = 20_261_120
@@ -51,6 +51,7 @@ def make_reference(
     Raises:
         ValueError: for an unknown family or learner.
     """
+    use_one_torch_thread()
     tasks = mtenvs.tasks(family)
     numbers = published_numbers(family)
     learner = describe_learner(config.learner, family)
