@@ -16,7 +16,8 @@ from rich.table import Table
 import mtenvs
 from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
 
-console = Console()
+# lines are cut by the terminal, not by us: tables and paths stay whole where there is none
+console = Console(soft_wrap=True)
 KILO = 1000
 
 

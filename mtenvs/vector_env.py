@@ -374,7 +374,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             final_obs[i] = observations[i].copy()
         final_info: dict[str, Any] = {}
         for key in ("task", "success", "physics_diverged", *self._term_names):
-            final_info[key] = np.where(mask, info[key], np.zeros_like(info[key]))
+            final_info[key] = np.zeros(self.num_envs, info[key].dtype)
+            final_info[key][ids] = info[key][ids]
             final_info[f"_{key}"] = mask.copy()
             if key != "task":  # what remains is the new episode's, which has made no step
                 info[key][ids] = 0
