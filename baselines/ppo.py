@@ -189,6 +189,8 @@ class PPO:
 
     def evaluate(self, worlds: TaskVectorEnv, seeds: Sequence[int]) -> Episodes:
         """Plays one episode in every world; see :class:`baselines.learner.Learner`."""
+        if worlds is self._worlds:
+            self._worlds = None  # their training episodes are gone: train() starts them afresh
         self._mark_diverged()
         return play_episodes(self.act, worlds, seeds)
 
@@ -230,7 +232,7 @@ class PPO:
                 f"a rollout of {self.config.num_steps} x {width} steps cannot be cut into "
                 f"num_minibatches={self.config.num_minibatches} equal parts"
             )
-        limit = worlds.family.episode_steps
+        limit = worlds.max_episode_steps
         seeds = [int(s) for rng in self._world_rngs for s in rng.integers(2**31, size=width)]
         elapsed = np.concatenate([rng.integers(limit, size=width) for rng in self._world_rngs])
         self._observations, _ = worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})

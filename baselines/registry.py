@@ -28,16 +28,43 @@ class LearnerDescription:
     """Hyperparameters, as JSON."""
 
 
+@dataclasses.dataclass(frozen=True)
+class LearnerEntry:
+    """How the harness comes by a learner."""
+
+    describe: Callable[[str], LearnerDescription]
+    """Family's name to what a plan freezes."""
+    make: Callable[[TaskVectorEnv, Sequence[int], Mapping[str, Any], str], Learner]
+    """Worlds like those to train on, one seed per run, frozen hyperparameters and device to the learner."""
+
+
+def _describe_ppo(family: str) -> LearnerDescription:
+    config = PPO_HYPERPARAMETERS.get(family, PPOConfig())
+    # through JSON, so that what is frozen equals what is read back
+    return LearnerDescription("ppo", config.num_steps, json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def _make_ppo(
+    worlds: TaskVectorEnv, seeds: Sequence[int], config: Mapping[str, Any], device: str
+) -> Learner:
+    known = {f.name for f in dataclasses.fields(PPOConfig)}
+    if unknown := set(config) - known:
+        raise ValueError(f"unknown hyperparameters {sorted(unknown)}; valid: {', '.join(sorted(known))}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return PPO(worlds, seeds, PPOConfig(**values), device)
+
+
+LEARNERS: dict[str, LearnerEntry] = {"ppo": LearnerEntry(_describe_ppo, _make_ppo)}
+"""Learners by name."""
+
+
 def describe_learner(name: str, family: str) -> LearnerDescription:
     """What a plan for a family should freeze of a learner.
 
     Raises:
         ValueError: for an unknown learner.
     """
-    _check(name)
-    config = PPO_HYPERPARAMETERS.get(family, PPOConfig())
-    # through JSON, so that what is frozen equals what is read back
-    return LearnerDescription(name, config.num_steps, json.loads(json.dumps(dataclasses.asdict(config))))
+    return _entry(name).describe(family)
 
 
 def make_learner(
@@ -55,20 +82,12 @@ def make_learner(
     Raises:
         ValueError: for an unknown learner or hyperparameter.
     """
-    _check(name)
-    known = {f.name for f in dataclasses.fields(PPOConfig)}
-    if unknown := set(config) - known:
-        raise ValueError(f"unknown hyperparameters {sorted(unknown)}; valid: {', '.join(sorted(known))}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    return PPO(worlds, seeds, PPOConfig(**values), device)
+    return _entry(name).make(worlds, seeds, config, device)
 
 
-LEARNERS: dict[str, Callable[..., Learner]] = {"ppo": PPO}
-"""Learners by name."""
-
-
-def _check(name: str) -> None:
+def _entry(name: str) -> LearnerEntry:
     if name not in LEARNERS:
         raise ValueError(
             f"unknown learner {name!r}{did_you_mean(name, LEARNERS)}; valid: {', '.join(LEARNERS)}"
         )
+    return LEARNERS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mtenvs
+from baselines.registry import describe_learner
 from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
+from harness.reference import ReferenceConfig, make_reference, merge, shortcomings, write_reference
+from harness.reference_scores import reference_path
+from harness.report import summary_table, write_report
+from harness.run import check_device, pending_steps, run_plan
+from mtenvs.export import export
+from mtenvs.rendering import RenderingError, picture
 
 # lines are cut by the terminal, not by us: tables and paths stay whole where there is none
 console = Console(soft_wrap=True)
+errors = Console(soft_wrap=True, stderr=True)
 KILO = 1000
 
 
@@ -36,8 +45,6 @@ class Plan:
 
     def write(self) -> Path:
         """Makes and writes the plan, or finds the same one already there."""
-        from baselines.registry import describe_learner
-
         family = mtenvs.get_family(self.family).name
         learner = dataclasses.asdict(describe_learner(self.settings.learner, family))
         plan = make_plan(family, self.settings, learner, self.preset)
@@ -49,7 +56,7 @@ class Plan:
         """Runs the command."""
         directory = self.write()
         describe(directory)
-        console.print(f"train it with: mtenvs run {directory}")
+        say(f"train it with: mtenvs run {directory}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Loo(Plan):
 
     def __call__(self) -> None:
         """Runs the command."""
+        check_device(self.device)
         directory = self.write()
         describe(directory)
         train(directory, self.device)
@@ -80,7 +88,7 @@ class Run:
         """Runs the command."""
         load_plan(self.directory)
         train(self.directory, self.device)
-        console.print(f"report it with: mtenvs report {self.directory}")
+        say(f"report it with: mtenvs report {self.directory}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Tasks:
             return
         family = mtenvs.get_family(self.family)
         published = family.tasks
-        console.print(f"{family.id}: {family.summary}\n")
+        say(f"{family.id}: {family.summary}\n")
         table = Table("parameter", "nominal", "range", "unit", "why this range")
         for p in family.parameters:
             table.add_row(p.name, f"{p.nominal:g}", f"{p.low:g} to {p.high:g}", p.unit, p.reason)
@@ -137,44 +145,44 @@ class Tasks:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Makes a family's reference scores: random, zero and well-trained returns of every task."""
+    """Makes reference scores (random, zero and well-trained returns) of the tasks that have none yet."""
 
     family: tyro.conf.Positional[str]
     """Name of the family."""
     out: Path | None = None
     """File to write; the installed one if left out."""
+    fresh: bool = False
+    """Measure all tasks anew."""
     device: str = "cpu"
     """Where networks live: cpu, or cuda."""
-    steps: int = 1_000_000
-    """Control steps of single-task training, well past any plan's budget."""
-    seeds: int = 3
-    """Trainings per task."""
+    settings: tyro.conf.OmitArgPrefixes[ReferenceConfig] = dataclasses.field(
+        default_factory=ReferenceConfig
+    )
+    """How to measure."""
 
     def __call__(self) -> None:
         """Runs the command."""
-        from harness.reference import (
-            ReferenceConfig,
-            make_reference,
-            shortcomings,
-            write_reference,
-        )
-        from harness.reference_scores import reference_path
-
-        family = mtenvs.get_family(self.family)
-        config = ReferenceConfig(steps=self.steps, seeds=self.seeds)
-        total = self.steps * self.seeds * len(family.tasks)
+        family, config = mtenvs.get_family(self.family), self.settings
+        path = self.out or reference_path(family.name, family.version)
+        old = json.loads(path.read_text()) if path.is_file() and not self.fresh else None
+        missing = [t.name for t in family.tasks if old is None or t.name not in old["tasks"]]
+        if not missing:
+            say(f"{path} has scores of all tasks; measure them anew with --fresh")
+            return
         record = with_bar(
-            "reference", total, lambda advance: make_reference(family.name, config, self.device, advance)
+            "reference",
+            config.steps * config.seeds * len(missing),
+            lambda advance: make_reference(family.name, config, missing, self.device, advance),
         )
         table = Table("task", "random", "zero", "reference", "success")
         for name, task in record["tasks"].items():
-            means = [f"{task[k]['mean']:.1f} ± {task[k].get('std', 0.0):.1f}" for k in ("random", "zero")]
-            trained = f"{task['reference']['mean']:.1f} ± {task['reference'].get('std', 0.0):.1f}"
-            table.add_row(name, *means, trained, f"{task['reference']['success']:.2f}")
+            scores = [
+                f"{task[k]['mean']:.1f} ± {task[k]['std']:.1f}" for k in ("random", "zero", "reference")
+            ]
+            table.add_row(name, *scores, f"{task['reference']['success']:.2f}")
         console.print(table)
-        path = self.out or reference_path(family.name, family.version)
-        write_reference(record, path)
-        console.print(f"wrote {path}")
+        write_reference(record if old is None else merge(old, record), path)
+        say(f"wrote {path}")
         if found := shortcomings(record):
             raise PlanError("these tasks should not be published: " + "; ".join(found))
 
@@ -190,11 +198,9 @@ class Export:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from mtenvs.export import export
-
         for name in mtenvs.families() if self.family is None else (self.family,):
             for path in export(self.out, name):
-                console.print(str(path))
+                say(str(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,8 +216,6 @@ class Sheet:
         """Runs the command."""
         from matplotlib.figure import Figure
 
-        from mtenvs.rendering import picture
-
         tasks = mtenvs.tasks(self.family)
         columns = min(4, len(tasks))
         rows = -(-len(tasks) // columns)
@@ -223,14 +227,19 @@ class Sheet:
             axis.imshow(picture(mtenvs.model(self.family, task), height=480, width=380))
             axis.set_title(f"{task.number}  {task.name}", fontsize=11)
         figure.savefig(self.out, dpi=120)
-        console.print(f"wrote {self.out}")
+        say(f"wrote {self.out}")
+
+
+def say(text: str) -> None:
+    """Prints text as it is: what users name things is no markup."""
+    console.print(text, markup=False, highlight=False)
 
 
 def describe(directory: Path) -> None:
     """Prints what a plan is going to do."""
     plan = load_plan(directory)
     steps = sum(run["steps"] for run in plan["runs"])
-    console.print(
+    say(
         f"{plan['title']}: {len(plan['folds'])} folds x {plan['seeds']} seeds x {len(plan['arms'])} arms, "
         f"{len(plan['runs'])} runs in {len(plan['cohorts'])} cohorts, {steps / 1e6:.1f}M steps"
     )
@@ -238,16 +247,14 @@ def describe(directory: Path) -> None:
 
 def train(directory: Path, device: str) -> None:
     """Trains a plan's missing runs behind a progress bar."""
-    from harness.run import pending_steps, run_plan
-
     total = pending_steps(directory)
     if total == 0:
-        console.print("nothing left to train")
+        say("nothing left to train")
         return
     try:
         with_bar("training", total, lambda advance: run_plan(directory, device, advance))
     except KeyboardInterrupt:
-        console.print(f"stopped; finished runs are kept. Go on with: mtenvs run {directory}")
+        say(f"stopped; finished runs are kept. Go on with: mtenvs run {directory}")
         raise SystemExit(130) from None
 
 
@@ -274,11 +281,9 @@ def with_bar(name: str, total: int, work: Callable[[Callable[[int], object]], An
 
 def report(directory: Path) -> None:
     """Writes the report and prints its summary."""
-    from harness.report import summary_table, write_report
-
     path = write_report(directory)
-    console.print(summary_table(directory))
-    console.print(f"report: {path}")
+    say(summary_table(directory))
+    say(f"report: {path}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -308,11 +313,9 @@ def main(arguments: list[str] | None = None) -> None:
         tyro.cli(
             commands, args=arguments, prog="mtenvs", description="Measures transfer between MuJoCo tasks."
         )()
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # what users can mend; anything else is a bug and keeps its traceback
-        console.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
+    except (ValueError, OSError, RenderingError) as error:
+        # what users can mend; anything else is a bug and keeps its traceback
+        errors.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
         raise SystemExit(2) from None
 
 
@@ -325,6 +328,8 @@ def _preset(arguments: list[str]) -> str:
         elif word == "--preset" and i + 1 < len(arguments):
             name = arguments[i + 1]
     if name not in PRESETS:
-        console.print(f"mtenvs: unknown preset {name!r}; valid: {', '.join(PRESETS)}", style="red")
+        errors.print(
+            f"mtenvs: unknown preset {name!r}; valid: {', '.join(PRESETS)}", style="red", markup=False
+        )
         raise SystemExit(2)
     return name

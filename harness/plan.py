@@ -211,6 +211,8 @@ def _check(preset: Preset, family: Family) -> None:
     for name in ("seeds", "budget", "pretrain_budget", "worlds_per_run", "episodes", "cohort_runs"):
         if getattr(preset, name) < 1:
             raise PlanError(f"{name} must be positive, got {getattr(preset, name)}")
+    if preset.root_seed < 0:
+        raise PlanError(f"root_seed must not be negative, got {preset.root_seed}")
     if preset.first_episodes < 100:
         raise PlanError(f"first_episodes must be at least 100, got {preset.first_episodes}")
     if preset.checkpoints < 4:

@@ -150,7 +150,7 @@ def _forest_row(ax: Axes, y: int, row: ForestRow, low: float, high: float) -> No
     weight = "bold" if row.suite else "normal"
     ax.text(-0.03, y, _shorten(row.label, 26), transform=across, ha="right", va="center", weight=weight)
     ax.text(1.04, y, row.text, transform=across, ha="left", va="center", weight=weight)
-    unit = "tasks" if row.suite else ""
+    unit = ("task" if row.n == (1,) else "tasks") if row.suite else ""
     ax.text(
         1.63, y, f"{'+'.join(map(str, row.n))} {unit}".strip(), transform=across, ha="left", va="center"
     )

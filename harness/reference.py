@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 import mtenvs
 from baselines.learner import play_episodes
 from baselines.registry import describe_learner, make_learner
-from harness.run import make_worlds, published_numbers, use_one_torch_thread
+from harness.run import check_device, make_worlds, use_one_torch_thread
+from mtenvs.registry import as_task
+from mtenvs.spec import Task
 
 VERSION = "1"
 ROOT_SEED = 20_261_120
@@ -26,9 +28,9 @@ ROOT_SEED = 20_261_120
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceConfig:
-    """How reference scores are made."""
+    """How reference scores are made. Field names are command-line options."""
 
-    steps: int = 1_500_000
+    steps: int = 1_000_000
     """Control steps of single-task training, well past any plan's budget."""
     seeds: int = 3
     """Trainings per task."""
@@ -43,72 +45,108 @@ class ReferenceConfig:
 def make_reference(
     family: str,
     config: ReferenceConfig,
+    tasks: Sequence[str] | None = None,
     device: str = "cpu",
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
-    """Measures all reference scores of a family; what :func:`write_reference` writes.
+    """Measures reference scores; what :func:`write_reference` writes.
+
+    A task's numbers depend on its name alone, not on which other tasks are measured beside it.
+
+    Args:
+        family: name of the family.
+        config: how.
+        tasks: names of the published tasks to measure; ``None`` for all.
+        device: where networks live.
+        progress: called with control steps just trained.
 
     Raises:
-        ValueError: for an unknown family or learner.
+        ValueError: for an unknown family, task, learner or device.
     """
+    check_device(device)
     use_one_torch_thread()
-    tasks = mtenvs.tasks(family)
-    numbers = published_numbers(family)
-    learner = describe_learner(config.learner, family)
-    root = np.random.SeedSequence(ROOT_SEED)
-    evaluation = [int(s) for s in root.spawn(1)[0].generate_state(config.episodes, np.uint32)]
-    entropies = root.spawn(1)[0].generate_state(config.seeds * len(numbers), np.uint64)
+    definition = mtenvs.get_family(family)
+    chosen = [as_task(definition, t) for t in (tasks or [t.name for t in definition.tasks])]
+    learner = describe_learner(config.learner, definition.name)
+    runs = [[task] for task in chosen]
+    starts = [
+        int(s) for t in chosen for s in _stream(t, "starts").generate_state(config.episodes, np.uint32)
+    ]
 
-    policies = make_worlds(family, [[k] for k in numbers], config.episodes, "none")
-    rng = np.random.default_rng(root.spawn(1)[0])
-    shape = (policies.num_envs, policies.num_actions)
-    seeds = evaluation * len(numbers)
-    random = play_episodes(lambda _: rng.uniform(-1, 1, shape).astype(np.float32), policies, seeds)
-    zero = play_episodes(lambda _: np.zeros(shape, np.float32), policies, seeds)
+    def per_task(values: np.ndarray) -> np.ndarray:  # (num_envs,) to (tasks, episodes)
+        return values.reshape(len(chosen), -1)
+
+    worlds = make_worlds(definition.name, runs, config.episodes, "none")
+    rngs = [np.random.default_rng(_stream(t, "random")) for t in chosen]
+    size = (config.episodes, worlds.num_actions)
+
+    def act_randomly(_: np.ndarray) -> np.ndarray:
+        return np.concatenate([rng.uniform(-1.0, 1.0, size) for rng in rngs])
+
+    random = per_task(play_episodes(act_randomly, worlds, starts).returns)
+    nothing = np.zeros((worlds.num_envs, worlds.num_actions))
+    zero = per_task(play_episodes(lambda _: nothing, worlds, starts).returns)
 
     # one cohort per seed: every task is one run of it
-    trained, success = [], []
-    for s in range(config.seeds):
-        worlds = make_worlds(family, [[k] for k in numbers], config.worlds_per_run, "descriptor")
-        mine = [int(e) >> 4 for e in entropies[s * len(numbers) : (s + 1) * len(numbers)]]
-        agent = make_learner(learner.name, learner.config, worlds, mine, device)
+    returns, success = [], []
+    for seed in range(config.seeds):
+        worlds = make_worlds(definition.name, runs, config.worlds_per_run, "descriptor")
+        entropies = [int(_stream(t, f"train {seed}").generate_state(1, np.uint64)[0]) for t in chosen]
+        agent = make_learner(learner.name, learner.config, worlds, entropies, device)
         agent.train(worlds, config.steps, progress)
         if agent.diverged().any():
-            raise RuntimeError(f"reference training diverged on tasks {np.flatnonzero(agent.diverged())}")
-        test = make_worlds(family, [[k] for k in numbers], config.episodes, "descriptor")
-        played = agent.evaluate(test, seeds)
-        trained.append(played.returns.reshape(len(numbers), -1).mean(axis=1))
-        success.append(played.success.reshape(len(numbers), -1).mean(axis=1))
-
-    def spread(values: np.ndarray) -> dict[str, float]:
-        return {"mean": round(float(values.mean()), 3), "std": round(float(values.std(ddof=1)), 3)}
-
+            lost = [t.name for t, bad in zip(chosen, agent.diverged(), strict=True) if bad]
+            raise RuntimeError(f"reference training diverged on {', '.join(lost)}")
+        test = make_worlds(definition.name, runs, config.episodes, "descriptor")
+        played = agent.evaluate(test, starts)
+        returns.append(per_task(played.returns).mean(axis=1))
+        success.append(per_task(played.success).mean(axis=1))
     records = {}
-    for k, task in enumerate(tasks):
-        seeds_of_task = np.array([row[k] for row in trained])
+    for k, task in enumerate(chosen):
+        trained = np.array([row[k] for row in returns])
         records[task.name] = {
-            "random": spread(random.returns.reshape(len(tasks), -1)[k]),
-            "zero": spread(zero.returns.reshape(len(tasks), -1)[k]),
+            "random": _spread(random[k]),
+            "zero": _spread(zero[k]),
             "reference": {
-                **(
-                    spread(seeds_of_task)
-                    if config.seeds > 1
-                    else {"mean": round(float(seeds_of_task[0]), 3)}
-                ),
-                "seeds": [round(float(v), 3) for v in seeds_of_task],
+                **_spread(trained),
+                "seeds": [round(float(value), 3) for value in trained],
                 "success": round(float(np.mean([row[k] for row in success])), 4),
             },
         }
     return {
         "version": VERSION,
-        "family": mtenvs.get_family(family).id,
+        "family": definition.id,
         "mtenvs": mtenvs.__version__,
-        "command": f"mtenvs reference {family}",
         "root_seed": ROOT_SEED,
         "config": dataclasses.asdict(config),
         "learner": dataclasses.asdict(learner),
         "tasks": records,
     }
+
+
+def _stream(task: Task, purpose: str) -> np.random.SeedSequence:
+    """A random stream of one task and purpose, keyed by name."""
+    return np.random.SeedSequence([ROOT_SEED, *f"{task.family} {task.name} {purpose}".encode()])
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": round(float(values.mean()), 3), "std": round(deviation, 3)}
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Adds newly measured tasks to a record made in the same way.
+
+    Raises:
+        ValueError: if the two were made differently, naming what differs.
+    """
+    differ = [k for k in new if k != "tasks" and old.get(k) != new[k]]
+    if differ:
+        raise ValueError(
+            f"the existing reference scores were made with another {', '.join(differ)}; "
+            "measure all tasks anew with --fresh"
+        )
+    return {**old, "tasks": {**old["tasks"], **new["tasks"]}}
 
 
 def shortcomings(record: dict[str, Any]) -> list[str]:

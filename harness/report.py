@@ -537,7 +537,7 @@ def _short_ratio(log_ratio: Estimate, limit: str) -> str:
 def _learning_curves(analysis: Analysis, folds: Sequence[FoldResult]) -> Exhibit:
     steps = np.asarray(analysis.plan["checkpoints"], float)
     panels, rows = [], []
-    by_arm: dict[str, list[statistics.Band]] = {}
+    complete: list[dict[str, statistics.Band]] = []
     for result in folds:
         fold = result.measures
         bands, seeds = {}, {}
@@ -546,7 +546,6 @@ def _learning_curves(analysis: Analysis, folds: Sequence[FoldResult]) -> Exhibit
                 continue
             band = statistics.curve_band(curves.cluster_scores, _rng("band", fold.fold, curves.arm))
             bands[curves.arm], seeds[curves.arm] = band, curves.scores
-            by_arm.setdefault(curves.arm, []).append(band)
             rows += _band_rows(fold.task, curves.arm, steps, band)
             rows += [
                 {"task": fold.task, "arm": curves.arm, "run": run, "steps": s, "score": g}
@@ -554,9 +553,11 @@ def _learning_curves(analysis: Analysis, folds: Sequence[FoldResult]) -> Exhibit
                 for s, g in zip(steps, scores, strict=True)
             ]
         panels.append(plots.CurvePanel(_panel_title(fold), bands, seeds))
-    if len(folds) > 1:
-        suite = {arm: statistics.mean_band(bands) for arm, bands in by_arm.items()}
-        panels.append(plots.CurvePanel(f"mean of {len(folds)} tasks", suite, {}))
+        if len(bands) == len(fold.curves):
+            complete.append(bands)
+    if len(complete) > 1:  # over the same tasks in both arms, or the arms would differ by their tasks
+        suite = {arm: statistics.mean_band([bands[arm] for bands in complete]) for arm in complete[0]}
+        panels.append(plots.CurvePanel(f"mean of {len(complete)} tasks", suite, {}))
         for arm, band in suite.items():
             rows += _band_rows("mean of tasks", arm, steps, band)
     return Exhibit(

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+import mtenvs
 from baselines.learner import Episodes, Learner
 from baselines.registry import make_learner
-from harness.plan import load_plan
+from harness.plan import PlanError, load_plan
 from harness.store import COMPLETE, Store
 from mtenvs import registry
+from mtenvs.registry import TaskLike
 from mtenvs.vector_env import TaskVectorEnv
 
 Progress = Callable[[int], object]
@@ -29,18 +31,51 @@ def checkpoint_path(directory: Path, run_id: str) -> Path:
 
 
 def make_worlds(
-    family: str, tasks_of_runs: Sequence[Sequence[int]], per_task: int, conditioning: str
+    family: str, tasks_of_runs: Sequence[Sequence[TaskLike]], per_task: int, conditioning: str
 ) -> TaskVectorEnv:
     """Worlds laid out ``[run, task, env]``.
 
     Args:
         family: name of the family.
-        tasks_of_runs: the published numbers that each run is given.
+        tasks_of_runs: the tasks that each run is given.
         per_task: worlds for each of them.
         conditioning: what observations tell of the task.
     """
     tasks = [task for run in tasks_of_runs for task in run for _ in range(per_task)]
     return TaskVectorEnv(family, num_envs=len(tasks), tasks=tasks, conditioning=conditioning)
+
+
+def check_suite(plan: Mapping[str, Any]) -> None:
+    """Makes sure that what was frozen is what would be trained.
+
+    Raises:
+        harness.plan.PlanError: if the suite's version or a published task differs from the plan's.
+    """
+    family = registry.get_family(plan["family"])
+    made, present = (plan["mtenvs"], plan["version"]), (mtenvs.__version__, family.version)
+    if made != present:
+        raise PlanError(
+            f"the plan was made for mtenvs {made[0]} and {family.name}-v{made[1]}, these are mtenvs "
+            f"{present[0]} and {family.name}-v{present[1]}; install that version, or make a new plan"
+        )
+    now = {task.name: task.to_dict() for task in family.tasks}
+    changed = [t["name"] for t in plan["tasks"] if now.get(t["name"]) != t]
+    if changed:
+        raise PlanError(
+            f"published tasks have changed since the plan was frozen: {', '.join(changed)}; restore them "
+            "in the family's file, or make a new plan in a new directory"
+        )
+
+
+def check_device(device: str) -> None:
+    """Makes sure that a device exists.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    valid = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    if device.split(":")[0] not in valid:
+        raise ValueError(f"no device {device!r} on this machine; valid: {', '.join(valid)}")
 
 
 def use_one_torch_thread() -> None:
@@ -72,9 +107,12 @@ def run_plan(directory: Path, device: str = "cpu", progress: Progress | None = N
         progress: for a progress bar.
 
     Raises:
-        harness.plan.PlanError: if there is no plan, or it was edited.
+        harness.plan.PlanError: if there is no plan, it was edited, or it was made for another suite.
+        ValueError: for a device that is not there.
     """
     plan, store = load_plan(directory), Store(directory)
+    check_suite(plan)
+    check_device(device)
     use_one_torch_thread()
     runs = {run["id"]: run for run in plan["runs"]}
     for cohort in plan["cohorts"]:
@@ -102,9 +140,8 @@ class _Cohort:
 
     def train(self, progress: Progress | None) -> None:
         plan, runs, started = self.plan, self.runs, time.perf_counter()
-        for r in self.missing:
-            self.store.begin(runs[r]["id"])
-        tasks = [run["tasks"] for run in runs]
+        # by what they are, not by number: the registry refuses a body that is no longer the frozen one
+        tasks = [[plan["tasks"][k] for k in run["tasks"]] for run in runs]
         per_task = plan["worlds_per_run"] // len(tasks[0])
         worlds = make_worlds(plan["family"], tasks, per_task, plan["conditioning"])
         learner = make_learner(
@@ -116,17 +153,19 @@ class _Cohort:
         )
         for r, run in enumerate(runs):
             if run["start"] is not None:
-                learner.load(r, checkpoint_path(self.directory, run["start"]))
+                self._load(learner, r, run["start"])
+        for r in self.missing:  # only now, when nothing can be refused any more
+            self.store.begin(runs[r]["id"])
         if runs[0]["phase"] == "pretrain":
             learner.train(worlds, runs[0]["steps"], progress)
             # all source tasks, and the one held out: competence at hand-over, and generalisation
-            everything = [[*run["tasks"], run["fold"]] for run in runs]
+            everything = [[*run["tasks"], run["fold"]] for run in runs]  # numbers
             self._evaluate(learner, everything, 0, runs[0]["steps"], plan["episodes"])
         else:
             for index, step in enumerate(plan["checkpoints"]):
                 learner.train(worlds, step, progress)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
-                self._evaluate(learner, tasks, index, step, episodes)
+                self._evaluate(learner, [run["tasks"] for run in runs], index, step, episodes)
         wall = time.perf_counter() - started
         diverged = learner.diverged()
         for r in self.missing:
@@ -139,17 +178,28 @@ class _Cohort:
                 "steps": runs[r]["steps"],
                 "wall_seconds": round(wall / len(runs), 3),  # a run's share of its cohort
                 "cohort_runs": len(runs),
+                "device": self.device,
                 "torch_threads": torch.get_num_threads(),
                 **learner.describe(),
             }
             self.store.finish(runs[r]["id"], record)
 
+    def _load(self, learner: Learner, r: int, start: str) -> None:
+        try:
+            learner.load(r, checkpoint_path(self.directory, start))
+        except FileNotFoundError as error:
+            raise PlanError(
+                f"{error}. That network is gone: remove {self.directory / 'runs' / start} and it is "
+                "trained again"
+            ) from None
+
     def _evaluate(
         self, learner: Learner, tasks: Sequence[Sequence[int]], index: int, step: int, episodes: int
     ) -> None:
-        """Evaluates every run on its tasks and stores a row for each."""
+        """Evaluates every run on its tasks, given by number, and stores a row for each."""
         plan, runs = self.plan, self.runs
-        worlds = make_worlds(plan["family"], tasks, episodes, plan["conditioning"])
+        bodies = [[plan["tasks"][k] for k in run_tasks] for run_tasks in tasks]
+        worlds = make_worlds(plan["family"], bodies, episodes, plan["conditioning"])
         # start states are shared by all runs and arms, and fresh at every checkpoint
         seeds = [
             seed
@@ -196,8 +246,3 @@ def summary(played: Episodes, one: slice) -> dict[str, Any]:
         "success": float(played.success[one].mean()),
         "episodes": len(returns),
     }
-
-
-def published_numbers(family: str) -> list[int]:
-    """Numbers of a family's published tasks."""
-    return list(range(len(registry.tasks(family))))

@@ -137,8 +137,9 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise ValueError(f"unknown reset options {sorted(options)}; valid: task")
         if chosen is not None:
             task_code(self.family, chosen, self.conditioning)  # raises before anything has changed
-            self._fixed = chosen
         super().reset(seed=seed)
+        if chosen is not None:
+            self._fixed = chosen
         task = self._fixed or self._choices[int(self.np_random.integers(len(self._choices)))]
         if task != self.task:
             self._set_task(task)

@@ -13,6 +13,10 @@ CAMERA = "side"
 """Name of the camera that every family's body carries."""
 
 
+class RenderingError(RuntimeError):
+    """There is no way to draw here; the message says what to install or set."""
+
+
 def check_render_mode(render_mode: str | None, valid: Sequence[str]) -> str | None:
     """Returns ``render_mode`` if it is a known one.
 
@@ -33,7 +37,7 @@ class Camera:
     """Draws one model's data into images of ``height`` x ``width`` pixels, without a window.
 
     Raises:
-        RuntimeError: if no OpenGL context can be made.
+        RenderingError: if no OpenGL context can be made.
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
@@ -42,7 +46,7 @@ class Camera:
             self._renderer = mujoco.Renderer(model, height, width)
         # what a missing library raises depends on the library: OSError, AttributeError, ...
         except Exception as error:
-            raise RuntimeError(
+            raise RenderingError(
                 f"no OpenGL context for rendering (MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}): "
                 f"{type(error).__name__}: {error}. Without a display, install OSMesa (Debian: "
                 "libosmesa6) and set MUJOCO_GL=osmesa, or set MUJOCO_GL=egl on a GPU machine, before "
@@ -63,12 +67,12 @@ class Viewer:
     """MuJoCo's interactive viewer, following the body.
 
     Raises:
-        RuntimeError: if there is no display.
+        RenderingError: if there is no display.
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise RuntimeError(
+            raise RenderingError(
                 "render_mode='human' needs a display, and there is none; use render_mode='rgb_array'"
             )
         self.model = model
@@ -95,7 +99,7 @@ def picture(model: mujoco.MjModel, height: int, width: int) -> np.ndarray:
     """Returns a picture of a body in its home pose, ``(height, width, 3)`` of uint8.
 
     Raises:
-        RuntimeError: if no OpenGL context can be made.
+        RenderingError: if no OpenGL context can be made.
     """
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, 0)

@@ -66,6 +66,18 @@ class State:
     constants: Mapping[str, Array]
     """Per-task numbers by name, each ``(num_envs,)``."""
 
+    def rows(self, worlds: Array) -> State:
+        """Returns a copy of the state of some worlds, by their indices ``(n,)``."""
+        return State(
+            self.layout,
+            self.time[worlds],
+            self.qpos[worlds],
+            self.qvel[worlds],
+            self.ctrl[worlds],
+            self.sensordata[worlds],
+            {name: value[worlds] for name, value in self.constants.items()},
+        )
+
     def sensor(self, name: str) -> Array:
         """Returns a sensor's values, ``(num_envs, dim)``."""
         return self.sensordata[:, self.layout.sensors[name]]

@@ -79,8 +79,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self.observation_slices = observation_slices(self.family, conditioning)
         self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
-        self._max_steps = self.family.episode_steps if max_episode_steps is None else max_episode_steps
-        if self._max_steps < 1:
+        self.max_episode_steps = (
+            self.family.episode_steps if max_episode_steps is None else max_episode_steps
+        )
+        if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be positive, got {max_episode_steps}")
         self._num_threads = num_threads
         self._size = (height, width)
@@ -116,6 +118,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
 
         self._generators: list[np.random.Generator] | None = None
         self._seeds: list[int] = []
+        self._started = False
         self._elapsed = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)
 
@@ -196,6 +199,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         elapsed = options.pop("elapsed_steps", None)
         tasks = options.pop("tasks", None)
         if "task" in options:
+            if tasks is not None:
+                raise ValueError(
+                    "give either options['task'], for all worlds, or options['tasks'], not both"
+                )
             tasks = [options.pop("task")] * self.num_envs
         if options:
             raise ValueError(
@@ -211,12 +218,14 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             elapsed = np.asarray(elapsed)
             if (
                 elapsed.shape != (self.num_envs,)
-                or not ((elapsed >= 0) & (elapsed < self._max_steps)).all()
+                or not ((elapsed >= 0) & (elapsed < self.max_episode_steps)).all()
             ):
                 raise ValueError(
-                    f"elapsed_steps must be ({self.num_envs},) in [0, {self._max_steps}), got {elapsed!r}"
+                    f"elapsed_steps must be ({self.num_envs},) in [0, {self.max_episode_steps}), "
+                    f"got {elapsed!r}"
                 )
-        seeds = self._seed_list(seed)
+        # whatever may raise comes before anything is changed
+        seeded = [None if s is None else seeding.np_random(s) for s in self._seed_list(seed)]
         if tasks is not None:
             resolved = [registry.as_task(self.family, t) for t in _as_list(tasks)]
             if len(resolved) != self.num_envs:
@@ -229,13 +238,14 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         generators = self._streams()
         ids = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)
         for i in ids:
-            if seeds[i] is not None:
-                generators[i], self._seeds[i] = seeding.np_random(seeds[i])
+            if (pair := seeded[i]) is not None:
+                generators[i], self._seeds[i] = pair
         observations = self._observations.copy()
         self._start(ids, observations)
         if elapsed is not None:
             self._elapsed[ids] = elapsed[ids]
         self._observations = observations
+        self._started = True
         return observations.copy(), self._reset_info(ids)
 
     def _seed_list(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
@@ -266,7 +276,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             draws = np.stack([generators[w].random(self.family.start_draws) for w in worlds])
             qpos, qvel = self.family.start(group.backend.home[local], draws)
             group.backend.reset(local, qpos, qvel)
-            body = self.family.observe(group.backend.state)[local]
+            body = self.family.observe(group.backend.state.rows(local))
             observations[worlds, self.observation_slices.body] = body
         self._elapsed[ids] = 0
         self._ended[ids] = False
@@ -284,7 +294,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             gymnasium.error.ResetNeeded: before the first reset, or in mode ``DISABLED`` after an
                 episode has ended.
         """
-        if self._generators is None:
+        if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         actions = check_action(actions, (self.num_envs, self.num_actions))
         starting = None
@@ -310,7 +320,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             rewards += info[name]
 
         self._elapsed += 1
-        truncations = self._elapsed >= self._max_steps
+        truncations = self._elapsed >= self.max_episode_steps
         stepped = np.ones(self.num_envs, bool)
         if starting is not None:
             stepped = ~starting

@@ -66,8 +66,9 @@ PARAMETERS = (
     Parameter("motor_strength", "1", 0.4, 2.8, 1.0, "torque over nominal, as bodies weigh", log=True),
 )
 
-# Near: one or two parameters off nominal. Middle: several, further off. Far: child, giant and
-# limping each lie beyond the box that the other seven span.
+# Near nominal (descriptor distance under 0.8): short-torso, top-heavy. Middle: long-shins,
+# light-legs. Far (over 1.2 from every other): child, giant, limping, each beyond the box that the
+# other seven span in lengths or asymmetry.
 PUBLISHED: dict[str, dict[str, float]] = {
     "nominal": {},
     "short-torso": {"torso_length": 0.40, "foot_length": 0.18, "leg_density": 1300.0},
@@ -243,9 +244,9 @@ def reward(state: State) -> dict[str, Array]:
         sigmoid="linear",
         value_at_margin=0.0,
     )
-    upright = xp.clip(state.sensor("torso_up")[:, 2], 0.0, 1.0)
+    upright = state.sensor("torso_up")[:, 2]  # at most 1
     return {
-        "speed": speed * upright,
+        "speed": speed * xp.maximum(upright, xp.zeros_like(upright)),
         "effort": -EFFORT_WEIGHT * xp.mean(state.ctrl * state.ctrl, axis=1),
     }
 
@@ -265,7 +266,7 @@ def success(state: State) -> Array:
 
 
 def start(home: Array, draws: Array) -> tuple[Array, Array]:
-    """Near home: pitch, joints and all velocities uniformly disturbed, feet just off the ground."""
+    """Near home: pitch, joints and all velocities uniformly disturbed, at the ground."""
     xp = array_namespace(home)
     centred = 2.0 * draws - 1.0
     nq = home.shape[1]
