@@ -18,6 +18,7 @@ BENCHMARKS = {
     "physics_study.speed": "physics_study:speed",
     "physics_study.training": "physics_study:training",
     "physics_study.closeness": "physics_study:closeness",
+    "physics_study.summary": "physics_study:summarise",  # text and figure from what is stored
 }
 
 

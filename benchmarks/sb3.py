@@ -35,7 +35,7 @@ class NativeVecEnv(VecEnv):
     def reset(self) -> np.ndarray:
         """Starts all worlds."""
         seeds = [int(s) for s in self._rng.integers(2**31, size=self.num_envs)]
-        elapsed = self._rng.integers(self.worlds.family.episode_steps, size=self.num_envs)
+        elapsed = self._rng.integers(self.worlds.max_episode_steps, size=self.num_envs)
         return self.worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})[0]
 
     def step_async(self, actions: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Speed of training: our stacked PPO against Stable-Baselines3's on one biped, and ten runs against one.
 
 Network, rollout, batch, epochs and every other hyperparameter are equal; ``benchmarks/curves.py``
-shows that the learning curves are too. Learners live in processes of their own, are built and warmed
+compares the learning curves. Learners live in processes of their own, are built and warmed
 up before the clock starts, and train in turn.
 """
 
@@ -213,15 +213,16 @@ def peers(store: Store) -> None:
 
 
 def runs(store: Store) -> None:
-    """Ten runs of ours against one, the same worlds per run."""
+    """Ten runs of ours against one, the same worlds per run, each with PyTorch as in the harness."""
     steps, repeats = (2048, 1) if store.quick else (12288, 7)
-    cores = os.cpu_count() or 2
-    sides = {str(n): [Ours(n, cores)] for n in (RUNS, 1)}
+    # one thread, see harness/run.py: a second one would hold up the side of one run
+    sides = {str(n): [Ours(n, torch_threads=1)] for n in (RUNS, 1)}
     speeds = _measure(sides, steps, repeats)
     row = compare(f"{RUNS} runs x {WORLDS} worlds", "1 run", speeds[str(RUNS)], speeds["1"])
     times = RUNS / row.ratio["median"]
     note = (
-        f"{RUNS} runs take {times:.1f} times as long as 1; physics bounds on a CPU (the goal is for a GPU)"
+        f"{RUNS} runs take {times:.1f} times as long as 1; one torch thread on both sides, as in "
+        "harness/run.py; physics bounds on a CPU (the goal is for a GPU)"
     )
     store.save(
         "training.runs", [dataclasses.replace(row, note=note)], config=dataclasses.asdict(PPOConfig())

@@ -322,6 +322,16 @@ def test_unknown_tasks_are_named(family: mtenvs.Family) -> None:
         assert env.unwrapped.task == family.tasks[0]
 
 
+def test_a_bad_seed_leaves_the_task(family: mtenvs.Family) -> None:
+    env, twin = gym.make(family.id, task=0), gym.make(family.id, task=0)
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    with pytest.raises(gym.error.Error, match="-1"):
+        env.reset(seed=-1, options={"task": 3})
+    assert env.unwrapped.task == family.tasks[0]
+    assert same([env.reset()], [twin.reset()])
+
+
 def test_unknown_families_are_named() -> None:
     with pytest.raises(gym.error.NameNotFound, match="Bipde"):
         gym.make("mt/Bipde-v0")

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+import harness.plan
 import mtenvs
 from harness.plan import (
     PRESETS,
@@ -19,11 +20,18 @@ from harness.plan import (
     write_plan,
 )
 
+TASKS = len(mtenvs.tasks("Biped"))
+SOURCES = TASKS - 1
+WORLDS = 8 * SOURCES
 LEARNER = {"name": "ppo", "rollout": 32, "config": {"learning_rate": 0.001}}
 
 
 def plan_of(**changes):
-    return make_plan("Biped", dataclasses.replace(PRESETS["quick"], **changes), LEARNER, "quick")
+    return make_plan("Biped", preset_of(**changes), LEARNER, "quick")
+
+
+def preset_of(**changes):
+    return dataclasses.replace(PRESETS["quick"], **{"worlds_per_run": WORLDS, **changes})
 
 
 def test_checkpoints_double_until_linear_steps_are_finer():
@@ -49,7 +57,8 @@ def test_checkpoints_are_whole_rollouts_at_or_after_their_step():
 
 def test_a_checkpoint_lies_at_the_budget_and_two_beyond():
     plan = plan_of(budget=200_000)
-    assert plan["budget"] == 200_704 == 112 * 1792
+    assert plan["budget"] % (LEARNER["rollout"] * WORLDS) == 0
+    assert 0 <= plan["budget"] - 200_000 < LEARNER["rollout"] * WORLDS
     assert plan["checkpoints"][-3] == plan["budget"]
 
 
@@ -74,11 +83,11 @@ def test_plan_lists_every_run_once_and_cohorts_share_shape():
 
 def test_the_held_out_task_is_in_no_pretraining():
     plan = plan_of(folds=None)
-    assert plan["folds"] == list(range(8))
+    assert plan["folds"] == list(range(TASKS))
     for run in plan["runs"]:
         if run["phase"] == "pretrain":
             assert run["fold"] not in run["tasks"]
-            assert sorted([*run["tasks"], run["fold"]]) == list(range(8))
+            assert sorted([*run["tasks"], run["fold"]]) == list(range(TASKS))
         else:
             assert run["tasks"] == [run["fold"]]
 
@@ -99,7 +108,7 @@ def test_runs_are_keyed_by_content_not_by_position():
     # a pretraining does not depend on how long the learning after it takes
     assert set(ids(budget=150_000) & ids()) == {i for i in ids() if i.startswith("pretrain")}
     other = {**LEARNER, "config": {"learning_rate": 0.002}}
-    assert not {r["id"] for r in make_plan("Biped", PRESETS["quick"], other)["runs"]} & ids()
+    assert not {r["id"] for r in make_plan("Biped", preset_of(), other)["runs"]} & ids()
 
 
 def test_plan_copies_in_what_decides_it():
@@ -108,7 +117,15 @@ def test_plan_copies_in_what_decides_it():
     assert plan["thresholds"] == list(THRESHOLDS) == [round(0.1 + 0.05 * i, 2) for i in range(15)]
     assert set(plan["reference"]["scores"]) == {task.name for task in mtenvs.tasks("Biped")}
     assert plan["exploratory"] is True
-    assert make_plan("Biped", Preset(), LEARNER)["exploratory"] is False
+    assert make_plan("Biped", Preset(worlds_per_run=WORLDS), LEARNER)["exploratory"] is False
+
+
+def test_a_task_without_a_reference_score_is_named_with_the_remedy(monkeypatch):
+    record = harness.plan.load_reference("Biped", 0)
+    scores = {name: value for name, value in record["scores"].items() if name != "child"}
+    monkeypatch.setattr(harness.plan, "load_reference", lambda *_: {**record, "scores": scores})
+    with pytest.raises(PlanError, match="no reference scores for child: run 'mtenvs reference Biped'"):
+        plan_of()
 
 
 def test_write_and_load(tmp_path):
@@ -151,7 +168,8 @@ def test_an_edited_plan_is_refused(tmp_path):
         ({"arms": ("scratch", "blond")}, "unusable arms.*blond"),
         ({"arms": ("transfer",)}, "scratch"),
         ({"seeds": 0}, "seeds must be positive, got 0"),
-        ({"worlds_per_run": 50}, "worlds_per_run=50.*multiple of 7"),
+        ({"worlds_per_run": WORLDS + 1}, f"worlds_per_run={WORLDS + 1}.*multiple of {SOURCES}"),
+        ({"root_seed": -1}, "root_seed must not be negative, got -1"),
         ({"first_episodes": 16}, "first_episodes must be at least 100"),
         ({"conditioning": "telepathy"}, "unknown conditioning 'telepathy'.*one_hot"),
     ],

@@ -42,40 +42,73 @@ def test_advantages_by_hand():
 
 
 def test_truncation_bootstraps_from_the_final_observation(monkeypatch):
-    envs = worlds(1, max_episode_steps=3)
-    learner = PPO(envs, [0], dataclasses.replace(SMALL, num_steps=4, num_minibatches=1))
-    seen = {}
+    limit, steps = 3, 5
+    envs = worlds(1, max_episode_steps=limit)
+    learner = PPO(envs, [0], dataclasses.replace(SMALL, num_steps=steps, num_minibatches=1))
+    seen, finals = {}, []
 
     def spy(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
         seen.update(values=values, next_values=next_values, terminations=terminations, dones=dones)
         return generalised_advantages(rewards, values, next_values, terminations, dones, gamma, gae_lambda)
 
-    monkeypatch.setattr("baselines.ppo.generalised_advantages", spy)
-    # worlds without staggered starts: all are truncated at their third step
-    monkeypatch.setattr(envs.family.__class__, "episode_steps", 1, raising=False)
-    learner._world_rngs = [type("Zero", (), {"integers": lambda self, high, size: np.zeros(size, int)})()]
-    final = {}
-    step = envs.step
-
     def recording(actions):
         result = step(actions)
-        if "final_obs" in result[4]:
-            final.update(observations=np.stack(list(result[4]["final_obs"])))
+        finals.append(result[4].get("final_obs"))
         return result
 
+    step = envs.step
+    monkeypatch.setattr("baselines.ppo.generalised_advantages", spy)
     monkeypatch.setattr(envs, "step", recording)
-    mean, inverse = learner._mean.clone(), learner._inverse_std.clone()
-    critic = [learner._parameters.views()[name].detach().clone() for name in learner._critic]
+    mean, inverse = learner._mean[0].clone(), learner._inverse_std[0].clone()
+    critic = [learner._parameters.views()[name][0].detach().clone() for name in learner._critic]
+
+    def value(observation):
+        inputs = ((torch.from_numpy(observation)[None] - mean) * inverse).clamp(-10, 10)
+        hidden = torch.tanh(inputs @ critic[0] + critic[1])
+        return (torch.tanh(hidden @ critic[2] + critic[3]) @ critic[4] + critic[5]).squeeze()
+
     learner.train(envs, 1)
-    assert seen["dones"][2].all()
-    assert not seen["terminations"][2].any()
-    inputs = ((torch.from_numpy(final["observations"])[None] - mean) * inverse).clamp(-10, 10)
-    hidden = torch.tanh(inputs @ critic[0] + critic[1])
-    hidden = torch.tanh(hidden @ critic[2] + critic[3])
-    expected = (hidden @ critic[4] + critic[5]).squeeze(2)
-    torch.testing.assert_close(seen["next_values"][2], expected)
-    # elsewhere it is simply the value of the next observation
-    torch.testing.assert_close(seen["next_values"][0], seen["values"][1])
+    dones = seen["dones"][:, 0]
+    assert not seen["terminations"].any()  # nobody falls so soon
+    firsts = set()
+    for world in range(envs.num_envs):
+        first = int(dones[:, world].nonzero()[0])
+        firsts.add(first)
+        # episodes begin within their limit, and every later one lasts as long as the limit says
+        assert first < limit
+        assert dones[:, world].nonzero().flatten().tolist() == list(range(first, steps, limit))
+    assert len(firsts) > 1  # the worlds do not all end at once
+    for t in range(steps):
+        for world in range(envs.num_envs):
+            found = seen["next_values"][t, 0, world]
+            if dones[t, world]:
+                torch.testing.assert_close(found, value(finals[t][world]))
+            elif t + 1 < steps:  # elsewhere it is simply the value of the next observation
+                torch.testing.assert_close(found, seen["values"][t + 1, 0, world])
+            if dones[t, world] and t + 1 < steps:
+                assert found != seen["values"][t + 1, 0, world]  # the next episode's
+
+
+def test_training_goes_on_where_it_was_but_for_an_evaluation_between(monkeypatch):
+    envs = worlds(1)
+    learner = PPO(envs, [0], SMALL)
+    reset, resets = envs.reset, []
+
+    def recording(**kwargs):
+        resets.append(kwargs.get("options") or {})
+        return reset(**kwargs)
+
+    monkeypatch.setattr(envs, "reset", recording)
+    learner.train(envs, 32)
+    learner.train(envs, 64)
+    learner.evaluate(worlds(1), [0, 1, 2, 3])  # other worlds are no matter
+    learner.train(envs, 96)
+    assert ["elapsed_steps" in options for options in resets] == [True]
+    learner.evaluate(envs, [0, 1, 2, 3])
+    learner.train(envs, 128)  # their training episodes are gone: new ones, staggered again
+    assert ["elapsed_steps" in options for options in resets] == [True, False, True]
+    learner.train(envs, 160)
+    assert len(resets) == 3
 
 
 def test_a_run_does_not_depend_on_its_neighbours():

@@ -14,6 +14,7 @@ from synthetic import BUDGET, CHECKPOINTS, FINE, TASKS, ramp, write
 
 from harness import plots
 from harness.report import analyse, flow, summary_table, warnings, write_report
+from harness.statistics import Estimate
 from harness.store import StoreError
 
 PLANTED = {0: 1.0, 1: 1.5, 2: 3.0, 3: 0.7}
@@ -273,3 +274,36 @@ def test_steps_are_written_short(steps, text):
 def test_grids_of_the_synthetic_plans_are_as_the_protocol_asks(grid):
     assert grid[0] == 0
     assert grid[-3] == BUDGET
+
+
+def test_the_mean_panel_is_over_tasks_with_both_arms(tmp_path, monkeypatch):
+    titles, draw = [], plots.learning_curves
+    monkeypatch.setattr(
+        plots,
+        "learning_curves",
+        lambda panels, *rest: titles.extend(p.title for p in panels) or draw(panels, *rest),
+    )
+    curves = {0: ramp(2.0, seed=0), 1: ramp(2.0, seed=1), 2: ramp(2.0, seed=2)}
+    write(tmp_path / "part", curves, seeds=3, skip=[f"scratch-2-{seed}" for seed in range(3)])
+    write_report(tmp_path / "part")
+    assert titles[-1] == "mean of 2 tasks"
+    write(tmp_path / "both", {k: curves[k] for k in (0, 1)}, seeds=3)
+    write_report(tmp_path / "both")
+    means = []
+    for name in ("part", "both"):
+        data = pd.read_csv(tmp_path / name / "report/figures/learning_curves.csv")
+        means.append(data[data["task"] == "mean of tasks"].reset_index(drop=True))
+    pd.testing.assert_frame_equal(*means)  # the third task's lone arm moves nothing
+    titles.clear()
+    write(
+        tmp_path / "one", {0: curves[0], 1: curves[1]}, seeds=3, skip=[f"scratch-1-{s}" for s in range(3)]
+    )
+    write_report(tmp_path / "one")
+    assert not [title for title in titles if title.startswith("mean")]
+
+
+def test_a_suite_of_one_task_is_no_tasks():
+    ratio = Estimate(2.0, 1.5, 2.6)
+    rows = [plots.ForestRow("suite", ratio, (n,), "2.0", suite=True) for n in (1, 11)]
+    texts = [text.get_text() for text in plots.forest(rows).axes[0].texts]
+    assert {"1 task", "11 tasks"} <= set(texts)

@@ -131,14 +131,18 @@ def test_several_topologies_step_in_one_environment(mode: AutoresetMode) -> None
         return spec
 
     hats = dataclasses.replace(biped, build=build)
-    native = TaskVectorEnv(hats, num_envs=8, autoreset_mode=mode)  # type: ignore[arg-type]
-    assert [group.worlds.tolist() for group in native._groups] == [[0, 2, 3, 4, 6, 7], [1, 5]]
+    n = len(hats.tasks)
+    native = TaskVectorEnv(hats, num_envs=n, autoreset_mode=mode)  # type: ignore[arg-type]
+    hatted = [t.number for t in hats.tasks if t.parameters["torso_length"] < 0.6]
+    plain = [t.number for t in hats.tasks if t.number not in hatted]
+    assert hatted[:2] == [1, 5]
+    assert [group.worlds.tolist() for group in native._groups] == [plain, hatted]
     sync = SyncVectorEnv(
         [lambda t=t: gym.make("mt/Biped-v0", family=hats, task=t) for t in hats.tasks], autoreset_mode=mode
     )
     ours = rollout(native)
     assert_same(ours, rollout(sync))
-    assert not np.array_equal(ours[20][0], rollout(gym.make_vec("mt/Biped-v0", num_envs=8))[20][0])
+    assert not np.array_equal(ours[20][0], rollout(gym.make_vec("mt/Biped-v0", num_envs=n))[20][0])
 
 
 # ---- seeds and tasks
@@ -411,6 +415,10 @@ def test_bad_arguments_are_named(kwargs: dict[str, Any], message: str) -> None:
         ({"options": {"tasks": [1]}}, "1 tasks for 2 worlds"),
         ({"options": {"task": 99}}, "unknown task number 99; valid tasks of"),
         ({"options": {"tasks": 1}}, "tasks must be a list of tasks, got 1"),
+        (
+            {"options": {"task": 1, "tasks": [1, 2]}},
+            r"either options\['task'\], for all worlds, or options\['tasks'\]",
+        ),
         ({"options": {"reset_mask": np.array([True])}}, r"reset_mask must be \(2,\) of bool"),
         ({"options": {"reset_mask": np.array([0, 1])}}, r"reset_mask must be \(2,\) of bool"),
         ({"options": {"reset_mask": np.array([False, False])}}, "with a world to reset"),
@@ -461,6 +469,30 @@ def test_actions_are_clipped(family: mtenvs.Family) -> None:
     a.reset(seed=0)
     b.reset(seed=0)
     assert_same(a.step(np.full(a.action_space.shape, -7.0)), b.step(-np.ones(a.action_space.shape)))
+
+
+@pytest.mark.parametrize("seed", [-1, [3, -1]])
+@pytest.mark.parametrize("options", [{"task": 3}, {"tasks": [3, 2]}, {}])
+def test_a_bad_seed_changes_nothing(family: mtenvs.Family, seed: Any, options: dict[str, Any]) -> None:
+    env, twin = (gym.make_vec(family.id, num_envs=2, tasks=[0, 1]) for _ in range(2))
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    with pytest.raises(gym.error.Error, match="-1"):
+        env.reset(seed=seed, options=options)
+    assert env.unwrapped.tasks == twin.unwrapped.tasks
+    still = np.zeros(env.action_space.shape)
+    assert_same(env.step(still), twin.step(still))
+    assert_same(env.reset(), twin.reset())
+
+
+def test_looking_at_the_streams_starts_no_episode(family: mtenvs.Family) -> None:
+    env = gym.make_vec(family.id, num_envs=2)
+    assert len(env.unwrapped.np_random) == len(env.unwrapped.np_random_seed) == 2
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        env.step(np.zeros(env.action_space.shape))
+    copied = copy.deepcopy(env)
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        copied.step(np.zeros(env.action_space.shape))
 
 
 def test_step_needs_a_reset(family: mtenvs.Family) -> None:
