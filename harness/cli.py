@@ -239,9 +239,11 @@ def describe(directory: Path) -> None:
     """Prints what a plan is going to do."""
     plan = load_plan(directory)
     steps = sum(run["steps"] for run in plan["runs"])
+    before = sum(run["phase"] == "pretrain" for run in plan["runs"])
     say(
         f"{plan['title']}: {len(plan['folds'])} folds x {plan['seeds']} seeds x {len(plan['arms'])} arms, "
-        f"{len(plan['runs'])} runs in {len(plan['cohorts'])} cohorts, {steps / 1e6:.1f}M steps"
+        f"and {before} pretrainings: {len(plan['runs'])} runs in {len(plan['cohorts'])} batches, "
+        f"{steps / 1e6:.1f}M steps"
     )
 
 
