@@ -99,7 +99,7 @@ class BatchBackend:
             qpos: start positions, ``(n, nq)``.
             qvel: start velocities, ``(n, nv)``.
         """
-        # the state row is all that a world's future depends on: writing it costs a tenth of mj_resetData
+        # the state row is all that a world's future depends on: writing it is cheaper than mj_resetData
         self._batch.state[ids] = self._blank
         self._batch.warning[ids] = 0
         self._qpos[ids] = qpos
