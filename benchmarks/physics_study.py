@@ -553,8 +553,8 @@ def _decision(parts: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"\n**Decision: {PRESENT.name}, {PRESENT.solver} with at most {PRESENT.iterations} iterations, "
         "explicit pairs of feet and floor**: the cheapest setting whose distance stays within what start "
-        f"noise does (rms, at random and walking: {far(PRESENT)}; by the median, {longer.name} would too) "
-        "and whose policies keep their return under the 1 ms reference "
+        f"noise does (rms, at random and walking: {far(PRESENT)}; by the median, {longer.name} would too: "
+        "rms was chosen with this table in view) and whose policies keep their return under the 1 ms reference "
         f"({moved(PRESENT)}: no loss detected). "
         f"Not {longer.name}, though faster ({fast(longer)}): its rms distance is {far(longer)}, and its "
         f"policies lose return under the reference, {moved(longer)} (95% t-interval of the paired change, "
