@@ -124,8 +124,9 @@ class PPO:
         self.device = torch.device(device)
         self.num_runs = len(seeds)
         self.steps, self.updates = 0, 0
-        self._family, self._conditioning = worlds.family.id, worlds.conditioning
+        self._layout = _layout_facts(worlds)
         self._slices = slices = worlds.observation_slices
+        self._padding = None if slices.mask.start == slices.mask.stop else _Padding(worlds, self.device)
         inputs, self._num_actions = slices.size, worlds.num_actions
 
         # one stream per run and purpose
@@ -164,10 +165,13 @@ class PPO:
         self._mean[:, 0, :body] = moments.mean.float()
         self._inverse_std[:, 0, :body] = (moments.var + 1e-8).rsqrt().float()
 
-    def _normalise(self, observations: Tensor) -> Tensor:
-        """Observations ``(R, n, size)`` to network inputs."""
+    def _normalise(self, observations: Tensor, runs: slice = slice(None)) -> Tensor:
+        """Observations ``(R, n, size)`` of some runs to network inputs, zero where they are padded."""
         bound = self.config.clip_observation
-        return ((observations - self._mean) * self._inverse_std).clamp_(-bound, bound)
+        inputs = (observations - self._mean[runs]) * self._inverse_std[runs]
+        if self._padding is not None:
+            inputs[..., self._slices.body] *= self._padding.of_body(observations)
+        return inputs.clamp_(-bound, bound)
 
     def _blocks(self, array: np.ndarray) -> Tensor:
         """``(num_envs, ...)`` to ``(R, W, ...)`` on the device."""
@@ -220,11 +224,11 @@ class PPO:
 
     def _enter(self, worlds: TaskVectorEnv) -> None:
         """Starts first episodes, staggered so that the worlds do not all end at once."""
-        found = (worlds.family.id, worlds.conditioning)
-        if found != (self._family, self._conditioning) or worlds.num_envs % self.num_runs:
+        found = _layout_facts(worlds)
+        if found != self._layout or worlds.num_envs % self.num_runs:
             raise ValueError(
                 f"worlds of {found} in number {worlds.num_envs} do not suit {self.num_runs} runs of "
-                f"{(self._family, self._conditioning)}"
+                f"{self._layout}"
             )
         width = worlds.num_envs // self.num_runs
         if (self.config.num_steps * width) % self.config.num_minibatches:
@@ -235,6 +239,7 @@ class PPO:
         limit = worlds.max_episode_steps
         seeds = [int(s) for rng in self._world_rngs for s in rng.integers(2**31, size=width)]
         elapsed = np.concatenate([rng.integers(limit, size=width) for rng in self._world_rngs])
+        elapsed %= worlds.episode_limits  # of worlds whose family has shorter episodes
         self._observations, _ = worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})
         self._discounted = torch.zeros(self.num_runs, width, dtype=torch.float64, device=self.device)
         # which task of its run every world has, for the advantages
@@ -292,9 +297,7 @@ class PPO:
         for step, world, final in truncated:
             run = world // width
             one = slice(run, run + 1)
-            x = torch.from_numpy(final).to(self.device).view(1, 1, -1)
-            x = (x - self._mean[one]) * self._inverse_std[one]
-            x = x.clamp_(-config.clip_observation, config.clip_observation)
+            x = self._normalise(torch.from_numpy(final).to(self.device).view(1, 1, -1), one)
             next_values[step, run, world % width] = mlp(x, [p[one] for p in critic]).view(())
 
         scaled = self._scale_rewards(rewards, dones)
@@ -303,14 +306,18 @@ class PPO:
         )
         targets = advantages + values[:-1]
         # log N(a; mean, std) with (a - mean) / std = noise
-        log_probs = (-0.5 * noise**2 - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+        log_probs = -0.5 * noise**2 - log_std - 0.5 * math.log(2.0 * math.pi)
         # the statistics move only now, so that acting and learning saw the same inputs
-        self._observation_moments.update(by_run(observed[:-1])[..., self._slices.body])
+        seen, present = by_run(observed[:-1]), None
+        if self._padding is not None:
+            log_probs = log_probs * self._padding.of_actions(observed[:-1])
+            present = self._padding.of_body(seen)
+        self._observation_moments.update(seen[..., self._slices.body], present)
         self._set_scale()
         return (
             inputs[:, : steps * width],
             by_run(actions),
-            by_run(log_probs),
+            by_run(log_probs.sum(-1)),
             by_run(self._normalise_advantages(advantages)),
             by_run(targets),
         )
@@ -374,8 +381,11 @@ class PPO:
         log_std = parameters["log_std"]
         # log N(a; mean, std), summed over the action's entries
         scaled = (actions - means) * (-log_std).exp()
-        new = (-0.5 * scaled**2 - log_std - 0.5 * math.log(2.0 * math.pi)).sum(2)
-        ratio = (new - old).exp()
+        each = -0.5 * scaled**2 - log_std - 0.5 * math.log(2.0 * math.pi)
+        if self._padding is not None:  # inputs carry the mask as it was observed
+            acting = self._padding.of_actions(x)
+            each = each * acting
+        ratio = (each.sum(2) - old).exp()
         # L_clip = -E[min(r A, clip(r, 1 - eps, 1 + eps) A)]
         clipped = ratio.clamp(1.0 - config.clip_coef, 1.0 + config.clip_coef)
         policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean(1)
@@ -383,7 +393,10 @@ class PPO:
         loss = policy_loss + config.vf_coef * value_loss
         if config.ent_coef:
             # H[N] = log std + (1 + log 2 pi) / 2 per entry
-            entropy = (log_std + 0.5 * (1.0 + math.log(2.0 * math.pi))).sum((1, 2))
+            entropy = log_std + 0.5 * (1.0 + math.log(2.0 * math.pi))
+            if self._padding is not None:
+                entropy = (entropy * acting).mean(1, keepdim=True)
+            entropy = entropy.sum((1, 2))
             loss = loss - config.ent_coef * entropy
         return loss
 
@@ -400,8 +413,7 @@ class PPO:
     def _facts(self) -> dict[str, Any]:
         return {
             "learner": "ppo",
-            "family": self._family,
-            "conditioning": self._conditioning,
+            **self._layout,
             "hidden": list(self.config.hidden),
         }
 
@@ -428,7 +440,7 @@ class PPO:
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
-            ValueError: if it is of another learner, family, conditioning or shape.
+            ValueError: if it is of another learner, family, conditioning, layout or shape.
         """
         tensors, _ = load_checkpoint(directory, self._facts())
         with torch.no_grad():
@@ -443,6 +455,38 @@ class PPO:
 
     def _moments(self) -> dict[str, RunningMoments]:
         return {"observations": self._observation_moments, "returns": self._return_moments}
+
+
+def _layout_facts(worlds: TaskVectorEnv) -> dict[str, Any]:
+    """What two sets of worlds must share for one network to act in both."""
+    facts: dict[str, Any] = {"family": worlds.family.id, "conditioning": worlds.conditioning}
+    if worlds.layout is not None:
+        facts["layout"] = worlds.layout
+    if len(worlds.family.families) > 1:
+        facts["families"] = [family.id for family in worlds.family.families]
+    return facts
+
+
+class _Padding:
+    """Reads from observations which of their own entries, and of the actions', are padding."""
+
+    def __init__(self, worlds: TaskVectorEnv, device: torch.device) -> None:
+        self._mask = worlds.observation_slices.mask
+        # -1, always there, picks the column of ones that is put behind the mask
+        self._body = torch.from_numpy(worlds.encoding.observation_mask).to(device)
+        self._actions = torch.from_numpy(worlds.encoding.action_mask).to(device)
+
+    def of_body(self, observations: Tensor) -> Tensor:
+        """1 for entries that are there, ``(..., size)`` to ``(..., body)``."""
+        return self._with_ones(observations)[..., self._body]
+
+    def of_actions(self, observations: Tensor) -> Tensor:
+        """1 for motors that are there, ``(..., size)`` to ``(..., num_actions)``."""
+        return self._with_ones(observations)[..., self._actions]
+
+    def _with_ones(self, observations: Tensor) -> Tensor:
+        mask = observations[..., self._mask]
+        return torch.cat([mask, torch.ones_like(mask[..., :1])], dim=-1)
 
 
 def _torch_generator(sequence: np.random.SeedSequence) -> torch.Generator:

@@ -163,13 +163,26 @@ class RunningMoments:
         # float64: the count passes 2^24 in long trainings
         self.mean = torch.zeros(num_runs, size, dtype=torch.float64, device=device)
         self.var = torch.ones(num_runs, size, dtype=torch.float64, device=device)
-        self.count = torch.full((num_runs, 1), 1e-4, dtype=torch.float64, device=device)
+        # per entry, as padded entries of some worlds are not seen
+        self.count = torch.full((num_runs, size), 1e-4, dtype=torch.float64, device=device)
 
-    def update(self, batch: Tensor) -> None:
-        """Merges a batch ``(R, n, size)``."""
-        n = batch.shape[1]
+    def update(self, batch: Tensor, present: Tensor | None = None) -> None:
+        """Merges a batch.
+
+        Args:
+            batch: ``(R, n, size)``.
+            present: 1 for entries that count, 0 for padding, like ``batch``; ``None`` if all do.
+        """
         batch = batch.double()
-        var, mean = torch.var_mean(batch, dim=1, correction=0)
+        n: Tensor | int
+        if present is None:
+            n = batch.shape[1]
+            var, mean = torch.var_mean(batch, dim=1, correction=0)
+        else:
+            present = present.double()
+            n = present.sum(dim=1)
+            mean = (batch * present).sum(dim=1) / n.clamp(min=1.0)
+            var = ((batch - mean.unsqueeze(1)) ** 2 * present).sum(dim=1) / n.clamp(min=1.0)
         delta, total = mean - self.mean, self.count + n
         self.mean = self.mean + delta * n / total
         # sums of squares add, plus what the two means differ by

@@ -63,7 +63,7 @@ class Replay:
     def __init__(self, envs: TaskVectorEnv) -> None:
         (group,) = envs._groups
         theirs = group.backend
-        self.backend = BatchBackend(theirs.models, theirs.state.constants, envs.family.frame_skip)
+        self.backend = BatchBackend(theirs.models, theirs.state.constants, (), envs.family.frame_skip)
         self.clock = Clock.of(self.backend)
         self.backend.set_state(theirs.get_state())
 
@@ -89,7 +89,10 @@ def bare(store: Store) -> None:
         envs = _make(worlds)
         replay = Replay(envs)
         unattended = BatchBackend(
-            envs._groups[0].backend.models, envs._groups[0].backend.state.constants, envs.family.frame_skip
+            envs._groups[0].backend.models,
+            envs._groups[0].backend.state.constants,
+            (),
+            envs.family.frame_skip,
         )
         unattended.set_state(envs._groups[0].backend.get_state())
         lying = Clock.of(unattended)

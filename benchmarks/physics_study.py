@@ -181,6 +181,7 @@ class Worlds:
         self.backend = BatchBackend(
             [models[t] for t in tasks],
             {name: np.array([constants[t][name] for t in tasks]) for name in constants[tasks[0]]},
+            (),
             family.frame_skip,
         )
         self.family, self.ids = family, np.arange(len(tasks))

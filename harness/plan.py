@@ -17,7 +17,7 @@ from typing import Any
 
 import mtenvs
 from harness.reference_scores import load_reference
-from mtenvs.conditioning import check_conditioning
+from mtenvs.conditioning import check_conditioning, check_layout
 from mtenvs.spec import Family
 
 FORMAT = 1
@@ -27,7 +27,7 @@ THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.8
 BEYOND_BUDGET = 2  # checkpoints that the three-checkpoint rule of arrival needs after the budget
 
 
-_DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "conditioning", "learner")
+_DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "conditioning", "layout", "learner")
 _DECIDES_LEARNING = ("checkpoints", "first_episodes")
 
 
@@ -54,7 +54,8 @@ class Preset:
     pretrain_budget: int = 1_500_000
     """Control steps of training on the other tasks, all together."""
     worlds_per_run: int = 56
-    """Worlds of every run, in pretraining dealt to the tasks; equal in all arms."""
+    """Worlds of every run, in pretraining dealt to the tasks; equal in all arms. Rounded down to
+    a multiple of the number of source tasks."""
     checkpoints: int = 20
     """Evaluations from step 0 to the budget; two more follow beyond it."""
     episodes: int = 16
@@ -63,6 +64,8 @@ class Preset:
     """Evaluation episodes at step 0, for the jumpstart; at least 100."""
     conditioning: str = "descriptor"
     """What networks are told of their task."""
+    layout: str | None = None
+    """How bodies of unequal size share the observation; None for the family's default."""
     learner: str = "ppo"
     """Name of the learner."""
     cohort_runs: int = 20
@@ -136,7 +139,10 @@ def make_plan(
     """
     definition = mtenvs.get_family(family)
     _check(preset, definition)
-    rollout = learner["rollout"] * preset.worlds_per_run
+    # dealt evenly to the sources in pretraining
+    sources = len(definition.tasks) - 1
+    worlds_per_run = preset.worlds_per_run // sources * sources
+    rollout = learner["rollout"] * worlds_per_run
     # whole rollouts, so that a checkpoint lies exactly at the budget and an arrival there still counts
     budget = math.ceil(preset.budget / rollout) * rollout
     folds = [f for f in mtenvs.leave_one_out(family) if preset.folds is None or f.number in preset.folds]
@@ -154,7 +160,7 @@ def make_plan(
         "seeds": preset.seeds,
         "budget": budget,
         "pretrain_budget": preset.pretrain_budget,
-        "worlds_per_run": preset.worlds_per_run,
+        "worlds_per_run": worlds_per_run,
         "checkpoints": checkpoint_steps(budget, preset.checkpoints, rollout),
         "episodes": preset.episodes,
         "first_episodes": preset.first_episodes,
@@ -162,6 +168,7 @@ def make_plan(
         "primary": "speed_up",
         "headline": "all_folds",
         "conditioning": preset.conditioning,
+        **({"layout": check_layout(definition, preset.layout)} if definition.layouts else {}),
         "learner": dict(learner),
         "reference": load_reference(definition.name, definition.version),
         "cohort_runs": preset.cohort_runs,
@@ -200,6 +207,7 @@ def make_plan(
 def _check(preset: Preset, family: Family) -> None:
     known = [t.number for t in family.tasks]
     check_conditioning(preset.conditioning)
+    check_layout(family, preset.layout)
     unknown = [f for f in preset.folds or () if f not in known]
     if unknown or preset.folds == ():
         raise PlanError(f"unknown folds {list(preset.folds or ())}; valid: {known}")
@@ -218,10 +226,10 @@ def _check(preset: Preset, family: Family) -> None:
     if preset.checkpoints < 4:
         raise PlanError(f"checkpoints must be at least 4, got {preset.checkpoints}")
     sources = len(known) - 1
-    if preset.worlds_per_run % sources:
+    if preset.worlds_per_run < sources:
         raise PlanError(
-            f"worlds_per_run={preset.worlds_per_run} cannot be dealt evenly to {sources} source tasks; "
-            f"use a multiple of {sources}"
+            f"worlds_per_run={preset.worlds_per_run} is too few for {sources} source tasks; "
+            f"use at least {sources}"
         )
 
 
@@ -251,7 +259,7 @@ def _run(
         "run": run,
         "tasks": [plan["tasks"][k] for k in tasks],
         "held_out": plan["tasks"][fold],
-        **{name: plan[name] for name in _DECIDES_ALL},
+        **{name: plan[name] for name in _DECIDES_ALL if name in plan},
         # when a pretraining is evaluated is no matter of its own: it is, once, at its end
         **({} if phase == "pretrain" else {name: plan[name] for name in _DECIDES_LEARNING}),
     }

@@ -31,7 +31,11 @@ def checkpoint_path(directory: Path, run_id: str) -> Path:
 
 
 def make_worlds(
-    family: str, tasks_of_runs: Sequence[Sequence[TaskLike]], per_task: int, conditioning: str
+    family: str,
+    tasks_of_runs: Sequence[Sequence[TaskLike]],
+    per_task: int,
+    conditioning: str,
+    layout: str | None = None,
 ) -> TaskVectorEnv:
     """Worlds laid out ``[run, task, env]``.
 
@@ -40,9 +44,10 @@ def make_worlds(
         tasks_of_runs: the tasks that each run is given.
         per_task: worlds for each of them.
         conditioning: what observations tell of the task.
+        layout: how bodies of unequal size share the observation; ``None`` for the family's default.
     """
     tasks = [task for run in tasks_of_runs for task in run for _ in range(per_task)]
-    return TaskVectorEnv(family, num_envs=len(tasks), tasks=tasks, conditioning=conditioning)
+    return TaskVectorEnv(family, num_envs=len(tasks), tasks=tasks, conditioning=conditioning, layout=layout)
 
 
 def check_suite(plan: Mapping[str, Any]) -> None:
@@ -143,7 +148,7 @@ class _Cohort:
         # by what they are, not by number: the registry refuses a body that is no longer the frozen one
         tasks = [[plan["tasks"][k] for k in run["tasks"]] for run in runs]
         per_task = plan["worlds_per_run"] // len(tasks[0])
-        worlds = make_worlds(plan["family"], tasks, per_task, plan["conditioning"])
+        worlds = make_worlds(plan["family"], tasks, per_task, plan["conditioning"], plan.get("layout"))
         learner = make_learner(
             plan["learner"]["name"],
             plan["learner"]["config"],
@@ -199,7 +204,7 @@ class _Cohort:
         """Evaluates every run on its tasks, given by number, and stores a row for each."""
         plan, runs = self.plan, self.runs
         bodies = [[plan["tasks"][k] for k in run_tasks] for run_tasks in tasks]
-        worlds = make_worlds(plan["family"], bodies, episodes, plan["conditioning"])
+        worlds = make_worlds(plan["family"], bodies, episodes, plan["conditioning"], plan.get("layout"))
         # start states are shared by all runs and arms, and fresh at every checkpoint
         seeds = [
             seed

@@ -107,6 +107,21 @@ def limb(
     )
 
 
+def marker(
+    body: mujoco.MjsBody, name: str, radius: float, rgba: Sequence[float], density: float = 0.0
+) -> None:
+    """Adds a sphere at a body's origin that one sees and that touches nothing."""
+    body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_SPHERE,
+        size=[radius, 0, 0],
+        density=density,
+        contype=0,
+        conaffinity=0,
+        rgba=rgba,
+    )
+
+
 def hinge(
     body: mujoco.MjsBody,
     name: str,

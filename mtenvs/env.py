@@ -11,9 +11,9 @@ import numpy as np
 
 from mtenvs import registry
 from mtenvs.backends.mujoco_batch import diverged, silence_log_file
-from mtenvs.conditioning import check_conditioning, observation_slices, task_code
+from mtenvs.conditioning import Encoding
 from mtenvs.rendering import Camera, Viewer, check_render_mode, frames_per_second
-from mtenvs.spec import Task
+from mtenvs.spec import FamilySet, Task
 from mtenvs.state import Layout, State
 
 
@@ -40,32 +40,36 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
 class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One task of a family, or a task drawn anew at every reset.
 
-    Observation: float32 ``[body, mask, code]``; see ``observation_slices``. Action: float32 in
-    [-1, 1], clipped. ``info`` holds ``task`` (the published number, or -1), and after a step
-    ``success``, ``physics_diverged`` and every reward term as ``reward_<term>``.
+    Observation: float32 ``[body, mask, code]``; see ``observation_slices`` and ``encoding``. Action:
+    float32 in [-1, 1], clipped; entries that a body lacks do nothing. ``info`` holds ``task`` (the
+    published number, or -1), and after a step ``success``, ``physics_diverged`` and every reward term
+    as ``reward_<term>``.
 
-    Made by ``gymnasium.make("mt/<Family>-v0", ...)``, which also truncates episodes.
+    Made by ``gymnasium.make("mt/<Family>-v0", ...)``, which also truncates episodes. A set of families
+    truncates its episodes itself, each at its family's own limit.
 
     Args:
-        family: name of the family.
+        family: name of the family, or ``"AllFamilies"``, or the names of several.
         task: number, name, :class:`mtenvs.Task` or its dictionary; ``None`` draws a published task
             at every reset. ``reset(options={"task": ...})`` chooses one from then on.
         conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
+        layout: how bodies of unequal size share the observation, in families that have ``layouts``.
         render_mode: ``"human"``, ``"rgb_array"`` or ``None``.
         width: of rendered images, in pixels.
         height: of rendered images, in pixels.
 
     Raises:
-        ValueError: for an unknown family, task, conditioning or render mode.
+        ValueError: for an unknown family, task, conditioning, layout or render mode.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}
 
     def __init__(
         self,
-        family: str,
+        family: str | Sequence[str],
         task: registry.TaskLike | None = None,
         conditioning: str = "descriptor",
+        layout: str | None = None,
         render_mode: str | None = None,
         width: int = 480,
         height: int = 480,
@@ -77,9 +81,10 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 "tasks=[...]) without vectorization_mode. A single environment takes task=...; for "
                 "Gymnasium's own vectors give each its task: SyncVectorEnv([lambda: make(id, task=0), ...])"
             )
-        self.family = registry.get_family(family)
-        self.conditioning = check_conditioning(conditioning)
-        self.observation_slices = observation_slices(self.family, conditioning)
+        self.family = registry.get_families(family)
+        self.encoding = Encoding(self.family, conditioning, layout)
+        self.conditioning, self.layout = conditioning, self.encoding.layout
+        self.observation_slices = self.encoding.slices
         self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
         self._size = (height, width)
         self._models: dict[Task, mujoco.MjModel] = {}
@@ -90,25 +95,27 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._fixed = None if task is None else registry.as_task(self.family, task)
         self._choices = self.family.tasks
         self._set_task(self._fixed or self._choices[0])
-        fps = frames_per_second(self.model, self.family.frame_skip)
+        fps = frames_per_second(self.model, self._body_family.frame_skip)
         self.metadata = {**type(self).metadata, "render_fps": fps}
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, (self.observation_slices.size,), np.float32
         )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.model.nu,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.encoding.num_actions,), np.float32)
 
     def _set_task(self, task: Task) -> None:
-        code = task_code(self.family, task, self.conditioning)
+        template = self.encoding.template(task)  # raises before anything has changed
+        self._body_family = self.family.of(task)
         if task not in self._models:
-            self._models[task] = registry.model(self.family, task)
-        self.task, self._code = task, code
+            self._models[task] = registry.model(self._body_family, task)
+        self.task, self._template = task, template
+        self._columns = self.encoding.columns(task)
         self.model = self._models[task]
         self._bind(mujoco.MjData(self.model))
 
     def _bind(self, data: mujoco.MjData) -> None:
         """Makes ``data`` the world, and the State views of it with a leading world axis of one."""
         self.data = data
-        constants = self.family.constants(self.task.parameters)
+        constants = self._body_family.constants(self.task.parameters)
         self._state = State(
             layout=Layout.of(self.model),
             time=np.array([data.time]),  # MjData gives a copy: step() refreshes it
@@ -117,6 +124,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             ctrl=self.data.ctrl[None],
             sensordata=self.data.sensordata[None],
             constants={name: np.array([value]) for name, value in constants.items()},
+            totals={term: np.zeros(1) for term in self._body_family.reward_terms},
         )
 
     def reset(
@@ -136,17 +144,21 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if options:
             raise ValueError(f"unknown reset options {sorted(options)}; valid: task")
         if chosen is not None:
-            task_code(self.family, chosen, self.conditioning)  # raises before anything has changed
+            self.encoding.code(chosen)  # raises before anything has changed
         super().reset(seed=seed)
         if chosen is not None:
             self._fixed = chosen
         task = self._fixed or self._choices[int(self.np_random.integers(len(self._choices)))]
         if task != self.task:
             self._set_task(task)
-        draws = self.np_random.random(self.family.start_draws)
-        qpos, qvel = self.family.start(self.model.key_qpos[:1], draws[None])
+        family = self._body_family
+        draws = self.np_random.random(family.start_draws)
+        qpos, qvel = family.start(self.model.key_qpos[:1], draws[None])
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.qvel[:] = qpos[0], qvel[0]
+        for total in self._state.totals.values():
+            total[:] = 0.0
+        self._elapsed = 0
         self._refresh()
         self._started = True
         self._observation = self._observe()
@@ -160,17 +172,19 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     @property
     def _number(self) -> int:
-        return -1 if self.task.number is None else self.task.number
+        return self.encoding.number(self.task)
 
     def _observe(self) -> np.ndarray:
-        body = self.family.observe(self._state)[0]
-        return np.concatenate([body.astype(np.float32), self._code])
+        observation = self._template.copy()
+        # the body's part comes first, so that its columns are the observation's
+        observation[self._columns.observation] = self._body_family.observe(self._state)[0]
+        return observation
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advances by one control step; ``truncated`` is always False here: ``TimeLimit`` sets it.
+        """Advances by one control step; ``truncated`` is False here, ``TimeLimit`` sets it, except in sets.
 
         Args:
-            action: ``(nu,)``, clipped to [-1, 1].
+            action: ``(num_actions,)``, clipped to [-1, 1].
 
         Raises:
             ValueError: for an action of another shape or with values that are not finite.
@@ -178,23 +192,29 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        self.data.ctrl[:] = check_action(action, (self.model.nu,))
-        mujoco.mj_step(self.model, self.data, nstep=self.family.frame_skip)
+        family = self._body_family
+        action = check_action(action, (self.encoding.num_actions,))
+        self.data.ctrl[:] = action[self._columns.action]
+        mujoco.mj_step(self.model, self.data, nstep=family.frame_skip)
         self._refresh()
+        self._elapsed += 1
         bad = diverged(self.data)
         if bad:  # MuJoCo has put the world into its default pose: nothing of it means anything
-            terms = dict.fromkeys(self.family.reward_terms, 0.0)
+            terms = dict.fromkeys(family.reward_terms, 0.0)
             terminated, success = True, False
         else:
-            terms = {k: float(v[0]) for k, v in self.family.reward(self._state).items()}
-            terminated = bool(self.family.terminated(self._state)[0])
-            success = bool(self.family.success(self._state)[0])
+            terms = {k: float(v[0]) for k, v in family.reward(self._state).items()}
+            for name, value in terms.items():
+                self._state.totals[name][0] += value
+            terminated = bool(family.terminated(self._state)[0])
+            success = bool(family.success(self._state)[0])
             self._observation = self._observe()
         info: dict[str, Any] = {"task": self._number, "success": success, "physics_diverged": bad}
         info |= {f"reward_{name}": value for name, value in terms.items()}
         if self.render_mode == "human":
             self.render()
-        return self._observation.copy(), sum(terms.values()), terminated, False, info
+        truncated = isinstance(self.family, FamilySet) and self._elapsed >= family.episode_steps
+        return self._observation.copy(), sum(terms.values()), terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """Returns an image ``(height, width, 3)`` of uint8, or shows the window in mode ``human``."""
@@ -217,8 +237,12 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __getstate__(self) -> dict[str, Any]:
         # an OpenGL context cannot travel, and a view of an array would travel as a copy
-        return {k: v for k, v in self.__dict__.items() if k not in ("_viewer", "_state")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_viewer", "_state")}
+        return state | {"totals": {k: v.copy() for k, v in self._state.totals.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        totals = state.pop("totals")
         self.__dict__.update(state, _viewer=None)
         self._bind(self.data)
+        for name, total in totals.items():
+            self._state.totals[name][:] = total

@@ -10,7 +10,7 @@ import functools
 import importlib
 import pkgutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -18,10 +18,13 @@ import mujoco
 import numpy as np
 
 from mtenvs import families as families_package
-from mtenvs.spec import Family, Fold, Task, did_you_mean, published_list
+from mtenvs.spec import Family, FamilySet, Fold, Task, did_you_mean, published_list
 
 TaskLike = int | str | Task | Mapping[str, Any]
 """A published number or name, a :class:`Task`, or the dictionary form of one."""
+
+ALL_FAMILIES = "AllFamilies"
+"""Name of the set of all families, ``mt/AllFamilies-v0``."""
 
 
 @functools.cache
@@ -54,6 +57,27 @@ def get_family(family: str | Family) -> Family:
     return known[family]
 
 
+def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family | FamilySet:
+    """Returns a family by name, or a set of families by their names.
+
+    Args:
+        families: a name, ``"AllFamilies"`` for the set of all, or several names for a set of these.
+
+    Raises:
+        ValueError: for an unknown name, a name twice, or none.
+    """
+    if isinstance(families, FamilySet):
+        return families
+    if families == ALL_FAMILIES:
+        return FamilySet(ALL_FAMILIES, tuple(_families().values()))
+    if isinstance(families, (str, Family)):
+        return get_family(families)
+    names = list(families)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"a set of families needs different names, at least one; got {names}")
+    return FamilySet(ALL_FAMILIES, tuple(get_family(name) for name in names))
+
+
 def tasks(family: str) -> tuple[Task, ...]:
     """The published tasks of a family, by number.
 
@@ -63,18 +87,21 @@ def tasks(family: str) -> tuple[Task, ...]:
     return get_family(family).tasks
 
 
-def as_task(family: str | Family, task: TaskLike) -> Task:
+def as_task(family: str | Family | FamilySet, task: TaskLike) -> Task:
     """Resolves whatever users may type for a task, and checks it.
 
     Args:
-        family: name of the family, or the family.
-        task: see :data:`TaskLike`.
+        family: name of the family, or the family, or a set of families.
+        task: see :data:`TaskLike`; in a set, a number counts through the families in turn, and a
+            name is ``"Biped/long-shins"`` or ``"Biped/3"``.
 
     Raises:
         TypeError: if ``task`` is of none of those kinds.
         ValueError: for an unknown number, name or parameter, a value outside its range, a task of
             another family, or a task that claims a published number but differs from it.
     """
+    if isinstance(family, FamilySet):
+        return _as_task_of_set(family, task)
     family = get_family(family)
     published = family.tasks
     valid = f"valid tasks of {family.name!r}: {published_list(published)}"
@@ -116,6 +143,36 @@ def as_task(family: str | Family, task: TaskLike) -> Task:
     return task
 
 
+def _as_task_of_set(families: FamilySet, task: TaskLike) -> Task:
+    names = [family.name for family in families.families]
+    if isinstance(task, str):
+        family, _, name = task.partition("/")
+        if family not in names or not name:
+            raise ValueError(
+                f"a task of several families is written FAMILY/TASK, for example "
+                f"'{names[0]}/{families.families[0].tasks[0].name}'; got {task!r}, the families are "
+                f"{', '.join(names)}"
+            )
+        return as_task(family, int(name) if name.isdecimal() else name)
+    if isinstance(task, (int, np.integer)) and not isinstance(task, bool):
+        if not 0 <= task < len(families.tasks):
+            raise ValueError(
+                f"unknown task number {int(task)}; {families.name!r} has 0 to {len(families.tasks) - 1}, "
+                f"through {', '.join(names)} in turn"
+            )
+        return families.tasks[int(task)]
+    if isinstance(task, Mapping):
+        if task.get("family") not in names:
+            raise ValueError(
+                f"a task of several families needs its 'family', one of {', '.join(names)}; "
+                f"got {dict(task)!r}"
+            )
+        return as_task(task["family"], task)
+    if isinstance(task, Task):
+        return as_task(families.of(task), task)
+    raise TypeError(f"a task is a number, a name, a Task or its dictionary, got {task!r}")
+
+
 def sample_task(family: str, seed: int) -> Task:
     """Draws a task uniformly in descriptor space; the same seed gives the same task.
 
@@ -131,7 +188,7 @@ def sample_task(family: str, seed: int) -> Task:
         raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
     # keyed by the family's name too, so that equal seeds do not give equal draws across families
     rng = np.random.default_rng([zlib.crc32(definition.name.encode()), int(seed)])
-    values = {p.name: p.restore(float(rng.uniform(-1.0, 1.0))) for p in definition.parameters}
+    values = {p.name: p.draw(float(rng.random())) for p in definition.parameters}
     return Task(definition.name, f"sampled-{int(seed)}", values)
 
 
@@ -185,3 +242,11 @@ def register() -> None:
                 max_episode_steps=family.episode_steps,
                 kwargs={"family": family.name},
             )
+    everything = f"mt/{ALL_FAMILIES}-v0"
+    if everything not in gymnasium.registry:
+        gymnasium.register(  # episodes of unlike lengths: the environment counts them itself
+            id=everything,
+            entry_point="mtenvs.env:TaskEnv",
+            vector_entry_point="mtenvs.vector_env:TaskVectorEnv",
+            kwargs={"family": ALL_FAMILIES},
+        )

@@ -39,6 +39,8 @@ class Parameter:
     """Why the range is what it is."""
     log: bool = False
     """Whether ratios, not differences, tell two values apart (densities, strengths)."""
+    integer: bool = False
+    """Whether only whole numbers make sense (a number of links)."""
 
     def __post_init__(self) -> None:
         if not self.low <= self.nominal <= self.high:
@@ -57,6 +59,12 @@ class Parameter:
         value = low + (standardised + 1.0) / 2.0 * (high - low)
         # rounding must not carry a value past the end of its range
         return min(max(math.exp(value) if self.log else value, self.low), self.high)
+
+    def draw(self, uniform: float) -> float:
+        """A value of the range from a uniform number in [0, 1); whole numbers are equally likely."""
+        if self.integer:
+            return math.floor(self.low + uniform * (self.high - self.low + 1.0))
+        return self.restore(2.0 * uniform - 1.0)
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.log else value
@@ -100,9 +108,16 @@ class Fold:
     """The tasks to train on: all published tasks of the family but ``held_out``."""
 
 
+Names = tuple[tuple[str, ...], tuple[str, ...]]
+"""Of the entries of a body's own observation, and of its motors in the order of ``ctrl``."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
     """A set of tasks that one network can be given: one observation layout, one action layout.
+
+    Bodies of unequal size share the layout by *names*: ``observation_names`` and ``action_names`` name
+    the entries that some body has, and ``names`` those of one body. What a body lacks is padding.
 
     The functions take a :class:`mtenvs.state.State`, whose arrays have a leading world axis, and
     return arrays of the same library; they hold for every backend, so nothing is written twice.
@@ -121,9 +136,11 @@ class Family:
     constants: Callable[[Mapping[str, float]], dict[str, float]]
     """Parameters to the per-task numbers that the functions below read with ``State.constant``."""
     observation_names: tuple[str, ...]
-    """Name of every entry of the body's observation."""
+    """Name of every entry of the body's observation; with padding, of the largest body's."""
+    action_names: tuple[str, ...]
+    """Name of every entry of the action; with padding, of the largest body's."""
     observe: Callable[[State], Array]
-    """State to the body's observation, ``(num_envs, len(observation_names))``."""
+    """State to the body's own observation, ``(num_envs, entries)``, without any padding."""
     reward_terms: tuple[str, ...]
     """Names of the terms whose sum is the reward."""
     reward: Callable[[State], dict[str, Array]]
@@ -131,7 +148,8 @@ class Family:
     terminated: Callable[[State], Array]
     """State to the worlds whose episode has ended for good, ``(num_envs,)`` of bool."""
     success: Callable[[State], Array]
-    """State to whether an episode that ended now would have done its task, ``(num_envs,)`` of bool."""
+    """State to whether an episode that ended now would have done its task, ``(num_envs,)`` of bool;
+    may read ``State.total``."""
     start: Callable[[Array, Array], tuple[Array, Array]]
     """Home ``qpos`` ``(n, nq)`` and uniform draws in [0, 1) ``(n, start_draws)`` to ``qpos, qvel``."""
     start_draws: int
@@ -140,6 +158,14 @@ class Family:
     """Physics steps in one control step."""
     episode_steps: int
     """Control steps until an episode is truncated."""
+    names: Callable[[Mapping[str, float], str], Names] | None = None
+    """Parameters and layout to the names of one body's own entries; ``None`` if all bodies have all."""
+    layouts: tuple[str, ...] = ()
+    """Ways to place a body's entries, the default first; none where there is only one way."""
+    topologies: tuple[Mapping[str, float], ...] = ({},)
+    """Parameters of one body of every size, by what differs from nominal."""
+    source: str = ""
+    """Package that the bodies are loaded from, whose text is not kept in ``assets/``; empty for ours."""
     version: int = 0
     """The ``v`` of the id. A published version never changes its tasks, rewards or reference scores."""
 
@@ -147,6 +173,15 @@ class Family:
     def id(self) -> str:
         """Gymnasium id, for example ``"mt/Biped-v0"``."""
         return f"mt/{self.name}-v{self.version}"
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """Itself: a family is a set of one."""
+        return (self,)
+
+    def of(self, task: Task) -> Family:
+        """Itself, whose tasks all are."""
+        return self
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -179,6 +214,8 @@ class Family:
                     f"parameter {name!r} of {self.name!r} is {value}, outside its range "
                     f"[{p.low}, {p.high}] {p.unit}: {p.reason}"
                 )
+            if p.integer and value != int(value):
+                raise ValueError(f"parameter {name!r} of {self.name!r} must be a whole number, got {value}")
         return {p.name: float(values.get(p.name, p.nominal)) for p in self.parameters}
 
     def descriptor(self, task: Task) -> list[float]:
@@ -188,6 +225,55 @@ class Family:
     def distance(self, a: Task, b: Task) -> float:
         """Euclidean distance of two tasks in descriptor units."""
         return math.dist(self.descriptor(a), self.descriptor(b))
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilySet:
+    """Several families in one layout, so that one network can be trained on everything.
+
+    Entries of the same name are the same entry: a set of two walkers has one ``left_knee``.
+    """
+
+    name: str
+    """Name in its id: ``"AllFamilies"`` gives ``mt/AllFamilies-v0``."""
+    families: tuple[Family, ...]
+    """Its families, in the order of the code."""
+    version: int = 0
+    """The ``v`` of the id."""
+
+    @property
+    def id(self) -> str:
+        """Gymnasium id, for example ``"mt/AllFamilies-v0"``."""
+        return f"mt/{self.name}-v{self.version}"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The published tasks of every family in turn."""
+        return tuple(task for family in self.families for task in family.tasks)
+
+    @property
+    def reward_terms(self) -> tuple[str, ...]:
+        """Names of the reward terms of all families."""
+        return tuple(dict.fromkeys(term for family in self.families for term in family.reward_terms))
+
+    @property
+    def episode_steps(self) -> int:
+        """Control steps of the longest episode; every family keeps its own limit."""
+        return max(family.episode_steps for family in self.families)
+
+    def of(self, task: Task) -> Family:
+        """The family of one of its tasks.
+
+        Raises:
+            ValueError: for a task of a family that is not in the set.
+        """
+        for family in self.families:
+            if family.name == task.family:
+                return family
+        raise ValueError(
+            f"task {task.name!r} belongs to family {task.family!r}, which is not in {self.name!r}; "
+            f"it has {', '.join(family.name for family in self.families)}"
+        )
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -65,6 +65,8 @@ class State:
     """All sensors, ``(num_envs, nsensordata)``."""
     constants: Mapping[str, Array]
     """Per-task numbers by name, each ``(num_envs,)``."""
+    totals: Mapping[str, Array]
+    """Sum of every reward term since the episode began, each ``(num_envs,)``."""
 
     def rows(self, worlds: Array) -> State:
         """Returns a copy of the state of some worlds, by their indices ``(n,)``."""
@@ -76,6 +78,7 @@ class State:
             self.ctrl[worlds],
             self.sensordata[worlds],
             {name: value[worlds] for name, value in self.constants.items()},
+            {name: value[worlds] for name, value in self.totals.items()},
         )
 
     def sensor(self, name: str) -> Array:
@@ -93,3 +96,7 @@ class State:
     def constant(self, name: str) -> Array:
         """Returns a number that depends on the task alone, ``(num_envs,)``."""
         return self.constants[name]
+
+    def total(self, term: str) -> Array:
+        """Returns the sum of a reward term since the episode began, this step included, ``(num_envs,)``."""
+        return self.totals[term]

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
 from mtenvs import registry
 from mtenvs.backends.mujoco_batch import BatchBackend, topology
-from mtenvs.conditioning import check_conditioning, observation_slices, task_code
+from mtenvs.conditioning import Columns, Encoding
 from mtenvs.env import check_action
 from mtenvs.rendering import Camera, check_render_mode, frames_per_second
-from mtenvs.spec import Task
+from mtenvs.spec import Family, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +26,16 @@ class Group:
 
     worlds: np.ndarray
     """Their indices in the vector environment, sorted, ``(n,)``."""
+    family: Family
+    """Whose bodies they have."""
+    columns: Columns
+    """Where their entries lie in observation and action."""
     backend: BatchBackend
     """What steps them; its world ``i`` is ``worlds[i]``."""
 
 
 class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Worlds of one family, each with a task of its own that changes only when told to.
+    """Worlds of one family or set of families, each with a task of its own that changes only when told to.
 
     Arrays are those of Gymnasium's own vector environments: observations ``(num_envs, size)`` of
     float32, rewards ``(num_envs,)`` of float64, ``terminations`` and ``truncations`` ``(num_envs,)``
@@ -40,10 +45,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
     Made by ``gymnasium.make_vec("mt/<Family>-v0", num_envs, ...)``.
 
     Args:
-        family: name of the family.
+        family: name of the family, or ``"AllFamilies"``, or the names of several.
         num_envs: number of worlds.
         tasks: tasks dealt round robin to the worlds; ``None`` deals all the published ones.
         conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
+        layout: how bodies of unequal size share the observation, in families that have ``layouts``.
         autoreset_mode: ``SAME_STEP`` (default), ``NEXT_STEP`` or ``DISABLED``, or its value.
         max_episode_steps: control steps until truncation; ``None`` for the family's own.
         num_threads: threads to step on; 0 for all processors. Results do not depend on it.
@@ -57,10 +63,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
 
     def __init__(
         self,
-        family: str,
+        family: str | Sequence[str],
         num_envs: int = 1,
         tasks: Sequence[registry.TaskLike] | None = None,
         conditioning: str = "descriptor",
+        layout: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
         num_threads: int = 0,
@@ -69,16 +76,18 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         height: int = 480,
         task: registry.TaskLike | None = None,
     ) -> None:
-        self.family = registry.get_family(family)
+        self.family = registry.get_families(family)
         if task is not None:
             raise ValueError("a vector environment takes tasks=[...], a list, instead of task=...")
         if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
         self.num_envs = int(num_envs)
-        self.conditioning = check_conditioning(conditioning)
-        self.observation_slices = observation_slices(self.family, conditioning)
+        self.encoding = Encoding(self.family, conditioning, layout)
+        self.conditioning, self.layout = conditioning, self.encoding.layout
+        self.observation_slices, self.num_actions = self.encoding.slices, self.encoding.num_actions
         self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
+        self._given_limit = max_episode_steps
         self.max_episode_steps = (
             self.family.episode_steps if max_episode_steps is None else max_episode_steps
         )
@@ -101,11 +110,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                 "use at least one world a task"
             )
         self._assign([dealt[i % len(dealt)] for i in range(self.num_envs)])
-        model = self._groups[0].backend.models[0]
+        first = self._groups[0]
         self.metadata = {
             "autoreset_mode": self.autoreset_mode,
             "render_modes": ["rgb_array"],
-            "render_fps": frames_per_second(model, self.family.frame_skip),
+            "render_fps": frames_per_second(first.backend.models[0], first.family.frame_skip),
         }
 
         self.single_observation_space = gymnasium.spaces.Box(
@@ -121,6 +130,9 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self._started = False
         self._elapsed = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)
+
+    episode_limits: np.ndarray
+    """Control steps until truncation in every world, ``(num_envs,)``; at most ``max_episode_steps``."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -142,34 +154,34 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         """Gives every world its task and builds the batches."""
         distinct = dict.fromkeys(tasks)
         # first what may raise, so that a refused task leaves the worlds as they are
-        codes = {task: task_code(self.family, task, self.conditioning) for task in distinct}
-        models = {task: registry.model(self.family, task) for task in distinct}
+        templates = {task: self.encoding.template(task) for task in distinct}
+        families = {task: self.family.of(task) for task in distinct}
+        models = {task: registry.model(families[task], task) for task in distinct}
         self.close_extras()  # cameras belong to the models of before
         self._tasks = tuple(tasks)
-        constants = {task: self.family.constants(task.parameters) for task in models}
-        by_topology: dict[tuple[int, ...], list[int]] = {}
+        by_topology: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for world, task in enumerate(tasks):
-            by_topology.setdefault(topology(models[task]), []).append(world)
-        self._groups = [
-            Group(
-                np.array(worlds),
-                BatchBackend(
-                    [models[tasks[w]] for w in worlds],
-                    {
-                        name: np.array([constants[tasks[w]][name] for w in worlds])
-                        for name in constants[tasks[0]]
-                    },
-                    self.family.frame_skip,
-                    self._num_threads,
-                ),
-            )
-            for worlds in by_topology.values()
-        ]
-        self.num_actions = max(group.backend.models[0].nu for group in self._groups)
-        # the template of an observation: codes are written once, bodies at every step
-        self._observations = np.zeros((self.num_envs, self.observation_slices.size), np.float32)
-        self._observations[:, self.observation_slices.code] = np.stack([codes[t] for t in tasks])
-        self._numbers = np.array([-1 if t.number is None else t.number for t in tasks])
+            by_topology.setdefault((task.family, topology(models[task])), []).append(world)
+        self._groups = [self._group(worlds, tasks, models) for worlds in by_topology.values()]
+        # the template of an observation: masks and codes are written once, bodies at every step
+        self._observations = np.stack([templates[t] for t in tasks])
+        numbers = {task: self.encoding.number(task) for task in distinct}
+        self._numbers = np.array([numbers[t] for t in tasks])
+        limits = {t: self._given_limit or families[t].episode_steps for t in distinct}
+        self.episode_limits = np.array([limits[t] for t in tasks])
+
+    def _group(
+        self, worlds: Sequence[int], tasks: Sequence[Task], models: dict[Task, mujoco.MjModel]
+    ) -> Group:
+        """Builds the batch of some worlds of one topology."""
+        own = [tasks[w] for w in worlds]
+        family = self.family.of(own[0])
+        constants = {task: family.constants(task.parameters) for task in dict.fromkeys(own)}
+        arrays = {name: np.array([constants[t][name] for t in own]) for name in constants[own[0]]}
+        backend = BatchBackend(
+            [models[t] for t in own], arrays, family.reward_terms, family.frame_skip, self._num_threads
+        )
+        return Group(np.array(worlds), family, self.encoding.columns(own[0]), backend)
 
     def _streams(self) -> list[np.random.Generator]:
         if self._generators is None:
@@ -216,13 +228,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                 )
         if elapsed is not None:
             elapsed = np.asarray(elapsed)
-            if (
-                elapsed.shape != (self.num_envs,)
-                or not ((elapsed >= 0) & (elapsed < self.max_episode_steps)).all()
-            ):
+            limits = self.episode_limits
+            if elapsed.shape != limits.shape or not ((elapsed >= 0) & (elapsed < limits)).all():
                 raise ValueError(
-                    f"elapsed_steps must be ({self.num_envs},) in [0, {self.max_episode_steps}), "
-                    f"got {elapsed!r}"
+                    f"elapsed_steps must be ({self.num_envs},) in [0, {self.max_episode_steps}), below "
+                    f"every world's own limit; got {elapsed!r}"
                 )
         # whatever may raise comes before anything is changed
         seeded = [None if s is None else seeding.np_random(s) for s in self._seed_list(seed)]
@@ -273,11 +283,12 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                 worlds = group.worlds[local]
             if not len(local):
                 continue
-            draws = np.stack([generators[w].random(self.family.start_draws) for w in worlds])
-            qpos, qvel = self.family.start(group.backend.home[local], draws)
+            family = group.family
+            draws = np.stack([generators[w].random(family.start_draws) for w in worlds])
+            qpos, qvel = family.start(group.backend.home[local], draws)
             group.backend.reset(local, qpos, qvel)
-            body = self.family.observe(group.backend.state.rows(local))
-            observations[worlds, self.observation_slices.body] = body
+            body = family.observe(group.backend.state.rows(local))
+            observations[_at(worlds, group.columns.observation)] = body
         self._elapsed[ids] = 0
         self._ended[ids] = False
 
@@ -287,7 +298,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         """Advances every world by one control step; see the class for what comes back.
 
         Args:
-            actions: ``(num_envs, nu)``, clipped to [-1, 1].
+            actions: ``(num_envs, num_actions)``, clipped to [-1, 1].
 
         Raises:
             ValueError: for actions of another shape or with values that are not finite.
@@ -320,7 +331,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             rewards += info[name]
 
         self._elapsed += 1
-        truncations = self._elapsed >= self.max_episode_steps
+        truncations = self._elapsed >= self.episode_limits
         stepped = np.ones(self.num_envs, bool)
         if starting is not None:
             stepped = ~starting
@@ -343,14 +354,16 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         info: dict[str, Any],
     ) -> None:
         """Steps one topology and writes its rows; worlds in ``starting`` are left alone."""
-        family, backend = self.family, group.backend
-        nu = backend.models[0].nu
+        family, backend = group.family, group.backend
         # a whole array needs no index: the common case of one topology copies nothing twice
         worlds: Any = slice(None) if len(group.worlds) == self.num_envs else group.worlds
         idle = None if starting is None else starting[worlds]
-        backend.step(actions[worlds, :nu], None if idle is None else np.flatnonzero(~idle))
+        controls = actions[_at(worlds, group.columns.action)]
+        backend.step(controls, None if idle is None else np.flatnonzero(~idle))
         body = family.observe(backend.state)
         terms = family.reward(backend.state)
+        for term, total in backend.state.totals.items():
+            total += terms[term]
         terminated, success = family.terminated(backend.state), family.success(backend.state)
         bad = backend.diverged()
         skip = bad if idle is None else bad | idle
@@ -363,11 +376,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             keep = np.flatnonzero(~skip)
             worlds = index[keep]
         # diverged worlds keep zero terms and their last valid observation
-        observations[worlds, self.observation_slices.body] = body[keep]
+        observations[_at(worlds, group.columns.observation)] = body[keep]
         terminations[worlds] = terminated[keep]
         info["success"][worlds] = success[keep]
-        for name, term in zip(self._term_names, family.reward_terms, strict=True):
-            info[name][worlds] = terms[term][keep]
+        for term in family.reward_terms:
+            info[f"reward_{term}"][worlds] = terms[term][keep]
 
     def _masked(self, info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
         """Adds Gymnasium's ``_key`` masks: which worlds have the key."""
@@ -422,16 +435,26 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         # batches and OpenGL contexts do not pickle: the state rows travel, the rest is rebuilt
         state = {k: v for k, v in self.__dict__.items() if k not in ("_groups", "_cameras")}
         state["physics"] = [group.backend.get_state() for group in self._groups]
+        state["totals"] = [dict(group.backend.state.totals) for group in self._groups]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        physics = state.pop("physics")
+        physics, totals = state.pop("physics"), state.pop("totals")
         observations = state["_observations"]
         self.__dict__.update(state, _cameras={})
         self._assign(self._tasks)
         self._observations = observations
-        for group, rows in zip(self._groups, physics, strict=True):
+        for group, rows, sums in zip(self._groups, physics, totals, strict=True):
             group.backend.set_state(rows)
+            for term, total in group.backend.state.totals.items():
+                total[:] = sums[term]
+
+
+def _at(worlds: Any, columns: Any) -> Any:
+    """Index of some columns of some worlds' rows."""
+    if isinstance(worlds, np.ndarray) and isinstance(columns, np.ndarray):
+        return worlds[:, None], columns
+    return worlds, columns
 
 
 def _check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

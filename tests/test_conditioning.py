@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import mtenvs
-from mtenvs.conditioning import CONDITIONINGS, observation_slices, task_code
+from mtenvs.conditioning import CONDITIONINGS, Encoding
 
 
 def test_slices_cover_the_observation_in_order(family: mtenvs.Family) -> None:
@@ -13,22 +13,24 @@ def test_slices_cover_the_observation_in_order(family: mtenvs.Family) -> None:
     codes = {"descriptor": len(family.parameters), "one_hot": len(family.published), "none": 0}
     assert set(codes) == set(CONDITIONINGS)
     for conditioning, size in codes.items():
-        slices = observation_slices(family, conditioning)
-        assert (slices.body, slices.code) == (slice(0, body), slice(body, body + size))
-        assert slices.mask.start == slices.mask.stop == body
-        assert slices.size == body + size
+        slices = Encoding(family, conditioning).slices
+        stop = slices.mask.stop
+        assert (slices.body, slices.code) == (slice(0, body), slice(stop, stop + size))
+        assert slices.mask.start == body
+        assert (stop > body) == (len(family.topologies) > 1)
+        assert slices.size == stop + size
 
 
 def test_codes_are_what_they_say(task: mtenvs.Task) -> None:
     family = mtenvs.get_family(task.family)
     assert task.number is not None
     np.testing.assert_array_equal(
-        task_code(family, task, "descriptor"), np.array(family.descriptor(task), np.float32)
+        Encoding(family, "descriptor").code(task), np.array(family.descriptor(task), np.float32)
     )
     np.testing.assert_array_equal(
-        task_code(family, task, "one_hot"), np.eye(len(family.published), dtype=np.float32)[task.number]
+        Encoding(family, "one_hot").code(task), np.eye(len(family.published), dtype=np.float32)[task.number]
     )
-    assert task_code(family, task, "none").shape == (0,)
+    assert Encoding(family, "none").code(task).shape == (0,)
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
@@ -36,7 +38,7 @@ def test_codes_stand_in_the_observations_and_stay(
     task: mtenvs.Task, env_id: str, conditioning: str
 ) -> None:
     family = mtenvs.get_family(task.family)
-    code = task_code(family, task, conditioning)
+    code = Encoding(family, conditioning).code(task)
     single = gym.make(env_id, task=task, conditioning=conditioning)
     many = gym.make_vec(env_id, num_envs=2, tasks=[task], conditioning=conditioning, max_episode_steps=3)
     where = single.unwrapped.observation_slices.code

@@ -44,6 +44,7 @@ class BatchBackend:
     Args:
         models: one model per world; worlds of one task may share one.
         constants: per-task numbers by name, each ``(num_worlds,)``.
+        reward_terms: names of the terms whose sums the State holds; the caller adds to them.
         frame_skip: physics steps in one control step.
         num_threads: threads to step on; 0 for all processors. Results do not depend on it.
     """
@@ -52,6 +53,7 @@ class BatchBackend:
         self,
         models: Sequence[mujoco.MjModel],
         constants: Mapping[str, np.ndarray],
+        reward_terms: Sequence[str],
         frame_skip: int,
         num_threads: int = 0,
     ) -> None:
@@ -75,6 +77,7 @@ class BatchBackend:
             ctrl=self._ctrl,
             sensordata=batch.bind("sensordata"),
             constants=constants,
+            totals={term: np.zeros(len(self.models)) for term in reward_terms},
         )
 
     def step(self, ctrl: Array, ids: Array | None = None) -> None:
@@ -102,6 +105,8 @@ class BatchBackend:
         # the state row is all that a world's future depends on: writing it is cheaper than mj_resetData
         self._batch.state[ids] = self._blank
         self._batch.warning[ids] = 0
+        for total in self.state.totals.values():
+            total[ids] = 0.0
         self._qpos[ids] = qpos
         self._qvel[ids] = qvel
         self._batch.forward(ids, stage=_VELOCITY_STAGE)

@@ -285,6 +285,7 @@ FAMILY = Family(
     build=build,
     constants=constants,
     observation_names=OBSERVATION_NAMES,
+    action_names=JOINTS,
     observe=observe,
     reward_terms=("speed", "effort"),
     reward=reward,

@@ -1,0 +1,186 @@
+"""BipedSkills: one body, the nominal biped, asked to stand, walk, run, jump, and so on.
+
+State and actions: as Biped's. A skill is a goal: a speed, a height of the hip, and when each foot is to
+be in the air. For the latter a stride clock runs, of 0.8 s, which the observation shows: the left foot
+is to swing in the last `swing` of every stride, the right foot `offset` of a stride apart. Legs half a
+stride apart walk (swing under a half) or run (over it: then both feet are in the air in between); legs in
+step hop. A jump so asked for flies for T = swing * 0.8 s, which is an apex of g T^2 / 8 above take-off.
+Rewards by such a clock are those of Siekmann et al. 2021 (ICRA, arXiv:2011.01387).
+
+Reward per control step, its mean over a stride at most 1:
+    form  = upright * tolerance(hip above the lower foot, h* -+ 0.06 of the leg, margin 0.25)
+    feet  = share of the feet that should swing and are off the ground, if all others stand on it;
+            counted only while some foot should swing, over the share of the stride when one does.
+            A skill without swing: 1 with both feet on the ground.
+    gait  = 0.3 * form * feet
+    speed = 0.7 * form * feet * tolerance(v, v* -+ (0.1 m/s + 0.1 |v*|))
+    effort = -0.05 * mean(ctrl^2)
+Standing still so earns nothing but where standing is the skill. Falling ends the episode.
+Success: not fallen, mean speed within 0.15 m/s + 15% of v*, and the feet right for half of their time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import mujoco
+from array_api_compat import array_namespace
+
+from mtenvs import blocks
+from mtenvs.families import biped
+from mtenvs.rewards import tolerance
+from mtenvs.spec import Array, Family, Parameter
+from mtenvs.state import State
+
+STRIDE = 0.8  # s; people walk and run at 0.9 to 1.5 strides a second
+GAIT_WEIGHT, SPEED_WEIGHT = 0.3, 0.7
+EFFORT_WEIGHT = 0.05
+SPEED_BAND, RELATIVE_SPEED_BAND = 0.1, 0.1  # m/s, and share of the target
+LEAST_SPEED_MARGIN = 0.75  # m/s beyond the band; at a target of more, what remains down to standing
+HEIGHT_BAND, HEIGHT_MARGIN = 0.06, 0.25  # share of the leg's length
+SUCCESS_SPEED, RELATIVE_SUCCESS_SPEED = 0.15, 0.15  # m/s, and share of the target
+SUCCESS_FEET = 0.5
+FALLEN_HEIGHT = 0.4  # hip height over leg length: below every height that can be asked for
+
+PARAMETERS = (
+    Parameter("speed", "m/s", -1.5, 3.5, 0.0, "backward walk to a run; Froude numbers up to 1.3"),
+    Parameter("height", "1", 0.6, 1.0, 1.0, "hip height over leg length; less is a squat"),
+    Parameter("swing", "1", 0.0, 0.6, 0.0, "of a stride, each foot in the air; more is acrobatics"),
+    Parameter("offset", "1", 0.0, 0.5, 0.0, "of a stride, from the left foot to the right: all there is"),
+)
+
+# Near another: walk and crouch-walk, jump and hop. Far from every other, each beyond the box that the
+# other seven span: run (speed), back (speed), crouch-walk (height), stand (no swing).
+PUBLISHED: dict[str, dict[str, float]] = {
+    "stand": {},
+    "walk": {"speed": 1.4, "height": 0.95, "swing": 0.4, "offset": 0.5},
+    "run": {"speed": 2.8, "height": 0.92, "swing": 0.58, "offset": 0.5},
+    "back": {"speed": -1.0, "height": 0.95, "swing": 0.4, "offset": 0.5},
+    "jump": {"swing": 0.5},
+    "hop": {"speed": 1.2, "swing": 0.45},
+    "crouch-walk": {"speed": 0.8, "height": 0.7, "swing": 0.35, "offset": 0.5},
+    "step": {"swing": 0.35, "offset": 0.5},
+}
+
+BODY = {q.name: q.nominal for q in biped.PARAMETERS}
+LEG = biped.leg_length(BODY)  # m
+
+
+def build(p: Mapping[str, float]) -> mujoco.MjSpec:
+    """The nominal biped, whatever the skill, with sensors of where its feet are."""
+    spec = biped.build(BODY)
+    for foot in biped.FEET:
+        blocks.frame_sensor(spec, f"{foot}_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, foot)
+    return spec
+
+
+def constants(p: Mapping[str, float]) -> dict[str, float]:
+    """The goal, and the share of a stride in which some foot should swing (1 without any swing)."""
+    swing, offset = p["swing"], p["offset"]
+    # of a stride, both feet in the air: one swing runs into the next one at either end
+    airborne = max(swing - offset, 0.0) + max(swing + offset - 1.0, 0.0)
+    return {**p, "scored": 2.0 * swing - airborne if swing > 0.0 else 1.0}
+
+
+OBSERVATION_NAMES = (
+    *biped.OBSERVATION_NAMES,
+    *("stride_sin", "stride_cos"),  # of the clock: 0 at the start of a left swing's stride
+)
+
+
+def observe(state: State) -> Array:
+    """The biped's observation and the clock, ``(num_envs, 22)``."""
+    xp = array_namespace(state.qpos)
+    phase = state.time * (2.0 * math.pi / STRIDE)
+    clock = xp.stack([xp.sin(phase), xp.cos(phase)], axis=1)
+    return xp.concat([biped.observe(state), clock], axis=1)
+
+
+def _feet(state: State) -> Array:
+    """How far the feet do as the clock says, from 0 to 1 / scored, ``(num_envs,)``."""
+    xp = array_namespace(state.qpos)
+    swing, offset = state.constant("swing"), state.constant("offset")
+    zero = xp.zeros_like(state.time)
+    due, lifted, standing = zero, zero, zero + 1.0
+    for foot, lag in zip(biped.FEET, (zero, offset), strict=True):
+        strides = state.time / STRIDE + lag
+        up = strides - xp.floor(strides) >= 1.0 - swing
+        contact = state.sensor(f"contact_{foot}")[:, 0] > 0
+        due = due + xp.where(up, zero + 1.0, zero)
+        lifted = lifted + xp.where(up & ~contact, zero + 1.0, zero)
+        standing = standing * xp.where(up | contact, zero + 1.0, zero)
+    share = xp.where(due > 0, lifted / xp.maximum(due, zero + 1.0), zero)
+    return standing * xp.where(swing > 0, share / state.constant("scored"), zero + 1.0)
+
+
+def _form(state: State) -> Array:
+    """Upright, with the hip as high above the lower foot as asked for, ``(num_envs,)`` in [0, 1]."""
+    xp = array_namespace(state.qpos)
+    feet = [state.sensor(f"{foot}_position")[:, 2] for foot in biped.FEET]
+    hip = state.sensor("hip_position")[:, 2] - xp.minimum(*feet) + biped.FOOT_RADIUS
+    target = state.constant("height")
+    height = tolerance(hip / LEG, target - HEIGHT_BAND, target + HEIGHT_BAND, HEIGHT_MARGIN)
+    upright = state.sensor("torso_up")[:, 2]
+    return height * xp.maximum(upright, xp.zeros_like(upright))
+
+
+def reward(state: State) -> dict[str, Array]:
+    """Named terms whose sum is the reward, each ``(num_envs,)``."""
+    xp = array_namespace(state.qpos)
+    target = state.constant("speed")
+    band = SPEED_BAND + RELATIVE_SPEED_BAND * xp.abs(target)
+    # the margin reaches down to v = 0, so that staying put earns nothing of a fast target
+    margin = xp.maximum(xp.abs(target) - band, xp.full_like(target, LEAST_SPEED_MARGIN))
+    speed = tolerance(
+        state.sensor("com_velocity")[:, 0],
+        target - band,
+        target + band,
+        margin,
+        sigmoid="linear",
+        value_at_margin=0.0,
+    )
+    gait = _form(state) * _feet(state)
+    return {
+        "gait": GAIT_WEIGHT * gait,
+        "speed": SPEED_WEIGHT * gait * speed,
+        "effort": -EFFORT_WEIGHT * xp.mean(state.ctrl * state.ctrl, axis=1),
+    }
+
+
+def terminated(state: State) -> Array:
+    """Fallen: hip too low or torso tilted beyond 60 degrees, ``(num_envs,)`` of bool."""
+    low = state.sensor("hip_position")[:, 2] < FALLEN_HEIGHT * LEG
+    return low | (state.sensor("torso_up")[:, 2] < biped.FALLEN_TILT)
+
+
+def success(state: State) -> Array:
+    """Not fallen, mean speed and feet as asked for, since the start, ``(num_envs,)`` of bool."""
+    xp = array_namespace(state.qpos)
+    target = state.constant("speed")
+    allowed = SUCCESS_SPEED + RELATIVE_SUCCESS_SPEED * xp.abs(target)
+    fast = xp.abs(state.position("root_x") - target * state.time) < allowed * state.time
+    steps = state.time / (biped.TIMESTEP * biped.FRAME_SKIP)
+    right = state.total("gait") > GAIT_WEIGHT * SUCCESS_FEET * steps
+    return fast & right & ~terminated(state)
+
+
+FAMILY = Family(
+    name="BipedSkills",
+    summary="one biped, asked to stand, walk, run, walk backward, jump, hop, crouch-walk, step in place",
+    parameters=PARAMETERS,
+    published=PUBLISHED,
+    build=build,
+    constants=constants,
+    observation_names=OBSERVATION_NAMES,
+    action_names=biped.JOINTS,
+    observe=observe,
+    reward_terms=("gait", "speed", "effort"),
+    reward=reward,
+    terminated=terminated,
+    success=success,
+    start=biped.start,
+    start_draws=biped.FAMILY.start_draws,
+    frame_skip=biped.FRAME_SKIP,
+    episode_steps=biped.EPISODE_STEPS,
+)

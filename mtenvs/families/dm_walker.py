@@ -1,0 +1,186 @@
+"""DMWalker: the DeepMind Control Suite's planar walker, with its own tasks and three of ours.
+
+The body is read from the installed dm_control; nothing of it is copied. Observation, start states,
+control step, time limit and the reward of `stand`, `walk` and `run` are `dm_control.suite.walker`'s
+(Tassa et al. 2018, arXiv:1801.00690, and the code of dm_control 1.0.50), step by step.
+
+State: 9 degrees of freedom. Actions: six motors, in [-1, 1]. Observation: the x components of every
+body's x and z axes, the torso's height in m, all velocities.
+
+Reward per control step, from 0 to 1, as its parts; v the centre of mass's forward speed in m/s, f the
+height of the lower foot in m:
+    standing = (3 * tolerance(torso height, 1.2 m, inf, margin 0.6) + upright) / 4
+    move = tolerance(v, |v*|, inf, margin |v*|/2) in the direction of v*; 1 for v* = 0
+    lift = tolerance(f, f*, inf, margin 2/3 f*);                          1 for f* = 0
+    stand = standing / 6;  goal = 5/6 * standing * move * lift
+Dm_control's `stand` is v* = f* = 0, its `walk` and `run` are v* = 1 and 8; ours are `back`, `jump` and
+`hop`. A foot's middle is 0.05 m high on the ground, and some 0.1 m on tiptoe, where `lift` begins.
+Success: the mean reward since the start is at least 0.6. Nothing ends an episode early.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import mujoco
+from array_api_compat import array_namespace
+
+from mtenvs import blocks
+from mtenvs.rewards import tolerance
+from mtenvs.spec import Array, Family, Parameter
+from mtenvs.state import State
+
+STAND_HEIGHT = 1.2  # m, of the torso
+LIFT_BEGINS = 1.0 / 3.0  # of the target: under it, feet count as on the ground
+SUCCESS_REWARD = 0.6
+
+# 25 s at 40 Hz, ten physics steps of 2.5 ms
+CONTROL_STEP = 0.025  # s
+FRAME_SKIP = 10
+EPISODE_STEPS = 1000
+
+PARAMETERS = (
+    Parameter("speed", "m/s", -2.0, 8.0, 0.0, "dm_control's run asks for 8; backward is slower"),
+    Parameter("lift", "m", 0.0, 0.5, 0.0, "height of the lower foot; a high jump for legs of 1 m"),
+)
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    "stand": {},
+    "walk": {"speed": 1.0},
+    "run": {"speed": 8.0},
+    "jump": {"lift": 0.3},
+    "back": {"speed": -1.0},
+    "hop": {"speed": 1.0, "lift": 0.2},
+}
+
+JOINTS = ("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle")
+BODIES = (
+    "torso",
+    *("right_thigh", "right_leg", "right_foot"),
+    *("left_thigh", "left_leg", "left_foot"),
+)
+FEET = ("right_foot", "left_foot")
+
+
+def _mjcf() -> Path:
+    """Where the installed dm_control has its walker; dm_control itself is not imported."""
+    found = importlib.util.find_spec("dm_control")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(
+            "the family DMWalker reads its body from dm_control, which is not installed; "
+            "pip install 'mtenvs[dm-control]'"
+        )
+    return Path(found.submodule_search_locations[0]) / "suite" / "walker.xml"
+
+
+def build(p: Mapping[str, float]) -> mujoco.MjSpec:
+    """The walker, whatever the task, with sensors of what it observes."""
+    spec = mujoco.MjSpec.from_file(str(_mjcf()))
+    for body in BODIES:
+        blocks.frame_sensor(spec, f"{body}_x", mujoco.mjtSensor.mjSENS_FRAMEXAXIS, body)
+        blocks.frame_sensor(spec, f"{body}_z", mujoco.mjtSensor.mjSENS_FRAMEZAXIS, body)
+    for body in ("torso", *FEET):
+        blocks.frame_sensor(spec, f"{body}_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, body)
+    spec.add_key(name="home", qpos=[0.0] * (3 + len(JOINTS)))
+    return spec
+
+
+OBSERVATION_NAMES = (
+    *(f"{body}_{axis}" for body in BODIES for axis in ("x_axis", "z_axis")),
+    "torso_height",  # m
+    *("root_z_velocity", "root_x_velocity"),  # m/s
+    "root_pitch_velocity",  # rad/s
+    *(f"{joint}_velocity" for joint in JOINTS),  # rad/s
+)
+
+
+def observe(state: State) -> Array:
+    """dm_control's observation, flat: orientations, height, velocity, ``(num_envs, 24)``."""
+    xp = array_namespace(state.qpos)
+    axes = [state.sensor(f"{body}_{axis}")[:, :1] for body in BODIES for axis in ("x", "z")]
+    return xp.concat([*axes, state.sensor("torso_position")[:, 2:], state.qvel], axis=1)
+
+
+def reward(state: State) -> dict[str, Array]:
+    """Named terms whose sum is the reward, each ``(num_envs,)``."""
+    xp = array_namespace(state.qpos)
+    upright = (1.0 + state.sensor("torso_z")[:, 2]) / 2.0
+    height = tolerance(
+        state.sensor("torso_position")[:, 2], STAND_HEIGHT, math.inf, margin=STAND_HEIGHT / 2.0
+    )
+    standing = (3.0 * height + upright) / 4.0
+    target, lift = state.constant("speed"), state.constant("lift")
+    tiny = xp.full_like(target, 1e-9)  # a margin of 0 would divide by it
+    move = tolerance(
+        state.sensor("torso_subtreelinvel")[:, 0] * xp.sign(target),
+        xp.abs(target),
+        math.inf,
+        xp.maximum(xp.abs(target) / 2.0, tiny),
+        sigmoid="linear",
+        value_at_margin=0.5,
+    )
+    lower = xp.minimum(*(state.sensor(f"{foot}_position")[:, 2] for foot in FEET))
+    up = tolerance(
+        xp.where(lift > 0, lower, xp.zeros_like(lower)),
+        lift,
+        math.inf,
+        xp.maximum(lift * (1.0 - LIFT_BEGINS), tiny),
+        sigmoid="linear",
+        value_at_margin=0.0,
+    )
+    return {"stand": standing / 6.0, "goal": standing * 5.0 * move * up / 6.0}
+
+
+def terminated(state: State) -> Array:
+    """Never, ``(num_envs,)`` of bool."""
+    xp = array_namespace(state.qpos)
+    return xp.zeros_like(state.time, dtype=xp.bool)
+
+
+def success(state: State) -> Array:
+    """The mean reward since the start is at least 0.6, ``(num_envs,)`` of bool."""
+    return (state.total("stand") + state.total("goal")) * CONTROL_STEP >= SUCCESS_REWARD * state.time
+
+
+@functools.cache
+def _limits() -> tuple[tuple[float, float], ...]:
+    """Range in rad of every joint after the root's, as the walker's file says."""
+    model = mujoco.MjSpec.from_file(str(_mjcf())).compile()
+    ranges = (model.joint(joint).range for joint in JOINTS)
+    return tuple((float(low), float(high)) for low, high in ranges)
+
+
+def start(home: Array, draws: Array) -> tuple[Array, Array]:
+    """Any pitch and any joint angles, in the air, at rest, as dm_control's randomizer draws them."""
+    xp = array_namespace(home)
+    low, high = xp.asarray(_limits(), dtype=home.dtype).T
+    pitch = -math.pi + 2.0 * math.pi * draws[:, :1]
+    joints = low + (high - low) * draws[:, 1:]
+    qpos = xp.concat([home[:, :2], pitch, joints], axis=1)
+    return qpos, xp.zeros_like(home)
+
+
+FAMILY = Family(
+    name="DMWalker",
+    summary="dm_control's planar walker, asked to stand, walk, run, jump, go back, hop",
+    parameters=PARAMETERS,
+    published=PUBLISHED,
+    build=build,
+    constants=dict,
+    observation_names=OBSERVATION_NAMES,
+    action_names=JOINTS,
+    observe=observe,
+    reward_terms=("stand", "goal"),
+    reward=reward,
+    terminated=terminated,
+    success=success,
+    start=start,
+    start_draws=1 + len(JOINTS),
+    frame_skip=FRAME_SKIP,
+    episode_steps=EPISODE_STEPS,
+    source="dm_control",
+)
