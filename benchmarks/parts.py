@@ -15,6 +15,7 @@ BENCHMARKS = {
     "training.peers": "training:peers",
     "training.runs": "training:runs",
     "curves": "curves:curves",
+    "layout_pilot": "layout_pilot:pilot",
     "physics_study.speed": "physics_study:speed",
     "physics_study.training": "physics_study:training",
     "physics_study.closeness": "physics_study:closeness",

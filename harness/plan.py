@@ -140,8 +140,8 @@ def make_plan(
     definition = mtenvs.get_family(family)
     _check(preset, definition)
     # dealt evenly to the sources in pretraining
-    sources = len(definition.tasks) - 1
-    worlds_per_run = preset.worlds_per_run // sources * sources
+    num_sources = len(definition.tasks) - 1
+    worlds_per_run = preset.worlds_per_run // num_sources * num_sources
     rollout = learner["rollout"] * worlds_per_run
     # whole rollouts, so that a checkpoint lies exactly at the budget and an arrival there still counts
     budget = math.ceil(preset.budget / rollout) * rollout
