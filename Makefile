@@ -51,8 +51,9 @@ check: install  ## lint, formatting, types, directions of imports
 bench: install  ## measure speed beside the peers
 	$(BIN)/python -m benchmarks $(ARGS)
 
-export: install  ## write the MJCF of the published tasks to assets/xml
+export: install  ## write what is made from the registry: assets/xml and docs/tasks.md
 	$(BIN)/mtenvs export
+	$(BIN)/mtenvs tasks --markdown > docs/tasks.md
 
 clean:  ## remove caches and build outputs; the virtual environment and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

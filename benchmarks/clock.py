@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from mtenvs.backends.mujoco_batch import BatchBackend
-from mtenvs.vector_env import TaskVectorEnv
 
 
 class Clock:
@@ -18,12 +17,9 @@ class Clock:
         """Time inside ``step`` so far; set it to 0 to begin anew."""
 
     @classmethod
-    def of(cls, worlds: TaskVectorEnv | BatchBackend) -> Clock:
-        """Puts a clock into worlds of one topology."""
-        if isinstance(worlds, TaskVectorEnv):
-            (group,) = worlds._groups  # not public: a benchmark may look where users should not
-            worlds = group.backend
-        clock = worlds._batch = cls(worlds._batch)
+    def of(cls, backend: BatchBackend) -> Clock:
+        """Puts a clock into the worlds of one topology."""
+        clock = backend._batch = cls(backend._batch)  # not public: a benchmark may look
         return clock
 
     def step(self, *args: Any, **kwargs: Any) -> Any:

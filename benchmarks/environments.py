@@ -22,11 +22,15 @@ from mtenvs.backends.mujoco_batch import BatchBackend
 from mtenvs.vector_env import TaskVectorEnv
 
 FAMILY = "Biped"
+BARE_SIZES = {"Biped": (256, 1024), "Octopus": (256, 1024)}
+"""Worlds at which a family is held against bare physics; 256 for the others."""
+GOALS = {"Octopus": 0.85}
+"""Least share of bare physics' speed; 0.90 for the others. The arms are a mixture of eight topologies."""
 
 
-def _make(num_envs: int, num_threads: int = 0) -> TaskVectorEnv:
+def _make(num_envs: int, num_threads: int = 0, family: str = FAMILY) -> TaskVectorEnv:
     """Our worlds, all published tasks, with staggered episodes so that they do not all end at once."""
-    envs = gym.make_vec(f"mt/{FAMILY}-v0", num_envs=num_envs, num_threads=num_threads).unwrapped
+    envs = gym.make_vec(f"mt/{family}-v0", num_envs=num_envs, num_threads=num_threads).unwrapped
     assert isinstance(envs, TaskVectorEnv)
     elapsed = np.random.default_rng(1).integers(envs.family.episode_steps, size=num_envs)
     envs.reset(seed=0, options={"elapsed_steps": elapsed})
@@ -53,122 +57,126 @@ def _stepping(step: Callable[[Any], Any], actions: np.ndarray) -> Callable[[], f
 # -------------------------------------------------------------------------- a. against bare physics
 
 
-class Replay:
-    """Plays on a bare batch what an environment did: the same actions, the same starts, the same states.
+Starts = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""For every topology, the worlds that started anew and their ``qpos`` and ``qvel``."""
 
-    A bare batch left alone would let its bodies fall and lie, with other contacts at another cost;
+
+class Replay:
+    """Plays on bare batches what an environment did: the same actions, the same starts, the same states.
+
+    Bare batches left alone would let their bodies fall and lie, with other contacts at another cost;
     so the environment's resets are made here too, *off the clock*: only ``Batch.step`` is on it.
     """
 
     def __init__(self, envs: TaskVectorEnv) -> None:
-        (group,) = envs._groups
-        theirs = group.backend
-        self.backend = BatchBackend(theirs.models, theirs.state.constants, (), envs.family.frame_skip)
-        self.clock = Clock.of(self.backend)
-        self.backend.set_state(theirs.get_state())
+        self.groups = envs._groups
+        self.backends = [
+            BatchBackend(g.backend.models, g.backend.state.constants, (), g.family.frame_skip)
+            for g in self.groups
+        ]
+        self.clocks = [Clock.of(backend) for backend in self.backends]
+        for backend, group in zip(self.backends, self.groups, strict=True):
+            backend.set_state(group.backend.get_state())
 
-    def step(self, action: np.ndarray, starts: tuple[np.ndarray, np.ndarray, np.ndarray] | None) -> None:
-        """One control step, then the starts ``(ids, qpos, qvel)`` that the environment made after it."""
-        self.backend.step(action)
+    def controls(self, actions: np.ndarray) -> list[list[np.ndarray]]:
+        """What each topology is given at each step, cut out beforehand."""
+        return [[a[g.worlds][:, g.columns.action] for g in self.groups] for a in actions]
+
+    def step(self, controls: list[np.ndarray], starts: Starts | None) -> None:
+        """One control step, then the starts that the environment made after it."""
+        for backend, control in zip(self.backends, controls, strict=True):
+            backend.step(control)
         if starts is not None:
-            self.backend.reset(*starts)
+            for backend, (ids, qpos, qvel) in zip(self.backends, starts, strict=True):
+                if len(ids):
+                    backend.reset(ids, qpos, qvel)
+
+    def check(self) -> None:
+        """Makes sure that both sides have gone through the same states.
+
+        Raises:
+            AssertionError: otherwise.
+        """
+        for backend, group in zip(self.backends, self.groups, strict=True):
+            if not np.array_equal(backend.state.qpos, group.backend.state.qpos):
+                raise AssertionError("the bare batch has left the environment's states: no fair comparison")
+
+
+def _starts(envs: TaskVectorEnv, ended: np.ndarray) -> Starts | None:
+    """The episodes that have just begun in worlds that have ``ended``, ``(num_envs,)`` of bool."""
+    if not ended.any():
+        return None
+    starts = []
+    for group in envs._groups:
+        ids, state = np.flatnonzero(ended[group.worlds]), group.backend.state
+        starts.append((ids, state.qpos[ids], state.qvel[ids]))
+    return starts
 
 
 def bare(store: Store) -> None:
     """The whole environment step over bare ``Batch.step``, on the same models in the same states.
 
     The goal's ratio: environment steps/s of ``TaskVectorEnv.step`` (checks, observation, reward,
-    termination, ``info``, autoreset) over environment steps/s of the ``Batch.step`` calls alone of a
-    bare batch that is led through the very same states. Beside it two more: the share of time that the
-    environment itself spends inside ``Batch.step`` (the same question asked in one run), and a bare
-    batch that nobody resets (another, easier or harder, physical load: no fair measure).
+    termination, ``info``, autoreset) over environment steps/s of the ``Batch.step`` calls alone of
+    bare batches that are led through the very same states, for every family. The note has the share
+    of time that the environment itself spends inside ``Batch.step``: the same question asked in one run.
     """
-    control_steps, repeats = (2560, 1) if store.quick else (51200, 9)
     rows: list[Row] = []
-    for worlds in (256, 1024):
-        envs = _make(worlds)
-        replay = Replay(envs)
-        unattended = BatchBackend(
-            envs._groups[0].backend.models,
-            envs._groups[0].backend.state.constants,
-            (),
-            envs.family.frame_skip,
-        )
-        unattended.set_state(envs._groups[0].backend.get_state())
-        lying = Clock.of(unattended)
-        inner = Clock.of(envs)
-        actions = _actions(control_steps // worlds, worlds, envs.single_action_space.shape[0])
-        shares: list[float] = []
-        starts: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None] = []
+    for family in mtenvs.families():
+        for worlds in BARE_SIZES.get(family, (256,)):
+            rows.append(_bare_row(family, worlds, store.quick))
+            store.save("environments.bare", rows)
 
-        def whole(
-            envs: TaskVectorEnv = envs,
-            actions: np.ndarray = actions,
-            inner: Clock = inner,
-            shares: list[float] = shares,
-            starts: list[Any] = starts,
-        ) -> float:
-            starts.clear()
-            state = envs._groups[0].backend.state
-            inner.seconds = seconds = 0.0
-            for action in actions:
-                started = time.perf_counter()
-                _, _, terminations, truncations, _ = envs.step(action)
-                seconds += time.perf_counter() - started
-                ids = np.flatnonzero(terminations | truncations)
-                starts.append((ids, state.qpos[ids], state.qvel[ids]) if len(ids) else None)
-            shares.append(inner.seconds / seconds)
-            return actions.shape[0] * actions.shape[1] / seconds
 
-        def physics(
-            envs: TaskVectorEnv = envs,
-            actions: np.ndarray = actions,
-            replay: Replay = replay,
-            starts: list[Any] = starts,
-        ) -> float:
-            replay.clock.seconds = 0.0
-            for action, start in zip(actions, starts, strict=True):
-                replay.step(action, start)
-            if not np.array_equal(envs._groups[0].backend.state.qpos, replay.backend.state.qpos):
-                raise AssertionError("the bare batch has left the environment's states: no fair comparison")
-            return actions.shape[0] * actions.shape[1] / replay.clock.seconds
+def _bare_row(family: str, worlds: int, quick: bool) -> Row:
+    """One family at one number of worlds."""
+    envs = _make(worlds, family=family)
+    seconds_of_physics = 1e-5 * envs._groups[0].family.frame_skip * worlds
+    control_steps, repeats = (5, 1) if quick else (max(20, min(200, round(0.8 / seconds_of_physics))), 9)
+    replay = Replay(envs)
+    clocks = [Clock.of(group.backend) for group in envs._groups]
+    actions = _actions(control_steps, worlds, envs.num_actions)
+    controls = replay.controls(actions)
+    shares: list[float] = []
+    starts: list[Starts | None] = []
 
-        def alone(
-            actions: np.ndarray = actions, batch: BatchBackend = unattended, lying: Clock = lying
-        ) -> float:
-            lying.seconds = 0.0
-            for action in actions:
-                batch.step(action)
-            return actions.shape[0] * actions.shape[1] / lying.seconds
+    def whole() -> float:
+        starts.clear()
+        seconds = 0.0
+        for clock in clocks:
+            clock.seconds = 0.0
+        for action in actions:
+            started = time.perf_counter()
+            _, _, terminations, truncations, _ = envs.step(action)
+            seconds += time.perf_counter() - started
+            starts.append(_starts(envs, terminations | truncations))
+        shares.append(sum(clock.seconds for clock in clocks) / seconds)
+        return actions.shape[0] * worlds / seconds
 
-        speeds = interleave({"whole": whole, "physics": physics, "alone": alone}, repeats)
-        substeps = (envs.family.frame_skip, envs.family.frame_skip)
-        share = spread(shares[1:])
-        ended = sum(len(s[0]) for s in starts if s is not None) / actions.shape[0] / worlds
-        rows.append(
-            compare(
-                f"environment, {worlds} worlds",
-                "bare Batch.step, same states",
-                speeds["whole"],
-                speeds["physics"],
-                goal=0.90,
-                substeps=substeps,
-                note=f"share of the environment's own time inside Batch.step {share['median']:.3f} "
-                f"[{share['min']:.3f}, {share['max']:.3f}]; an episode ends every "
-                f"{1 / max(ended, 1e-9):.0f} steps of a world",
-            )
-        )
-        rows.append(
-            compare(
-                f"environment, {worlds} worlds",
-                "bare Batch.step, never reset",
-                speeds["whole"],
-                speeds["alone"],
-                substeps=substeps,
-                note="for orientation: its bodies lie on the floor, which is another load",
-            )
-        )
-        store.save("environments.bare", rows)
+    def physics() -> float:
+        for clock in replay.clocks:
+            clock.seconds = 0.0
+        for control, start in zip(controls, starts, strict=True):
+            replay.step(control, start)
+        replay.check()
+        return actions.shape[0] * worlds / sum(clock.seconds for clock in replay.clocks)
+
+    speeds = interleave({"whole": whole, "physics": physics}, repeats)
+    share = spread(shares[1:])
+    ended = sum(len(ids) for s in starts if s is not None for ids, _, _ in s) / actions.shape[0] / worlds
+    skip = envs._groups[0].family.frame_skip
+    topologies = f" in {len(envs._groups)} topologies" if len(envs._groups) > 1 else ""
+    lasts = f"an episode ends every {1 / ended:.0f} steps of a world" if ended else "no episode ends"
+    return compare(
+        f"{family}, {worlds} worlds{topologies}",
+        "bare Batch.step, same states",
+        speeds["whole"],
+        speeds["physics"],
+        goal=GOALS.get(family, 0.90),
+        substeps=(skip, skip),
+        note=f"share of the environment's own time inside Batch.step {share['median']:.3f} "
+        f"[{share['min']:.3f}, {share['max']:.3f}]; {lasts}",
+    )
 
 
 # --------------------------------------------------------------------------------------- b. threads

@@ -137,7 +137,8 @@ def pilot(store: Store) -> None:
         f"{PRETRAINING:,} steps on seven of them, then {frame.steps.max():,} on the eighth (links of the "
         f"held-out arms: {', '.join(str(n) for n in frame.groupby('fold').links.first())}); "
         f"{EPISODES} episodes a checkpoint; score: return over the "
-        f"{mtenvs.get_family(FAMILY).episode_steps} steps of an episode. Paired t over folds, {layouts[0]} minus {layouts[1]}. Rows: "
+        f"{mtenvs.get_family(FAMILY).episode_steps} steps of an episode. Paired t over folds, "
+        f"{layouts[0]} minus {layouts[1]}. Rows: "
         "`layout_pilot.csv`.\n\n" + "\n".join(lines) + "\n"
     )
     store.save("layout_pilot", text=text, config=dataclasses.asdict(PPOConfig()), folds=facts)

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import mujoco
 
 FLOOR = "floor"
-PLAIN_RGBA = (0.75, 0.58, 0.39, 1.0)
+HORIZON_RGBA = (0.96, 0.97, 0.98, 1.0)
+"""Colour of the sky where it meets the floor, close to that of paper: most pictures end on some."""
+PLAIN_RGBA = (0.93, 0.62, 0.32, 1.0)
 """Colour of a limb that is as nominal."""
-TINTED_RGBA = (0.20, 0.55, 0.60, 1.0)
+TINTED_RGBA = (0.12, 0.56, 0.66, 1.0)
 """Colour of a limb that differs from nominal, so that one sees what a task changed."""
 
 
@@ -35,13 +37,15 @@ def scene(timestep: float, integrator: mujoco.mjtIntegrator, iterations: int) ->
     spec.stat.extent = 4.0  # m; fixes the scale of shadows, which an infinite floor would blur
     spec.stat.center = [0, 0, 1]
     spec.visual.quality.shadowsize = 4096
-    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
+    spec.visual.headlight.ambient = [0.42, 0.42, 0.42]
+    spec.visual.headlight.diffuse = [0.30, 0.30, 0.30]
+    spec.visual.rgba.haze = HORIZON_RGBA
     spec.add_texture(
         name="sky",
         type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=[0.55, 0.70, 0.85],
-        rgb2=[0.95, 0.97, 1.0],
+        rgb1=[0.66, 0.78, 0.90],
+        rgb2=HORIZON_RGBA[:3],
         width=64,
         height=384,
     )
@@ -49,8 +53,8 @@ def scene(timestep: float, integrator: mujoco.mjtIntegrator, iterations: int) ->
         name="grid",
         type=mujoco.mjtTexture.mjTEXTURE_2D,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        rgb1=[0.30, 0.36, 0.42],
-        rgb2=[0.36, 0.42, 0.48],
+        rgb1=[0.82, 0.84, 0.86],
+        rgb2=[0.90, 0.91, 0.92],
         width=256,
         height=256,
     )
@@ -69,8 +73,8 @@ def scene(timestep: float, integrator: mujoco.mjtIntegrator, iterations: int) ->
         name="sun",
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         pos=[0, -2, 6],
-        dir=[0.2, 0.4, -1.0],
-        diffuse=[0.6, 0.6, 0.6],
+        dir=[0.3, 0.5, -1.0],
+        diffuse=[0.55, 0.55, 0.55],
     )
     return spec
 
@@ -186,9 +190,22 @@ def ground_contact(spec: mujoco.MjSpec, geom: str, friction: float) -> None:
     )
 
 
-def frame_sensor(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtSensor, body: str) -> None:
-    """Adds a sensor of a body's own frame, in world coordinates (BODY would be its inertial frame)."""
-    spec.add_sensor(name=name, type=kind, objtype=mujoco.mjtObj.mjOBJ_XBODY, objname=body)
+def frame_sensor(
+    spec: mujoco.MjSpec, name: str, kind: mujoco.mjtSensor, body: str, reference: str | None = None
+) -> None:
+    """Adds a sensor of a body's own frame (BODY would be its inertial frame).
+
+    Args:
+        spec: the scene.
+        name: of the sensor.
+        kind: of the sensor.
+        body: whose frame.
+        reference: body in whose own frame it is given; ``None`` for the world's.
+    """
+    frame = mujoco.mjtObj.mjOBJ_XBODY
+    sensor = spec.add_sensor(name=name, type=kind, objtype=frame, objname=body)
+    if reference is not None:
+        sensor.reftype, sensor.refname = frame, reference
 
 
 def subtree_sensor(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtSensor, body: str) -> None:

@@ -13,6 +13,15 @@ from array_api_compat import array_namespace
 
 Array = Any
 SIGMOIDS = ("gaussian", "linear", "quadratic")
+_NAMESPACES: dict[type, Any] = {}
+
+
+def namespace(x: Array) -> Any:
+    """The array API namespace of an array: ``array_namespace``, which looks again at every call, once."""
+    kind = type(x)
+    if kind not in _NAMESPACES:
+        _NAMESPACES[kind] = array_namespace(x)
+    return _NAMESPACES[kind]
 
 
 def tolerance(
@@ -43,7 +52,7 @@ def tolerance(
         raise ValueError(f"unknown sigmoid {sigmoid!r}; valid: {', '.join(SIGMOIDS)}")
     if not (0.0 <= value_at_margin < 1.0) or (sigmoid == "gaussian" and value_at_margin == 0.0):
         raise ValueError(f"value_at_margin {value_at_margin} is impossible for {sigmoid!r}")
-    xp = array_namespace(x)
+    xp = namespace(x)
     zero = xp.zeros_like(x)
     outside = xp.maximum(xp.maximum(lower - x, x - upper), zero) / margin
     if sigmoid == "gaussian":

@@ -275,14 +275,13 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
     def _start(self, ids: np.ndarray, observations: np.ndarray) -> None:
         """Starts episodes in worlds ``ids`` and writes their observations."""
         generators = self._streams()
+        starting = np.zeros(self.num_envs, bool)
+        starting[ids] = True
         for group in self._groups:
-            if len(group.worlds) == self.num_envs:  # one topology: a world's index is its own
-                local = worlds = ids
-            else:
-                local = np.flatnonzero(np.isin(group.worlds, ids))
-                worlds = group.worlds[local]
+            local = np.flatnonzero(starting[group.worlds])
             if not len(local):
                 continue
+            worlds = group.worlds[local]
             family = group.family
             draws = np.stack([generators[w].random(family.start_draws) for w in worlds])
             qpos, qvel = family.start(group.backend.home[local], draws)

@@ -113,7 +113,9 @@ class BatchBackend:
 
     def diverged(self) -> np.ndarray:
         """Worlds in which MuJoCo has met a bad number since their last reset, ``(num_worlds,)`` of bool."""
-        return (self._batch.warning[:, _DIVERGENCE, 1] > 0).any(axis=1)
+        counts = self._batch.warning[:, _DIVERGENCE, 1]
+        # nearly always nothing has happened, and that is quick to see
+        return (counts > 0).any(axis=1) if counts.any() else np.zeros(len(counts), bool)
 
     def get_state(self) -> np.ndarray:
         """Everything that the worlds' futures depend on, ``(num_worlds, nstate)``."""

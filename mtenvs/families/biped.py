@@ -20,10 +20,9 @@ import math
 from collections.abc import Mapping
 
 import mujoco
-from array_api_compat import array_namespace
 
 from mtenvs import blocks
-from mtenvs.rewards import tolerance
+from mtenvs.rewards import namespace, tolerance
 from mtenvs.spec import Array, Family, Parameter
 from mtenvs.state import State
 
@@ -216,7 +215,7 @@ OBSERVATION_NAMES = (
 
 def observe(state: State) -> Array:
     """Body observation in the order of ``OBSERVATION_NAMES``, ``(num_envs, 20)``; x itself is hidden."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     contacts = [state.sensor(f"contact_{foot}") for foot in FEET]
     return xp.concat(
         [
@@ -232,7 +231,7 @@ def observe(state: State) -> Array:
 
 def reward(state: State) -> dict[str, Array]:
     """Named terms whose sum is the reward, each ``(num_envs,)``."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     target = state.constant("target_speed")
     band = SPEED_BAND * target
     # the margin reaches down to v = 0, so that standing still earns exactly nothing
@@ -260,14 +259,14 @@ def terminated(state: State) -> Array:
 def success(state: State) -> Array:
     """Mean speed since the start within 20% of the target and not fallen, ``(num_envs,)`` of bool."""
     goal = state.constant("target_speed") * state.time
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     close = xp.abs(state.position("root_x") - goal) < SUCCESS_BAND * goal
     return close & ~terminated(state)
 
 
 def start(home: Array, draws: Array) -> tuple[Array, Array]:
     """Near home: pitch, joints and all velocities uniformly disturbed, at the ground."""
-    xp = array_namespace(home)
+    xp = namespace(home)
     centred = 2.0 * draws - 1.0
     nq = home.shape[1]
     pose = xp.concat(

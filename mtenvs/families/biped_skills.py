@@ -25,11 +25,10 @@ import math
 from collections.abc import Mapping
 
 import mujoco
-from array_api_compat import array_namespace
 
 from mtenvs import blocks
 from mtenvs.families import biped
-from mtenvs.rewards import tolerance
+from mtenvs.rewards import namespace, tolerance
 from mtenvs.spec import Array, Family, Parameter
 from mtenvs.state import State
 
@@ -50,8 +49,8 @@ PARAMETERS = (
     Parameter("offset", "1", 0.0, 0.5, 0.0, "of a stride, from the left foot to the right: all there is"),
 )
 
-# Near another: walk and crouch-walk, jump and hop. Far from every other, each beyond the box that the
-# other seven span: run (speed), back (speed), crouch-walk (height), stand (no swing).
+# Near another (0.5): jump and hop, back and step. Far from every other (over 1.2): stand, crouch-walk.
+# Beyond the box that the other seven span: run and back (speed), crouch-walk (height), stand (no swing).
 PUBLISHED: dict[str, dict[str, float]] = {
     "stand": {},
     "walk": {"speed": 1.4, "height": 0.95, "swing": 0.4, "offset": 0.5},
@@ -91,7 +90,7 @@ OBSERVATION_NAMES = (
 
 def observe(state: State) -> Array:
     """The biped's observation and the clock, ``(num_envs, 22)``."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     phase = state.time * (2.0 * math.pi / STRIDE)
     clock = xp.stack([xp.sin(phase), xp.cos(phase)], axis=1)
     return xp.concat([biped.observe(state), clock], axis=1)
@@ -99,7 +98,7 @@ def observe(state: State) -> Array:
 
 def _feet(state: State) -> Array:
     """How far the feet do as the clock says, from 0 to 1 / scored, ``(num_envs,)``."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     swing, offset = state.constant("swing"), state.constant("offset")
     zero = xp.zeros_like(state.time)
     due, lifted, standing = zero, zero, zero + 1.0
@@ -116,7 +115,7 @@ def _feet(state: State) -> Array:
 
 def _form(state: State) -> Array:
     """Upright, with the hip as high above the lower foot as asked for, ``(num_envs,)`` in [0, 1]."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     feet = [state.sensor(f"{foot}_position")[:, 2] for foot in biped.FEET]
     hip = state.sensor("hip_position")[:, 2] - xp.minimum(*feet) + biped.FOOT_RADIUS
     target = state.constant("height")
@@ -127,7 +126,7 @@ def _form(state: State) -> Array:
 
 def reward(state: State) -> dict[str, Array]:
     """Named terms whose sum is the reward, each ``(num_envs,)``."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     target = state.constant("speed")
     band = SPEED_BAND + RELATIVE_SPEED_BAND * xp.abs(target)
     # the margin reaches down to v = 0, so that staying put earns nothing of a fast target
@@ -156,7 +155,7 @@ def terminated(state: State) -> Array:
 
 def success(state: State) -> Array:
     """Not fallen, mean speed and feet as asked for, since the start, ``(num_envs,)`` of bool."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     target = state.constant("speed")
     allowed = SUCCESS_SPEED + RELATIVE_SUCCESS_SPEED * xp.abs(target)
     fast = xp.abs(state.position("root_x") - target * state.time) < allowed * state.time

@@ -2,7 +2,7 @@
 
 State: N hinges, all about the same axis, so that the arm bends in a plane; and the target, two
 slides that nothing moves (as in Gymnasium's Reacher). Actions: N motors in [-1, 1] of a joint's
-muscle. There is no weight: the arm is as dense as the water that it was born in.
+muscle. Gravity is off, as for a body that floats.
 
 Reward per control step, at most 1:
     approach = 0.5 * tolerance(d), falling linearly to 0 at 1.25 m     d the tip's distance, m;
@@ -23,10 +23,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import mujoco
-from array_api_compat import array_namespace
 
 from mtenvs import blocks
-from mtenvs.rewards import tolerance
+from mtenvs.rewards import namespace, tolerance
 from mtenvs.spec import Array, Family, Names, Parameter
 from mtenvs.state import State
 
@@ -64,8 +63,9 @@ PARAMETERS = (
     Parameter("water_density", "kg/m^3", 250.0, 4000.0, 1000.0, "four times water either way", log=True),
 )
 
-# One arm of every number of links. Far from all others: 2 and 9 links, and the arms in thin and
-# thick water, each beyond the box that the other seven span.
+# One arm of every number of links, 0.7 to 1.3 from its nearest neighbour. Beyond the box that the
+# other seven span: two-links and nine-links, three-links (softest), six-links (stiffest, thinnest tip),
+# four-links and seven-links (thinnest and thickest water), eight-links (least taper).
 PUBLISHED: dict[str, dict[str, float]] = {
     "two-links": {"links": 2, "taper": 0.8},
     "three-links": {"links": 3, "stiffness": 0.2},
@@ -112,7 +112,7 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
     for axis, direction in (("x", [1, 0, 0]), ("z", [0, 0, 1])):
         target.add_joint(name=f"target_{axis}", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=direction)
     blocks.marker(target, "target", SUCCESS_RADIUS, TARGET_RGBA, density=DENSITY)
-    blocks.frame_sensor(spec, "tip_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, "tip")
+    blocks.frame_sensor(spec, "tip_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, "tip", "rock")
     blocks.frame_sensor(spec, "tip_up", mujoco.mjtSensor.mjSENS_FRAMEZAXIS, "tip")
     blocks.frame_sensor(spec, "tip_velocity", mujoco.mjtSensor.mjSENS_FRAMELINVEL, "tip")
     spec.add_key(name="home", qpos=[0.0] * links + [0.55, 0.45])
@@ -169,13 +169,13 @@ def observation_names(joints: Sequence[int]) -> tuple[str, ...]:
 
 def observe(state: State) -> Array:
     """The arm's own observation in the order of ``observation_names``, ``(num_envs, 8 + 2 N)``."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     links = state.ctrl.shape[1]
     per_metre = links / LENGTH
     return xp.concat(
         [
             state.qpos[:, links:],
-            state.qpos[:, links:] - _tip(state),
+            _to_target(state),
             state.sensor("tip_up")[:, ::2],
             state.sensor("tip_velocity")[:, ::2],
             state.qpos[:, :links] * per_metre,
@@ -185,23 +185,20 @@ def observe(state: State) -> Array:
     )
 
 
-def _tip(state: State) -> Array:
-    """The tip's x and z from the arm's base in m, ``(num_envs, 2)``."""
-    xp = array_namespace(state.qpos)
-    x, z = state.sensor("tip_position")[:, 0], state.sensor("tip_position")[:, 2]
-    return xp.stack([x, z - BASE_HEIGHT], axis=1)
+def _to_target(state: State) -> Array:
+    """From tip to target, x and z in m, ``(num_envs, 2)``."""
+    return state.qpos[:, state.ctrl.shape[1] :] - state.sensor("tip_position")[:, ::2]
 
 
 def _distance(state: State) -> Array:
     """From tip to target in m, ``(num_envs,)``."""
-    xp = array_namespace(state.qpos)
-    offset = state.qpos[:, state.ctrl.shape[1] :] - _tip(state)
-    return xp.sqrt(xp.sum(offset * offset, axis=1))
+    offset = _to_target(state)
+    return namespace(offset).sqrt(offset[:, 0] * offset[:, 0] + offset[:, 1] * offset[:, 1])
 
 
 def reward(state: State) -> dict[str, Array]:
     """Named terms whose sum is the reward, each ``(num_envs,)``."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     approach, reach = (
         tolerance(_distance(state), 0.0, SUCCESS_RADIUS, margin, sigmoid="linear", value_at_margin=0.0)
         for margin in (APPROACH_MARGIN, REACH_MARGIN)
@@ -215,7 +212,7 @@ def reward(state: State) -> dict[str, Array]:
 
 def terminated(state: State) -> Array:
     """Never, ``(num_envs,)`` of bool."""
-    xp = array_namespace(state.qpos)
+    xp = namespace(state.qpos)
     return xp.zeros_like(state.qpos[:, 0], dtype=xp.bool)
 
 
@@ -226,7 +223,7 @@ def success(state: State) -> Array:
 
 def start(home: Array, draws: Array) -> tuple[Array, Array]:
     """Nearly straight; the target is where the tip would be in a random posture of this arm."""
-    xp = array_namespace(home)
+    xp = namespace(home)
     links = home.shape[1] - 2
     centred = 2.0 * draws - 1.0
     noise, speed = centred[:, :links], centred[:, MOST_LINKS : MOST_LINKS + links]
