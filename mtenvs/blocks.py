@@ -37,6 +37,7 @@ def scene(timestep: float, integrator: mujoco.mjtIntegrator, iterations: int) ->
     spec.stat.extent = 4.0  # m; fixes the scale of shadows, which an infinite floor would blur
     spec.stat.center = [0, 0, 1]
     spec.visual.quality.shadowsize = 4096
+    spec.visual.map.shadowclip = 2.0  # by extent; at 1 the floor near the camera shadows itself in dots
     spec.visual.headlight.ambient = [0.42, 0.42, 0.42]
     spec.visual.headlight.diffuse = [0.30, 0.30, 0.30]
     spec.visual.rgba.haze = HORIZON_RGBA

@@ -9,9 +9,10 @@ Rewards by such a clock are those of Siekmann et al. 2021 (ICRA, arXiv:2011.0138
 
 Reward per control step, its mean over a stride at most 1:
     form  = upright * tolerance(hip above the lower foot, h* -+ 0.06 of the leg, margin 0.25)
-    feet  = share of the feet that should swing and are off the ground, if all others stand on it;
-            counted only while some foot should swing, over the share of the stride when one does.
-            A skill without swing: 1 with both feet on the ground.
+    lift  = of each foot off the ground, min(1, height of its ankle / 0.05 m); 0 of one that touches
+    feet  = squared mean lift of the feet that should swing, if all others stand on the ground; counted
+            only while some foot should swing, over the share of the stride when one does (squared, as
+            one foot up is not half a jump). A skill without swing: 1 with both feet on the ground.
     gait  = 0.3 * form * feet
     speed = 0.7 * form * feet * tolerance(v, v* -+ (0.1 m/s + 0.1 |v*|))
     effort = -0.05 * mean(ctrl^2)
@@ -37,6 +38,7 @@ GAIT_WEIGHT, SPEED_WEIGHT = 0.3, 0.7
 EFFORT_WEIGHT = 0.05
 SPEED_BAND, RELATIVE_SPEED_BAND = 0.1, 0.1  # m/s, and share of the target
 LEAST_SPEED_MARGIN = 0.75  # m/s beyond the band; at a target of more, what remains down to standing
+CLEARANCE = 0.05  # m; people's toes clear less, but a step should be seen
 HEIGHT_BAND, HEIGHT_MARGIN = 0.06, 0.25  # share of the leg's length
 SUCCESS_SPEED, RELATIVE_SUCCESS_SPEED = 0.15, 0.15  # m/s, and share of the target
 SUCCESS_FEET = 0.5
@@ -101,16 +103,19 @@ def _feet(state: State) -> Array:
     xp = namespace(state.qpos)
     swing, offset = state.constant("swing"), state.constant("offset")
     zero = xp.zeros_like(state.time)
-    due, lifted, standing = zero, zero, zero + 1.0
+    one = zero + 1.0
+    due, lifted, standing = zero, zero, one
     for foot, lag in zip(biped.FEET, (zero, offset), strict=True):
         strides = state.time / STRIDE + lag
         up = strides - xp.floor(strides) >= 1.0 - swing
         contact = state.sensor(f"contact_{foot}")[:, 0] > 0
-        due = due + xp.where(up, zero + 1.0, zero)
-        lifted = lifted + xp.where(up & ~contact, zero + 1.0, zero)
-        standing = standing * xp.where(up | contact, zero + 1.0, zero)
-    share = xp.where(due > 0, lifted / xp.maximum(due, zero + 1.0), zero)
-    return standing * xp.where(swing > 0, share / state.constant("scored"), zero + 1.0)
+        height = state.sensor(f"{foot}_position")[:, 2] - biped.FOOT_RADIUS
+        lift = xp.minimum(xp.maximum(height / CLEARANCE, zero), one)
+        due = due + xp.where(up, one, zero)
+        lifted = lifted + xp.where(up & ~contact, lift, zero)
+        standing = standing * xp.where(up | contact, one, zero)
+    mean = lifted / xp.maximum(due, one)
+    return standing * xp.where(swing > 0, mean * mean / state.constant("scored"), one)
 
 
 def _form(state: State) -> Array:
