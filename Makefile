@@ -30,16 +30,13 @@ $(STAMP): pyproject.toml constraints.txt
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/pip install -c constraints.txt --force-reinstall --no-deps --index-url $(TORCH_INDEX) torch
 endif
-	$(BIN)/pip install -c constraints.txt -e '.[train,bench,dm-control,dev]'
+	$(BIN)/pip install -c constraints.txt -e '.[train,bench,dm-control,video,dev]'
 	@touch $(STAMP) $(VENV)/.installed
 
 quickstart: install  ## run a small leave-one-out on the bipeds and write its report
 	$(BIN)/mtenvs loo Biped --preset quick --out runs/quickstart
 
-# without a display, pictures are drawn by OSMesa where it is installed
 test: install  ## run the tests
-	@if [ -z "$$MUJOCO_GL$$DISPLAY$$WAYLAND_DISPLAY" ] && [ -n "$$($(BIN)/python -c \
-	  'import ctypes.util as u; print(u.find_library("OSMesa") or "")')" ]; then export MUJOCO_GL=osmesa; fi; \
 	$(BIN)/python -m pytest $(ARGS)
 
 check: install  ## lint, formatting, types, directions of imports
