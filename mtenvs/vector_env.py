@@ -167,6 +167,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self._observations = np.stack([templates[t] for t in tasks])
         numbers = {task: self.encoding.number(task) for task in distinct}
         self._numbers = np.array([numbers[t] for t in tasks])
+        self._earning = {
+            f"reward_{term}": np.array([term in families[t].reward_terms for t in tasks])
+            for term in self.family.reward_terms
+        }
         limits = {t: self._given_limit or families[t].episode_steps for t in distinct}
         self.episode_limits = np.array([limits[t] for t in tasks])
 
@@ -384,7 +388,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
     def _masked(self, info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
         """Adds Gymnasium's ``_key`` masks: which worlds have the key."""
         for key in ("success", "physics_diverged", *self._term_names):
-            info[f"_{key}"] = mask.copy()
+            # in a set of families, worlds do not have the terms of the others
+            info[f"_{key}"] = mask & self._earning[key] if key in self._earning else mask.copy()
         return info
 
     def _finish(self, ids: np.ndarray, observations: np.ndarray, info: dict[str, Any]) -> dict[str, Any]:
@@ -398,7 +403,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         for key in ("task", "success", "physics_diverged", *self._term_names):
             final_info[key] = np.zeros(self.num_envs, info[key].dtype)
             final_info[key][ids] = info[key][ids]
-            final_info[f"_{key}"] = mask.copy()
+            final_info[f"_{key}"] = mask & self._earning[key] if key in self._earning else mask.copy()
             if key != "task":  # what remains is the new episode's, which has made no step
                 info[key][ids] = 0
                 info[f"_{key}"][ids] = False

@@ -151,6 +151,11 @@ def _flesh(link: mujoco.MjsBody, p: Mapping[str, float], i: int) -> None:
     blocks.limb(link, f"skin_{i}", (0, 0, 0), (0, 0, length), middle, 0.0, tinted)
 
 
+def constants(p: Mapping[str, float]) -> dict[str, float]:
+    """None: what an arm is asked is the same for all."""
+    return {}
+
+
 def names(p: Mapping[str, float], layout: str) -> Names:
     """Of the entries of an arm's own observation and action, in a layout."""
     own = slots(int(p["links"]), layout)
@@ -252,7 +257,7 @@ FAMILY = Family(
     parameters=PARAMETERS,
     published=PUBLISHED,
     build=build,
-    constants=lambda p: {},
+    constants=constants,
     observation_names=observation_names(range(MOST_LINKS)),
     action_names=tuple(f"bend_{slot}" for slot in range(MOST_LINKS)),
     names=names,
