@@ -32,6 +32,24 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mappi
     os.replace(part, directory / FACTS)
 
 
+def read_facts(directory: Path) -> dict[str, Any]:
+    """Reads what a checkpoint says of itself, and none of its tensors.
+
+    Raises:
+        FileNotFoundError: if there is no whole checkpoint.
+        ValueError: if the file cannot be read.
+    """
+    if not (directory / FACTS).is_file() or not (directory / TENSORS).is_file():
+        raise FileNotFoundError(f"no checkpoint in {directory}: it needs {FACTS} and {TENSORS}")
+    try:
+        facts = json.loads((directory / FACTS).read_bytes())
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(f"checkpoint {directory} is damaged: {FACTS}: {error}") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"checkpoint {directory} is damaged: {FACTS} holds no object")
+    return facts
+
+
 def load_checkpoint(
     directory: Path, expected: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -45,12 +63,10 @@ def load_checkpoint(
         FileNotFoundError: if there is no whole checkpoint.
         ValueError: if a fact differs, naming it with both values, or a file cannot be read.
     """
-    if not (directory / FACTS).is_file() or not (directory / TENSORS).is_file():
-        raise FileNotFoundError(f"no checkpoint in {directory}: it needs {FACTS} and {TENSORS}")
+    facts = read_facts(directory)
     try:
-        facts = json.loads((directory / FACTS).read_text())
         tensors = safetensors.torch.load_file(directory / TENSORS)
-    except (json.JSONDecodeError, safetensors.SafetensorError) as error:
+    except safetensors.SafetensorError as error:
         raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
     for name, value in {"format": FORMAT, **expected}.items():
         if facts.get(name) != value:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from baselines.checkpoint import read_facts
 from baselines.learner import Learner
 from baselines.ppo import PPO, PPOConfig
+from mtenvs.registry import get_families
 from mtenvs.spec import did_you_mean
 from mtenvs.vector_env import TaskVectorEnv
 
@@ -83,6 +88,48 @@ def make_learner(
         ValueError: for an unknown learner or hyperparameter.
     """
     return _entry(name).make(worlds, seeds, config, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A trained network, to be looked at."""
+
+    act: Callable[[np.ndarray], np.ndarray]
+    """Observations ``(1, size)`` to actions ``(1, num_actions)``, without noise."""
+    env_options: dict[str, Any]
+    """How it was told of its tasks, as arguments of ``gymnasium.make``: ``conditioning``, ``layout``."""
+
+
+def load_policy(directory: Path, family: str, device: str = "cpu") -> Policy:
+    """Loads the network of a checkpoint, of whichever learner, as ``Learner.save`` wrote it.
+
+    Args:
+        directory: the checkpoint's.
+        family: name of the family, or of the set of families, that it is wanted for.
+        device: where it is to live.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is of another family or of an unknown learner, if its learner has no ``act``,
+            or if it is damaged.
+    """
+    facts, wanted = read_facts(directory), get_families(family).id
+    if facts.get("family") != wanted:
+        raise ValueError(
+            f"checkpoint {directory} is a policy of {facts.get('family')!r}, not of {wanted!r}"
+        )
+    options: dict[str, Any] = {name: facts[name] for name in ("conditioning", "layout") if name in facts}
+    worlds = TaskVectorEnv(family, num_envs=1, **options)
+    learner = make_learner(str(facts.get("learner")), facts.get("config", {}), worlds, [0], device)
+    act = getattr(learner, "act", None)
+    if act is None:
+        raise ValueError(f"learner {facts['learner']!r} cannot be watched: it has no act()")
+    try:
+        learner.load(0, directory)
+    except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
+        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+    worlds.close()
+    return Policy(act, options)
 
 
 def _entry(name: str) -> LearnerEntry:

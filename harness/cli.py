@@ -16,13 +16,15 @@ from rich.table import Table
 
 import mtenvs
 from baselines.registry import describe_learner
+from harness.catalogue import differences, nearest, page
 from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
 from harness.reference import ReferenceConfig, make_reference, merge, shortcomings, write_reference
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
 from harness.run import check_device, pending_steps, run_plan
+from harness.show import Player, check_display, check_film, film, sheet, view
 from mtenvs.export import export
-from mtenvs.rendering import RenderingError, picture
+from mtenvs.rendering import RenderingError
 
 # lines are cut by the terminal, not by us: tables and paths stay whole where there is none
 console = Console(soft_wrap=True)
@@ -110,9 +112,16 @@ class Tasks:
 
     family: tyro.conf.Positional[str | None] = None
     """Name of the family; all families if left out."""
+    markdown: bool = False
+    """Print the page docs/tasks.md, with everything about all families, instead."""
 
     def __call__(self) -> None:
         """Runs the command."""
+        if self.markdown:
+            if self.family is not None:
+                raise ValueError(f"--markdown is about all families: leave out {self.family!r}")
+            print(page(), end="")
+            return
         if self.family is None:
             table = Table("id", "tasks", "parameters", "what it is")
             for name in mtenvs.families():
@@ -131,15 +140,8 @@ class Tasks:
         console.print(table)
         table = Table("", "task", "differs from nominal in", "nearest (descriptor units)")
         for t in published:
-            differs = ", ".join(
-                f"{p.name} {t.parameters[p.name]:g}"
-                for p in family.parameters
-                if t.parameters[p.name] != p.nominal
-            )
-            near = min((u for u in published if u != t), key=lambda u: family.distance(t, u))
-            table.add_row(
-                str(t.number), t.name, differs or "nothing", f"{near.name}, {family.distance(t, near):.2f}"
-            )
+            near, distance = nearest(family, t)
+            table.add_row(str(t.number), t.name, differences(family, t), f"{near.name}, {distance:.2f}")
         console.print(table)
 
 
@@ -198,7 +200,9 @@ class Export:
 
     def __call__(self) -> None:
         """Runs the command."""
-        for name in mtenvs.families() if self.family is None else (self.family,):
+        # bodies that come from another package stay there, unless they are asked for by name
+        ours = [name for name in mtenvs.families() if not mtenvs.get_family(name).source]
+        for name in ours if self.family is None else (self.family,):
             for path in export(self.out, name):
                 say(str(path))
 
@@ -214,19 +218,65 @@ class Sheet:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from matplotlib.figure import Figure
+        sheet(self.family, self.out)
+        say(f"wrote {self.out}")
 
-        tasks = mtenvs.tasks(self.family)
-        columns = min(4, len(tasks))
-        rows = -(-len(tasks) // columns)
-        figure = Figure(figsize=(2.6 * columns, 3.3 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        for task, axis in zip(tasks, axes.flat, strict=False):
-            axis.imshow(picture(mtenvs.model(self.family, task), height=480, width=380))
-            axis.set_title(f"{task.number}  {task.name}", fontsize=11)
-        figure.savefig(self.out, dpi=120)
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """Opens MuJoCo's viewer on a task, at life speed, episode after episode.
+
+    With neither --policy nor --random the body is left alone: push it with the mouse (double-click it,
+    then drag with Ctrl held), or move the sliders of its motors.
+    """
+
+    family: tyro.conf.Positional[str]
+    """Name of the family, or AllFamilies."""
+    task: str = "0"
+    """Number or name of the task; FAMILY/TASK in AllFamilies."""
+    policy: Path | None = None
+    """Directory of a checkpoint whose network acts, as in runs/quickstart/checkpoints."""
+    random: bool = False
+    """Act at random."""
+    seed: int = 0
+    """Of starts and random actions."""
+
+    def player(self, **options: Any) -> Player:
+        """The world to show, and what moves it."""
+        task = int(self.task) if self.task.isdecimal() else self.task
+        return Player(self.family, task, self.policy, self.random, self.seed, **options)
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        with self.player() as player:
+            check_display(self.family, self.task)
+            view(player, say)
+
+
+@dataclasses.dataclass(frozen=True)
+class Video(View):
+    """Films a task at life speed, without a window; when an episode ends, the next begins.
+
+    With neither --policy nor --random the motors stay at zero.
+    """
+
+    out: Path = Path("video.mp4")
+    """File to write: .mp4 or .gif."""
+    seconds: float = 10.0
+    """Length."""
+    width: int = 640
+    """Of the pictures, in pixels."""
+    height: int = 480
+    """Of the pictures, in pixels."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        check_film(self.out, self.seconds, self.height, self.width)
+        with self.player(render_mode="rgb_array", width=self.width, height=self.height) as player:
+            with console.status("filming"):  # takes longer than to watch
+                episodes = film(player, self.out, self.seconds)
+            for number, episode in enumerate(episodes, 1):
+                say(f"episode {number}: {episode}")
         say(f"wrote {self.out}")
 
 
@@ -310,6 +360,8 @@ def main(arguments: list[str] | None = None) -> None:
         | Annotated[Reference, tyro.conf.subcommand("reference")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Sheet, tyro.conf.subcommand("sheet")]
+        | Annotated[View, tyro.conf.subcommand("view")]
+        | Annotated[Video, tyro.conf.subcommand("video")]
     )
     try:
         tyro.cli(

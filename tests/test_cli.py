@@ -1,15 +1,13 @@
 """The command line, from words to files and messages."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from test_rendering import gl_library
+from test_rendering import needs_gl, on_linux
 
 import mtenvs
+from baselines.checkpoint import save_checkpoint
 from harness.cli import main
 from mtenvs.export import export
 
@@ -50,6 +48,20 @@ def test_loo_plans_trains_and_reports(tmp_path, capsys):
         (["reference", "Bipd"], "did you mean 'Biped'"),
         (["export", "Bipd"], "did you mean 'Biped'"),
         (["sheet", "Bipd"], "did you mean 'Biped'"),
+        (["sheet", "Biped", "--out", "sheet.abc"], "cannot write a picture to 'sheet.abc'"),
+        (["view", "Bipd"], "did you mean 'Biped'"),
+        (["view", "Biped", "--task", "long-shin"], "did you mean 'long-shins'"),
+        (["view", "Biped", "--policy", "nowhere"], "no checkpoint in nowhere"),
+        (["view", "Biped", "--policy", "nowhere", "--random"], "--policy or --random, not both"),
+        (["video", "Bipd"], "did you mean 'Biped'"),
+        (["video", "Biped", "--task", "8"], "unknown task number 8"),
+        (["video", "AllFamilies", "--task", "long-shins"], "is written FAMILY/TASK"),
+        (["video", "Biped", "--out", "walk.avi"], "cannot write a video to 'walk.avi'; valid: .mp4, .gif"),
+        (["video", "Biped", "--seconds", "0"], "seconds must be positive, got 0.0"),
+        (["video", "Biped", "--seconds", "nan"], "seconds must be positive, got nan"),
+        (["video", "Biped", "--width", "63"], "even for an MP4, got 63 x 480"),
+        (["video", "Biped", "--seed", "-1"], "seed must not be negative, got -1"),
+        (["video", "Biped", "--policy", "nowhere"], "no checkpoint in nowhere"),
     ],
 )
 def test_bad_input_ends_with_a_message_and_touches_nothing(words, message, tmp_path, monkeypatch, capsys):
@@ -100,27 +112,54 @@ def test_tasks_and_plan_print_what_there_is(tmp_path, capsys):
 def test_export_writes_every_task(words, tmp_path, capsys):
     main(["export", *words, "--out", str(tmp_path / "xml")])
     printed = capsys.readouterr().out.split()
-    names = words or mtenvs.families()
+    names = words or [name for name in mtenvs.families() if not mtenvs.get_family(name).source]
     expected = [path for name in names for path in export(tmp_path / "again", name)]
     assert [p.replace("/xml/", "/again/") for p in printed] == [str(p) for p in expected]
     for path, again in zip(printed, expected, strict=True):
         assert Path(path).read_text() == again.read_text()
 
 
-def test_sheet_draws_every_task(tmp_path):
-    library = gl_library()
-    if library is None:
-        pytest.skip("no OpenGL library: neither MUJOCO_GL, a display nor libosmesa6")
+@needs_gl
+def test_sheet_draws_every_task(tmp_path, capsys):
     path = tmp_path / "sheet.png"
-    # in a process of its own: which OpenGL library MuJoCo takes is decided at import
-    run = subprocess.run(
-        [sys.executable, "-m", "harness", "sheet", "Biped", "--out", str(path)],
-        env={**os.environ, "MUJOCO_GL": library},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert f"wrote {path}" in run.stdout
+    main(["sheet", "Biped", "--out", str(path)])
+    assert f"wrote {path}" in capsys.readouterr().out
     picture = imread(path)
-    assert picture.shape[1] > 800
+    assert picture.shape[1] > 1600
     assert picture[..., :3].std() > 0.05
+
+
+@needs_gl
+def test_video_films_and_says_how_it_went(tmp_path, capsys):
+    path = tmp_path / "walk.gif"
+    words = ["--random", "--seconds", "0.2", "--width", "40", "--height", "30", "--out", str(path)]
+    main(["video", "AllFamilies", "--task", "Biped/long-shins", *words])
+    episode, wrote = capsys.readouterr().out.splitlines()
+    assert episode.startswith("episode 1: return ")
+    assert episode.endswith(", no success, unfinished")
+    assert wrote == f"wrote {path}"
+    assert imread(path).shape[:2] == (30, 40)
+
+
+@pytest.mark.parametrize("command", ["view", "video"])
+def test_a_policy_of_another_family_is_refused_by_name(command, tmp_path, monkeypatch, capsys):
+    save_checkpoint(tmp_path / "policy", {}, {"learner": "ppo", "family": "mt/Octopus-v0"})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([command, "Biped", "--policy", "policy"])
+    assert stop.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "checkpoint policy is a policy of 'mt/Octopus-v0', not of 'mt/Biped-v0'" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+@on_linux
+@pytest.mark.parametrize("words", [[], ["--random"]])
+def test_view_without_a_display_names_the_command_that_films(words, monkeypatch, capsys):
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(SystemExit) as stop:
+        main(["view", "Biped", "--task", "long-shins", *words])
+    assert stop.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "film the task instead: mtenvs video Biped --task long-shins" in said
