@@ -188,7 +188,26 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
     for foot in FEET:
         blocks.ground_contact(spec, foot, FRICTION)
     spec.add_key(name="home", qpos=[0.0] * (3 + len(JOINTS)))
+    spec.add_key(name="picture", qpos=standing(p, STRIDE_POSE))
     return spec
+
+
+STRIDE_POSE = {"left": (0.45, -0.25), "right": (-0.30, -0.20)}  # rad, hip and knee
+
+
+def standing(p: Mapping[str, float], pose: Mapping[str, tuple[float, float]]) -> list[float]:
+    """``qpos`` with these angles of hip and knee, level feet, the lower one on the ground.
+
+    For pictures: at home one leg hides the other.
+    """
+    heights, joints = [], []
+    for side, sign in SIDES:
+        hip, knee = pose[side]
+        leg = p["thigh_length"] * math.cos(hip) + p["shin_length"] * math.cos(hip + knee)
+        heights.append(side_scale(p, sign) * leg + FOOT_RADIUS)
+        joints += [hip, knee, -(hip + knee)]
+    home = max(leg_length(p, sign) for _, sign in SIDES)
+    return [0.0, max(heights) - home, 0.0, *joints]
 
 
 def constants(p: Mapping[str, float]) -> dict[str, float]:

@@ -73,7 +73,25 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
     spec = biped.build(BODY)
     for foot in biped.FEET:
         blocks.frame_sensor(spec, f"{foot}_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, foot)
+    spec.key("picture").qpos = _pictured(p)
     return spec
+
+
+def _pictured(p: Mapping[str, float]) -> list[float]:
+    """``qpos`` that shows what is asked for: the height, a stride as long as the speed, a foot or both up."""
+    # equal thigh and shin, each turned by `bend`, carry the hip at the height asked for
+    bend = math.acos((p["height"] * LEG - biped.FOOT_RADIUS) / (LEG - biped.FOOT_RADIUS))
+    apart, swing = 2.0 * p["offset"], min(2.0 * p["swing"], 1.0)
+    bend += 0.5 * swing * (1.0 - apart)
+    stride = 0.25 * p["speed"] * apart
+    lean = -0.12 * p["speed"] * (1.0 - apart)  # legs in step push backward
+    pose = {
+        "left": (bend + lean + stride + 0.9 * swing * apart, -2.0 * bend - 1.3 * swing * apart),
+        "right": (bend + lean - stride, -2.0 * bend - 0.2 * abs(stride)),
+    }
+    qpos = biped.standing(BODY, pose)
+    qpos[1] += 0.5 * p["swing"] * (1.0 - apart)
+    return qpos
 
 
 def constants(p: Mapping[str, float]) -> dict[str, float]:

@@ -86,7 +86,17 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
     for body in ("torso", *FEET):
         blocks.frame_sensor(spec, f"{body}_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, body)
     spec.add_key(name="home", qpos=[0.0] * (3 + len(JOINTS)))
+    spec.add_key(name="picture", qpos=_pictured(p))
     return spec
+
+
+def _pictured(p: Mapping[str, float]) -> list[float]:
+    """``qpos`` that shows what is asked for: a stride as long as the speed, feet off the ground."""
+    stride = max(-0.5, min(0.5, 0.35 * p["speed"]))
+    bend = 0.5 if p["lift"] else abs(stride) / 2.0
+    hips = (bend + stride, bend - stride)
+    legs = [angle for hip in hips for angle in (hip, -2.0 * bend, 2.0 * bend - hip)]
+    return [p["lift"] - 0.4 * (1.0 - math.cos(max(abs(h) for h in hips))), 0.0, 0.0, *legs]
 
 
 OBSERVATION_NAMES = (

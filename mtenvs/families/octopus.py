@@ -52,6 +52,10 @@ START_BEND = 0.15  # half width of the uniform noise on joints, share of their r
 START_SPEED = 0.1  # rad/s, likewise
 NEAREST_TARGET = 0.45  # of SAFE_BEND: the least bend of one half of a target's posture
 SOLVER_ITERATIONS = 8
+SEA_RGB = {
+    "sky": ((0.50, 0.72, 0.80), (0.80, 0.92, 0.95)),
+    "grid": ((0.78, 0.73, 0.60), (0.84, 0.79, 0.67)),  # sand
+}
 ROCK_RGBA, TIP_RGBA, TARGET_RGBA = (0.45, 0.42, 0.40, 1), (0.85, 0.35, 0.30, 1), (0.90, 0.30, 0.25, 0.45)
 
 PARAMETERS = (
@@ -98,6 +102,8 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
     spec.modelname = "octopus"
     spec.option.gravity = [0, 0, 0]
     spec.option.density = p["water_density"]
+    for name, colours in SEA_RGB.items():
+        spec.texture(name).rgb1, spec.texture(name).rgb2 = colours
     links = int(p["links"])
     rock = spec.worldbody.add_body(name="rock", pos=[0, 0, BASE_HEIGHT])
     rock.add_camera(name="side", pos=[0, -3.2, 0.1], xyaxes=[1, 0, 0, 0, 0.05, 1])
@@ -118,6 +124,7 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
     blocks.frame_sensor(spec, "tip_up", mujoco.mjtSensor.mjSENS_FRAMEZAXIS, "tip")
     blocks.frame_sensor(spec, "tip_velocity", mujoco.mjtSensor.mjSENS_FRAMELINVEL, "tip")
     spec.add_key(name="home", qpos=[0.0] * links + [0.55, 0.45])
+    spec.add_key(name="picture", qpos=[-0.3 * LARGEST_BEND / links] * links + [0.85, 0.1])
     return spec
 
 
