@@ -40,7 +40,10 @@ def every_task_has_a_score() -> Iterator[None]:
     """
 
     def load(family: str, version: int) -> dict[str, Any]:
-        record = true(family, version)
+        try:
+            record = true(family, version)
+        except FileNotFoundError:
+            record = {"version": 0, "scores": {}}
         made_up = {"random": 1.0, "zero": 1.0, "reference": 400.0}
         names = [task.name for task in mtenvs.tasks(family)]
         return {**record, "scores": {**dict.fromkeys(names, made_up), **record["scores"]}}

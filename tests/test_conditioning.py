@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import present_entries
 
 import mtenvs
 from mtenvs.conditioning import CONDITIONINGS, Encoding
@@ -19,6 +24,81 @@ def test_slices_cover_the_observation_in_order(family: mtenvs.Family) -> None:
         assert slices.mask.start == body
         assert (stop > body) == (len(family.topologies) > 1)
         assert slices.size == stop + size
+
+
+def test_nothing_is_named_twice(family: mtenvs.Family) -> None:
+    for layout in family.layouts or (None,):
+        encoding = Encoding(family, layout=layout)
+        for names, own in (
+            (encoding.observation_names, family.observation_names),
+            (encoding.action_names, family.action_names),
+        ):
+            assert names == own
+            assert len(set(names)) == len(names)
+
+
+def test_topologies_are_all_there_are(family: mtenvs.Family) -> None:
+    """Every published and sampled body is padded as one of the listed ones; they are pairwise unlike."""
+
+    def layouts(parameters: Mapping[str, float]) -> tuple[Any, ...]:
+        task = mtenvs.Task(family.name, "own", family.complete(parameters))
+        return tuple(present_entries(family, task, layout) for layout in family.layouts or (None,))
+
+    listed = [layouts(p) for p in family.topologies]
+    assert all(a != b for a, b in itertools.combinations(listed, 2))
+    found = [layouts(t.parameters) for t in family.tasks]
+    found += [layouts(mtenvs.sample_task(family.name, seed).parameters) for seed in range(50)]
+    assert all(one in listed for one in found)
+
+
+def test_the_mask_says_which_entries_a_body_has(task: mtenvs.Task) -> None:
+    family = mtenvs.get_family(task.family)
+    for layout in family.layouts or (None,):
+        encoding = Encoding(family, layout=layout)
+        mask = encoding.mask(task)
+        observed, acting = present_entries(family, task, layout)
+        for names, entries, own in (
+            (encoding.observation_names, encoding.observation_mask, observed),
+            (encoding.action_names, encoding.action_mask, acting),
+        ):
+            for name, entry in zip(names, entries, strict=True):
+                assert (name in own) == (entry == -1 or mask[entry] == 1.0), name
+        assert set(mask) <= {0.0, 1.0}
+
+
+def test_the_mask_says_nothing_twice_and_nothing_that_is_always_so(family: mtenvs.Family) -> None:
+    for layout in family.layouts or (None,):
+        encoding = Encoding(family, layout=layout)
+        tasks = [mtenvs.Task(family.name, "t", family.complete(p)) for p in family.topologies]
+        columns = np.stack([encoding.mask(t) for t in tasks], axis=1)
+        assert len(np.unique(columns, axis=0)) == len(columns)
+        assert not columns.all(axis=1).any()
+        assert columns.any(axis=1).all()
+        used = {*encoding.observation_mask.tolist(), *encoding.action_mask.tolist()} - {-1}
+        assert used == set(range(len(columns)))
+
+
+def test_columns_lead_from_a_body_to_the_layout(task: mtenvs.Task) -> None:
+    family = mtenvs.get_family(task.family)
+    for layout in family.layouts or (None,):
+        encoding = Encoding(family, layout=layout)
+        observed, acting = present_entries(family, task, layout)
+        columns = encoding.columns(task)
+        assert set(np.array(encoding.observation_names)[columns.observation].tolist()) == observed
+        assert set(np.array(encoding.action_names)[columns.action].tolist()) == acting
+
+
+def test_unknown_layouts_are_named_with_the_valid_ones(family: mtenvs.Family) -> None:
+    told = f"valid: {', '.join(family.layouts)}" if family.layouts else "its bodies are alike, leave it out"
+    message = f"unknown layout 'spiral' of '{family.name}'; {told}"
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match=message):
+            make(family.id, layout="spiral")
+    for layout in family.layouts:
+        env, many = gym.make(family.id, layout=layout), gym.make_vec(family.id, layout=layout)
+        assert env.unwrapped.layout == many.unwrapped.layout == layout
+    default = gym.make(family.id).unwrapped.layout
+    assert default == (family.layouts[0] if family.layouts else None)
 
 
 def test_codes_are_what_they_say(task: mtenvs.Task) -> None:

@@ -128,6 +128,33 @@ def test_a_task_without_a_reference_score_is_named_with_the_remedy(monkeypatch):
         plan_of()
 
 
+def test_worlds_are_dealt_evenly_to_the_sources(family):
+    """Rounded down, and never to none; every budget and checkpoint follows from what is left."""
+    sources = len(family.tasks) - 1
+    for asked in (sources, 2 * sources + 1, 56, 57):
+        plan = make_plan(family.name, preset_of(worlds_per_run=asked, folds=(0,)), LEARNER)
+        assert plan["worlds_per_run"] == asked - asked % sources > 0
+        assert plan["budget"] % (LEARNER["rollout"] * plan["worlds_per_run"]) == 0
+
+
+def test_the_layout_is_part_of_what_decides_where_there_are_several(family):
+    def made(layout):
+        plan = make_plan(family.name, preset_of(layout=layout, folds=(0,)), LEARNER)
+        return plan, {run["id"] for run in plan["runs"]}
+
+    default, ids = made(None)
+    assert default.get("layout") == (family.layouts[0] if family.layouts else None)
+    assert ("layout" in default) == bool(family.layouts)
+    for layout in family.layouts:
+        plan, own = made(layout)
+        assert plan["layout"] == layout
+        assert (own == ids) if layout == family.layouts[0] else not own & ids
+    if family.layouts:
+        told = f"valid: {', '.join(family.layouts)}"
+        with pytest.raises(ValueError, match=f"unknown layout 'spiral' of '{family.name}'; {told}"):
+            made("spiral")
+
+
 def test_write_and_load(tmp_path):
     plan = plan_of()
     path = write_plan(plan, tmp_path / "new")
@@ -168,10 +195,14 @@ def test_an_edited_plan_is_refused(tmp_path):
         ({"arms": ("scratch", "blond")}, "unusable arms.*blond"),
         ({"arms": ("transfer",)}, "scratch"),
         ({"seeds": 0}, "seeds must be positive, got 0"),
-        ({"worlds_per_run": WORLDS + 1}, f"worlds_per_run={WORLDS + 1}.*multiple of {SOURCES}"),
+        (
+            {"worlds_per_run": SOURCES - 1},
+            f"worlds_per_run={SOURCES - 1} is too few for {SOURCES} source tasks; use at least {SOURCES}",
+        ),
         ({"root_seed": -1}, "root_seed must not be negative, got -1"),
         ({"first_episodes": 16}, "first_episodes must be at least 100"),
         ({"conditioning": "telepathy"}, "unknown conditioning 'telepathy'.*one_hot"),
+        ({"layout": "spiral"}, "unknown layout 'spiral' of 'Biped'; its bodies are alike, leave it out"),
     ],
 )
 def test_bad_settings(changes, message):

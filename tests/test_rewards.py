@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from array_api_compat import array_namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtenvs.rewards import SIGMOIDS, tolerance
+from mtenvs.rewards import SIGMOIDS, namespace, tolerance
 
 
 def at(x: float, **kwargs: object) -> float:
@@ -79,3 +80,9 @@ def test_bad_input_is_named_with_the_valid_ones() -> None:
     for sigmoid, value in (("gaussian", 0.0), ("linear", 1.0), ("quadratic", -0.1)):
         with pytest.raises(ValueError, match=f"value_at_margin {value} is impossible for '{sigmoid}'"):
             at(0.0, sigmoid=sigmoid, value_at_margin=value)
+
+
+def test_namespace_is_that_of_the_library() -> None:
+    for _ in range(2):  # also when it is asked again
+        for array in (np.zeros(2), np.zeros(2, np.float32), torch.zeros(2), torch.zeros(2).double()):
+            assert namespace(array) is array_namespace(array)

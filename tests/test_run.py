@@ -123,6 +123,35 @@ def test_a_missing_run_is_trained_beside_the_same_neighbours(finished, tmp_path)
     assert (kept / "done.json").stat().st_mtime_ns == before
 
 
+def test_bodies_of_unequal_size_go_through(tmp_path):
+    """Pretraining on seven topologies, learning on the eighth, in the layout that the plan names."""
+    family = mtenvs.get_family("Octopus")
+    sources = len(family.tasks) - 1
+    preset = dataclasses.replace(
+        TINY,
+        folds=(2,),
+        seeds=1,
+        layout=family.layouts[1],
+        worlds_per_run=sources,
+        budget=4 * 32 * sources,
+        pretrain_budget=2 * 32 * sources,
+    )
+    learner = dataclasses.asdict(describe_learner("ppo", family.name))
+    plan = make_plan(family.name, preset, learner)
+    write_plan(plan, tmp_path / "arms")
+    run_plan(tmp_path / "arms")
+    assert set(Store(tmp_path / "arms").status().values()) == {"finished"}
+    start = next(run["start"] for run in plan["runs"] if run["start"])
+    for layout in family.layouts:
+        worlds = make_worlds(family.name, [[2]], 1, "descriptor", layout)
+        fresh = make_learner("ppo", learner["config"], worlds, [0])
+        if layout == plan["layout"]:
+            fresh.load(0, checkpoint_path(tmp_path / "arms", start))
+        else:
+            with pytest.raises(ValueError, match=f"layout = '{plan['layout']}'.*'{layout}'"):
+                fresh.load(0, checkpoint_path(tmp_path / "arms", start))
+
+
 def test_evaluation_starts_are_shared_by_arms_and_fresh_at_every_checkpoint():
     first = evaluation_seeds(0, task=5, checkpoint=1, episodes=16)
     assert first == evaluation_seeds(0, task=5, checkpoint=1, episodes=16)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mtenvs
@@ -24,6 +26,64 @@ def test_a_parameter_is_standardised_by_its_range() -> None:
 def test_a_parameter_needs_its_nominal_value_inside_its_range() -> None:
     with pytest.raises(ValueError, match=r"'mass': nominal 7.0 lies outside \[2.0, 6.0\]"):
         Parameter("mass", "kg", 2.0, 6.0, 7.0, "reason")
+
+
+def test_a_logarithmic_parameter_is_standardised_by_ratios() -> None:
+    p = Parameter("density", "kg/m^3", 250.0, 4000.0, 1000.0, "reason", log=True)
+    assert [p.standardise(v) for v in (250.0, 1000.0, 4000.0)] == pytest.approx([-1.0, 0.0, 1.0])
+    assert p.restore(0.5) == pytest.approx(2000.0)
+    assert p.draw(0.25) == pytest.approx(500.0)
+
+
+def test_restore_is_the_inverse_and_never_leaves_the_range(family: mtenvs.Family) -> None:
+    for p in family.parameters:
+        # whole numbers come back whole, or complete() would refuse them
+        values = range(int(p.low), int(p.high) + 1) if p.integer else np.linspace(p.low, p.high, 41)
+        for value in values:
+            again = p.restore(p.standardise(float(value)))
+            assert again == value if p.integer else again == pytest.approx(value, rel=1e-12)
+            assert p.low <= again <= p.high
+            family.complete({p.name: again})
+        assert (p.restore(-1.0), p.restore(1.0)) == pytest.approx((p.low, p.high))
+
+
+def test_draws_fill_the_range(family: mtenvs.Family) -> None:
+    almost = math.nextafter(1.0, 0.0)
+    for p in family.parameters:
+        assert p.draw(0.0) == p.low
+        assert p.draw(almost) == pytest.approx(p.high)
+        draws = [p.draw(u) for u in np.linspace(0.0, almost, 101)]
+        assert draws == sorted(draws)
+        for value in draws:
+            family.complete({p.name: value})
+        if not p.integer:  # uniform in what tells two tasks apart: by ratios where these matter
+            assert p.standardise(p.draw(0.25)) == pytest.approx(-0.5)
+
+
+def test_whole_numbers_are_equally_likely() -> None:
+    p = Parameter("links", "1", 2, 9, 5, "reason", integer=True)
+    drawn = [p.draw(u) for u in (np.arange(8000) + 0.5) / 8000]
+    assert {n: drawn.count(n) for n in range(2, 10)} == dict.fromkeys(range(2, 10), 1000)
+    assert [p.standardise(n) for n in (2, 9)] == [-1.0, 1.0]
+    assert p.standardise(5) == pytest.approx(2 * 3 / 7 - 1)
+    assert [p.draw(u) for u in (0.0, 0.124, 0.125, 0.999)] == [2, 2, 3, 9]
+
+
+def test_a_sampled_task_has_whole_numbers_where_only_these_make_sense(family: mtenvs.Family) -> None:
+    for p in family.parameters:
+        if p.integer:
+            drawn = {mtenvs.sample_task(family.name, seed).parameters[p.name] for seed in range(100)}
+            assert drawn == set(range(int(p.low), int(p.high) + 1))
+
+
+def test_complete_refuses_a_part_of_a_whole(family: mtenvs.Family) -> None:
+    whole = [p for p in family.parameters if p.integer]
+    for p in whole:
+        for value in (p.low + 0.5, math.nextafter(p.high, 0.0)):
+            with pytest.raises(ValueError, match=rf"'{p.name}'.* must be a whole number, got {value}"):
+                family.complete({p.name: value})
+        assert family.complete({p.name: int(p.high)})[p.name] == p.high
+    assert whole or family.name != "Octopus"  # the test sees something
 
 
 def test_every_parameter_is_documented(family: mtenvs.Family) -> None:

@@ -129,3 +129,38 @@ def test_running_moments_equal_those_of_all_the_data():
     other.restore(1, moments.tensors(0))
     torch.testing.assert_close(other.mean[1], moments.mean[0])
     assert other.mean[0].tolist() == [0.0, 0.0]
+
+
+def test_running_moments_count_only_what_is_present():
+    """Every entry as if it had been fed the worlds alone that have it; an entry nobody has stays put."""
+    rng = np.random.default_rng(1)
+    data = torch.from_numpy(rng.normal(3.0, 2.0, (2, 60, 3))).float()
+    present = torch.from_numpy(rng.random((2, 60, 3)) < 0.4).float()
+    present[:, :, 2] = 0.0
+    whole, poisoned = RunningMoments(2, 3, CPU), RunningMoments(2, 3, CPU)
+    garbage = torch.where(present > 0, data, torch.tensor(1e6))
+    for start, stop in ((0, 7), (7, 8), (8, 60)):
+        whole.update(data[:, start:stop], present[:, start:stop])
+        poisoned.update(garbage[:, start:stop], present[:, start:stop])
+    for run in range(2):
+        for entry in range(2):
+            alone = RunningMoments(1, 1, CPU)
+            alone.update(data[run, present[run, :, entry] > 0, entry].view(1, -1, 1))
+            for name, value in alone.tensors(0).items():
+                torch.testing.assert_close(whole.tensors(run)[name][entry], value[0], rtol=1e-4, atol=1e-4)
+        untouched = RunningMoments(1, 1, CPU).tensors(0)
+        for name, value in untouched.items():
+            assert whole.tensors(run)[name][2] == value[0]
+        for name in untouched:
+            assert torch.equal(whole.tensors(run)[name], poisoned.tensors(run)[name])
+
+
+def test_running_moments_of_everything_present_are_those_without_a_mask():
+    data = torch.randn(2, 30, 4)
+    masked, plain = RunningMoments(2, 4, CPU), RunningMoments(2, 4, CPU)
+    for part in data.split(10, dim=1):
+        masked.update(part, torch.ones_like(part))
+        plain.update(part)
+    for run in range(2):
+        for name, value in plain.tensors(run).items():
+            torch.testing.assert_close(masked.tensors(run)[name], value)

@@ -78,7 +78,7 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
 
 
 def _pictured(p: Mapping[str, float]) -> list[float]:
-    """``qpos`` that shows what is asked for: the height, a stride as long as the speed, a foot or both up."""
+    """``qpos`` that shows what is asked for: height, a stride as long as the speed, feet off the ground."""
     # equal thigh and shin, each turned by `bend`, carry the hip at the height asked for
     bend = math.acos((p["height"] * LEG - biped.FOOT_RADIUS) / (LEG - biped.FOOT_RADIUS))
     apart, swing = 2.0 * p["offset"], min(2.0 * p["swing"], 1.0)
