@@ -32,7 +32,8 @@ class Learner(Protocol):
     """Trains ``num_runs`` independent runs on worlds laid out ``[run, world of the run]``.
 
     A run's result must not depend on its neighbours. Agents that train one run at a time have
-    ``num_runs == 1``.
+    ``num_runs == 1``. One that also has ``act(observations)``, its deterministic policy
+    ``(num_envs, size)`` to ``(num_envs, num_actions)``, can be watched with ``mtenvs view``.
     """
 
     num_runs: int

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mtenvs
-from baselines.registry import describe_learner
+from baselines.registry import describe_learner, load_policy
 from harness.catalogue import differences, nearest, page
 from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
 from harness.reference import ReferenceConfig, make_reference, merge, shortcomings, write_reference
@@ -243,8 +243,11 @@ class View:
 
     def player(self, **options: Any) -> Player:
         """The world to show, and what moves it."""
+        if self.policy is not None and self.random:
+            raise ValueError("give --policy or --random, not both")
         task = int(self.task) if self.task.isdecimal() else self.task
-        return Player(self.family, task, self.policy, self.random, self.seed, **options)
+        policy = None if self.policy is None else load_policy(self.policy, self.family)
+        return Player(self.family, task, policy, self.random, self.seed, **options)
 
     def __call__(self) -> None:
         """Runs the command."""

@@ -15,7 +15,6 @@ import mujoco
 import numpy as np
 
 import mtenvs
-from baselines.registry import Policy, load_policy
 from mtenvs.registry import as_task, get_families
 from mtenvs.rendering import CAMERA, RenderingError, has_display, open_window, picture, pose
 
@@ -58,45 +57,56 @@ Act = Callable[[np.ndarray], np.ndarray]
 """Observation ``(size,)`` to action ``(num_actions,)``."""
 
 
+class Policy(Protocol):
+    """A network that acts; what ``baselines.registry.load_policy`` returns."""
+
+    @property
+    def act(self) -> Act:
+        """Observations ``(1, size)`` to actions ``(1, num_actions)``."""
+        ...
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Arguments of ``gymnasium.make`` that it was trained with."""
+        ...
+
+
 class Player:
     """One world of one task, and what moves it. Use as a context manager.
 
     Args:
         family: name of the family, or of a set of families.
         task: published number or name.
-        policy: directory of a checkpoint, whose network acts without noise.
+        policy: what acts.
         random: act uniformly at random instead. Without either, motors stay at zero.
         seed: of the starts and the random actions.
         options: further arguments of ``gymnasium.make``.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: for an unknown family or task, both ``policy`` and ``random``, or a checkpoint that
-            is damaged or of another family.
+        ValueError: for an unknown family or task, or both ``policy`` and ``random``.
     """
 
     def __init__(
         self,
         family: str,
         task: int | str,
-        policy: Path | None = None,
+        policy: Policy | None = None,
         random: bool = False,
         seed: int = 0,
         **options: Any,
     ) -> None:
         if policy is not None and random:
-            raise ValueError("give --policy or --random, not both")
+            raise ValueError("give a policy or random, not both")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
         families = get_families(family)
         self.task = as_task(families, task)
-        loaded = None if policy is None else load_policy(policy, family)
-        options |= {} if loaded is None else loaded.env_options
+        options |= {} if policy is None else policy.env_options
         self._env = gymnasium.make(families.id, task=self.task, **options)
         self._seed = seed
         self.idle = policy is None and not random
         """Whether nothing moves the body."""
-        self._act = self._actor(loaded, random)
+        self._act = self._actor(policy, random)
         world = self.world
         self.step_seconds: float = world.model.opt.timestep * families.of(self.task).frame_skip
         """Simulated time of a control step."""

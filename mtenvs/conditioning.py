@@ -46,6 +46,9 @@ class Columns:
 class Encoding:
     """How the tasks of a family, or of a set of families, share one observation and one action.
 
+    The mask is not part of the code: with ``conditioning="none"`` it still tells what a body lacks, as an
+    arm's number of links, or the family in a set.
+
     Entries are shared by name. The mask has one entry for every distinct pattern of which bodies
     have an entry, so that it says everything and nothing twice.
 
@@ -67,7 +70,8 @@ class Encoding:
         families = family.families
         self.observation_names = _union(f.observation_names for f in families)
         self.action_names = _union(f.action_names for f in families)
-        bodies = [self._names(f, f.complete(p)) for f in families for p in f.topologies]
+        self._bodies = {f.name: [self._names(f, f.complete(p)) for p in f.topologies] for f in families}
+        bodies = [body for of_family in self._bodies.values() for body in of_family]
         patterns: dict[tuple[bool, ...], int] = {(True,) * len(bodies): -1}
 
         def mask_entries(names: Sequence[str], part: int) -> np.ndarray:
@@ -97,8 +101,8 @@ class Encoding:
     def _names(self, family: Family, parameters: Mapping[str, float]) -> Names:
         if family.names is None:
             return family.observation_names, family.action_names
-        layout = self.layout if self.layout in family.layouts else family.layouts[0]
-        return family.names(parameters, layout)
+        default = family.layouts[0] if family.layouts else ""
+        return family.names(parameters, self.layout if self.layout in family.layouts else default)
 
     def columns(self, task: Task) -> Columns:
         """Where the entries of a task's body lie."""

@@ -42,8 +42,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Observation: float32 ``[body, mask, code]``; see ``observation_slices`` and ``encoding``. Action:
     float32 in [-1, 1], clipped; entries that a body lacks do nothing. ``info`` holds ``task`` (the
-    published number, or -1), and after a step ``success``, ``physics_diverged`` and every reward term
-    as ``reward_<term>``.
+    published number, in a set of families its place in the set's list, or -1), and after a step
+    ``success``, ``physics_diverged`` and every reward term as ``reward_<term>``.
 
     Made by ``gymnasium.make("mt/<Family>-v0", ...)``, which also truncates episodes. A set of families
     truncates its episodes itself, each at its family's own limit.
@@ -57,6 +57,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         render_mode: ``"human"``, ``"rgb_array"`` or ``None``.
         width: of rendered images, in pixels.
         height: of rendered images, in pixels.
+        tasks: refused: it is for the vector environment.
 
     Raises:
         ValueError: for an unknown family, task, conditioning, layout or render mode.
@@ -95,8 +96,6 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._fixed = None if task is None else registry.as_task(self.family, task)
         self._choices = self.family.tasks
         self._set_task(self._fixed or self._choices[0])
-        fps = frames_per_second(self.model, self._body_family.frame_skip)
-        self.metadata = {**type(self).metadata, "render_fps": fps}
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, (self.observation_slices.size,), np.float32
         )
@@ -110,6 +109,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.task, self._template = task, template
         self._columns = self.encoding.columns(task)
         self.model = self._models[task]
+        fps = frames_per_second(self.model, self._body_family.frame_skip)
+        self.metadata = {**type(self).metadata, "render_fps": fps}
         self._bind(mujoco.MjData(self.model))
 
     def _bind(self, data: mujoco.MjData) -> None:

@@ -29,9 +29,14 @@ ALL_FAMILIES = "AllFamilies"
 
 @functools.cache
 def _families() -> dict[str, Family]:
-    found = {}
+    found: dict[str, Family] = {}
     for module in pkgutil.iter_modules(families_package.__path__):
-        family = importlib.import_module(f"{families_package.__name__}.{module.name}").FAMILY
+        path = f"{families_package.__name__}.{module.name}"
+        family = getattr(importlib.import_module(path), "FAMILY", None)
+        if not isinstance(family, Family):
+            raise ImportError(f"{path} defines no FAMILY: every file there is one family")
+        if family.name in found:
+            raise ImportError(f"{path} defines a second family of the name {family.name!r}")
         found[family.name] = family
     return found
 
@@ -68,14 +73,15 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
     """
     if isinstance(families, FamilySet):
         return families
-    if families == ALL_FAMILIES:
+    if isinstance(families, str) and families == ALL_FAMILIES:
         return FamilySet(ALL_FAMILIES, tuple(_families().values()))
     if isinstance(families, (str, Family)):
         return get_family(families)
-    names = list(families)
+    chosen = tuple(get_family(family) for family in families)
+    names = [family.name for family in chosen]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"a set of families needs different names, at least one; got {names}")
-    return FamilySet(ALL_FAMILIES, tuple(get_family(name) for name in names))
+    return FamilySet("+".join(names), chosen)
 
 
 def tasks(family: str) -> tuple[Task, ...]:

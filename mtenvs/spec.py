@@ -54,16 +54,17 @@ class Parameter:
         return 2.0 * (self._scaled(value) - low) / (high - low) - 1.0
 
     def restore(self, standardised: float) -> float:
-        """The inverse of :meth:`standardise`."""
+        """The inverse of :meth:`standardise`; of a whole number, to the nearest one."""
         low, high = self._scaled(self.low), self._scaled(self.high)
         value = low + (standardised + 1.0) / 2.0 * (high - low)
         # rounding must not carry a value past the end of its range
-        return min(max(math.exp(value) if self.log else value, self.low), self.high)
+        value = min(max(math.exp(value) if self.log else value, self.low), self.high)
+        return float(round(value)) if self.integer else value
 
     def draw(self, uniform: float) -> float:
         """A value of the range from a uniform number in [0, 1); whole numbers are equally likely."""
         if self.integer:
-            return math.floor(self.low + uniform * (self.high - self.low + 1.0))
+            return float(math.floor(self.low + uniform * (self.high - self.low + 1.0)))
         return self.restore(2.0 * uniform - 1.0)
 
     def _scaled(self, value: float) -> float:
@@ -212,7 +213,7 @@ class Family:
             if not p.low <= value <= p.high:
                 raise ValueError(
                     f"parameter {name!r} of {self.name!r} is {value}, outside its range "
-                    f"[{p.low}, {p.high}] {p.unit}: {p.reason}"
+                    f"[{p.low}, {p.high}]{'' if p.unit == '1' else ' ' + p.unit}: {p.reason}"
                 )
             if p.integer and value != int(value):
                 raise ValueError(f"parameter {name!r} of {self.name!r} must be a whole number, got {value}")
@@ -235,7 +236,7 @@ class FamilySet:
     """
 
     name: str
-    """Name in its id: ``"AllFamilies"`` gives ``mt/AllFamilies-v0``."""
+    """``"AllFamilies"``, or the names of its families."""
     families: tuple[Family, ...]
     """Its families, in the order of the code."""
     version: int = 0
@@ -243,8 +244,8 @@ class FamilySet:
 
     @property
     def id(self) -> str:
-        """Gymnasium id, for example ``"mt/AllFamilies-v0"``."""
-        return f"mt/{self.name}-v{self.version}"
+        """Gymnasium id of all sets; which families are in one is an argument of ``gymnasium.make``."""
+        return f"mt/AllFamilies-v{self.version}"
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -56,6 +56,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         render_mode: ``"rgb_array"`` or ``None``.
         width: of rendered images, in pixels.
         height: of rendered images, in pixels.
+        task: refused: it is for the single environment.
 
     Raises:
         ValueError: for an unknown argument's value, no tasks, or more tasks than worlds.
@@ -171,8 +172,16 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
             f"reward_{term}": np.array([term in families[t].reward_terms for t in tasks])
             for term in self.family.reward_terms
         }
-        limits = {t: self._given_limit or families[t].episode_steps for t in distinct}
-        self.episode_limits = np.array([limits[t] for t in tasks])
+        self.episode_limits = self._limits(tasks)
+
+    def _limits(self, tasks: Sequence[Task]) -> np.ndarray:
+        """Control steps until truncation, by task."""
+        own = np.array([self.family.of(task).episode_steps for task in tasks])
+        if self._given_limit is None:
+            return own
+        # in a set, as in its single environments, no episode outlasts its family's
+        alone = len(self.family.families) == 1
+        return np.full_like(own, self._given_limit) if alone else np.minimum(own, self._given_limit)
 
     def _group(
         self, worlds: Sequence[int], tasks: Sequence[Task], models: dict[Task, mujoco.MjModel]
@@ -230,14 +239,6 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                 raise ValueError(
                     f"reset_mask must be ({self.num_envs},) of bool with a world to reset, got {mask!r}"
                 )
-        if elapsed is not None:
-            elapsed = np.asarray(elapsed)
-            limits = self.episode_limits
-            if elapsed.shape != limits.shape or not ((elapsed >= 0) & (elapsed < limits)).all():
-                raise ValueError(
-                    f"elapsed_steps must be ({self.num_envs},) in [0, {self.max_episode_steps}), below "
-                    f"every world's own limit; got {elapsed!r}"
-                )
         # whatever may raise comes before anything is changed
         seeded = [None if s is None else seeding.np_random(s) for s in self._seed_list(seed)]
         if tasks is not None:
@@ -246,8 +247,16 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                 raise ValueError(f"{len(resolved)} tasks for {self.num_envs} worlds")
             if mask is not None:
                 raise ValueError("new tasks need all worlds to be reset: leave out reset_mask")
-            if tuple(resolved) != self._tasks:
-                self._assign(resolved)
+        if elapsed is not None:
+            elapsed = np.asarray(elapsed)
+            limits = self.episode_limits if tasks is None else self._limits(resolved)
+            if elapsed.shape != limits.shape or not ((elapsed >= 0) & (elapsed < limits)).all():
+                raise ValueError(
+                    f"elapsed_steps must be ({self.num_envs},) in [0, {self.max_episode_steps}), below "
+                    f"every world's own limit; got {elapsed!r}"
+                )
+        if tasks is not None and tuple(resolved) != self._tasks:
+            self._assign(resolved)
 
         generators = self._streams()
         ids = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)

@@ -31,7 +31,7 @@ MTENVS = {
     "adapters": {"adapters", "registry", "conditioning", "env", "vector_env"} | TYPES,
     "__init__": {"adapters", "registry", "spec"},
 }
-USES_BASELINES = {"run", "reference", "show", "cli", "__main__"}
+USES_BASELINES = {"run", "reference", "cli", "__main__"}
 OFFLINE = {"measures", "statistics", "plots", "report"}  # of the harness: tables in, pages out
 CORE = {"array_api_compat", "gymnasium", "mujoco", "numpy"}
 HEAVY = {

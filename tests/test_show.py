@@ -57,7 +57,7 @@ def test_a_loaded_policy_acts_as_the_learner_that_saved_it(
     learner = save_policy(tmp_path, family, **options)
     worlds = TaskVectorEnv(family, num_envs=1, tasks=[5], **options)
     wanted = learner.evaluate(worlds, [11])
-    with Player(family, 5, policy=tmp_path, seed=11) as player:
+    with Player(family, 5, policy=load_policy(tmp_path, family), seed=11) as player:
         played = next(e for e in player.play() if e.ended)
     assert played.steps == wanted.lengths[0]
     assert played.total == pytest.approx(wanted.returns[0], rel=1e-5)

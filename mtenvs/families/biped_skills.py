@@ -5,19 +5,22 @@ be in the air. For the latter a stride clock runs, of 0.8 s, which the observati
 is to swing in the last `swing` of every stride, the right foot `offset` of a stride apart. Legs half a
 stride apart walk (swing under a half) or run (over it: then both feet are in the air in between); legs in
 step hop. A jump so asked for flies for T = swing * 0.8 s, which is an apex of g T^2 / 8 above take-off.
-Rewards by such a clock are those of Siekmann et al. 2021 (ICRA, arXiv:2011.01387).
+Rewards by such a clock are in the manner of Siekmann et al. 2021 (ICRA, arXiv:2011.01387).
 
 Reward per control step, its mean over a stride at most 1:
     form  = upright * tolerance(hip above the lower foot, h* -+ 0.06 of the leg, margin 0.25)
-    lift  = of each foot off the ground, min(1, height of its ankle / 0.05 m); 0 of one that touches
-    feet  = squared mean lift of the feet that should swing, if all others stand on the ground; counted
-            only while some foot should swing, over the share of the stride when one does (squared, as
-            one foot up is not half a jump). A skill without swing: 1 with both feet on the ground.
-    gait  = 0.3 * form * feet
-    speed = 0.7 * form * feet * tolerance(v, v* -+ (0.1 m/s + 0.1 |v*|))
+    lift  = of each foot off the ground, min(1, height of its ankle / clearance); 0 of one that touches
+    right = product of the lifts of the feet that should swing, if the other stands on the ground
+    wrong = lift of a foot that should stand while the other should swing
+            Both count only while some foot should swing, over the share of the stride when one does.
+            A skill without swing: right is 1 with both feet on the ground, wrong is 0.
+    fast(v) = tolerance(v, v* -+ (0.1 m/s + 0.1 |v*|))
+    gait  = 0.3 * form * (right - wrong)
+    speed = 0.7 * form * (right * fast(v) - wrong * fast(0))
     effort = -0.05 * mean(ctrl^2)
-Standing still so earns nothing but where standing is the skill. Falling ends the episode.
-Success: not fallen, mean speed within 0.15 m/s + 15% of v*, and the feet right for half of their time.
+What is wrong costs what standing still on the other leg earns: so over a stride neither that nor
+standing on both earns anything, but where standing is the skill. Falling ends the episode.
+Success: not fallen, mean speed within 0.15 m/s + 15% of v*, and form * (right - wrong) over 0.5 on average.
 """
 
 from __future__ import annotations
@@ -33,12 +36,14 @@ from mtenvs.rewards import namespace, tolerance
 from mtenvs.spec import Array, Family, Parameter
 from mtenvs.state import State
 
-STRIDE = 0.8  # s; people walk and run at 0.9 to 1.5 strides a second
+CONTROL_STEP = biped.TIMESTEP * biped.FRAME_SKIP  # s
+STRIDE = 0.8  # s, a whole number of control steps; people walk and run at 0.9 to 1.5 strides a second
 GAIT_WEIGHT, SPEED_WEIGHT = 0.3, 0.7
 EFFORT_WEIGHT = 0.05
 SPEED_BAND, RELATIVE_SPEED_BAND = 0.1, 0.1  # m/s, and share of the target
 LEAST_SPEED_MARGIN = 0.75  # m/s beyond the band; at a target of more, what remains down to standing
 CLEARANCE = 0.05  # m; people's toes clear less, but a step should be seen
+FULL_SWING = 0.25  # of a stride: shorter swings need to clear as much less
 HEIGHT_BAND, HEIGHT_MARGIN = 0.06, 0.25  # share of the leg's length
 SUCCESS_SPEED, RELATIVE_SUCCESS_SPEED = 0.15, 0.15  # m/s, and share of the target
 SUCCESS_FEET = 0.5
@@ -95,11 +100,27 @@ def _pictured(p: Mapping[str, float]) -> list[float]:
 
 
 def constants(p: Mapping[str, float]) -> dict[str, float]:
-    """The goal, and the share of a stride in which some foot should swing (1 without any swing)."""
-    swing, offset = p["swing"], p["offset"]
-    # of a stride, both feet in the air: one swing runs into the next one at either end
-    airborne = max(swing - offset, 0.0) + max(swing + offset - 1.0, 0.0)
-    return {**p, "scored": 2.0 * swing - airborne if swing > 0.0 else 1.0}
+    """The goal, and what follows from it.
+
+    ``scored``: share of a stride's control steps in which some foot should swing, 1 if in none;
+    ``stepping``: whether in any; ``clearance`` in m; ``at_rest``: fast(0).
+    """
+    steps = round(STRIDE / CONTROL_STEP)
+    phases = [(k + 0.5) / steps for k in range(steps)]
+    due = sum(any((x + lag) % 1.0 >= 1.0 - p["swing"] for lag in (0.0, p["offset"])) for x in phases)
+    excess = max(abs(p["speed"]) - _speed_band(abs(p["speed"])), 0.0)
+    return {
+        **p,
+        "scored": due / steps if due else 1.0,
+        "stepping": float(due > 0),
+        "clearance": CLEARANCE * max(min(p["swing"] / FULL_SWING, 1.0), 0.01),
+        "at_rest": 1.0 - excess / max(excess, LEAST_SPEED_MARGIN),
+    }
+
+
+def _speed_band(speed: Array) -> Array:
+    """Half width of full reward about a speed that is not negative, in m/s."""
+    return SPEED_BAND + RELATIVE_SPEED_BAND * speed
 
 
 OBSERVATION_NAMES = (
@@ -116,24 +137,29 @@ def observe(state: State) -> Array:
     return xp.concat([biped.observe(state), clock], axis=1)
 
 
-def _feet(state: State) -> Array:
-    """How far the feet do as the clock says, from 0 to 1 / scored, ``(num_envs,)``."""
+def _feet(state: State) -> tuple[Array, Array]:
+    """How far the feet do as the clock says, and the reverse, each ``(num_envs,)`` from 0 to 1 / scored."""
     xp = namespace(state.qpos)
-    swing, offset = state.constant("swing"), state.constant("offset")
     zero = xp.zeros_like(state.time)
     one = zero + 1.0
-    due, lifted, standing = zero, zero, one
-    for foot, lag in zip(biped.FEET, (zero, offset), strict=True):
-        strides = state.time / STRIDE + lag
-        up = strides - xp.floor(strides) >= 1.0 - swing
-        contact = state.sensor(f"contact_{foot}")[:, 0] > 0
+    ups: list[Array] = []
+    lifts: list[Array] = []
+    contacts: list[Array] = []
+    for foot, lag in zip(biped.FEET, (zero, state.constant("offset")), strict=True):
+        # amid the control step: at its end, rounding could put the time on either side of an edge
+        strides = (state.time - 0.5 * CONTROL_STEP) / STRIDE + lag
+        ups.append(strides - xp.floor(strides) >= 1.0 - state.constant("swing"))
+        contacts.append(state.sensor(f"contact_{foot}")[:, 0] > 0)
         height = state.sensor(f"{foot}_position")[:, 2] - biped.FOOT_RADIUS
-        lift = xp.minimum(xp.maximum(height / CLEARANCE, zero), one)
-        due = due + xp.where(up, one, zero)
-        lifted = lifted + xp.where(up & ~contact, lift, zero)
-        standing = standing * xp.where(up | contact, one, zero)
-    mean = lifted / xp.maximum(due, one)
-    return standing * xp.where(swing > 0, mean * mean / state.constant("scored"), one)
+        lift = xp.minimum(xp.maximum(height / state.constant("clearance"), zero), one)
+        lifts.append(xp.where(contacts[-1], zero, lift))
+    right, wrong = xp.where(ups[0] | ups[1], one, zero), zero
+    for one_foot, other in ((0, 1), (1, 0)):
+        right = right * xp.where(ups[one_foot], lifts[one_foot], xp.where(contacts[one_foot], one, zero))
+        wrong = wrong + xp.where(ups[one_foot] & ~ups[other], lifts[other], zero)
+    still = xp.where(contacts[0] & contacts[1], one, zero)
+    stepping, scored = state.constant("stepping") > 0, state.constant("scored")
+    return xp.where(stepping, right / scored, still), xp.where(stepping, wrong / scored, zero)
 
 
 def _form(state: State) -> Array:
@@ -151,10 +177,10 @@ def reward(state: State) -> dict[str, Array]:
     """Named terms whose sum is the reward, each ``(num_envs,)``."""
     xp = namespace(state.qpos)
     target = state.constant("speed")
-    band = SPEED_BAND + RELATIVE_SPEED_BAND * xp.abs(target)
+    band = _speed_band(xp.abs(target))
     # the margin reaches down to v = 0, so that staying put earns nothing of a fast target
     margin = xp.maximum(xp.abs(target) - band, xp.full_like(target, LEAST_SPEED_MARGIN))
-    speed = tolerance(
+    fast = tolerance(
         state.sensor("com_velocity")[:, 0],
         target - band,
         target + band,
@@ -162,10 +188,10 @@ def reward(state: State) -> dict[str, Array]:
         sigmoid="linear",
         value_at_margin=0.0,
     )
-    gait = _form(state) * _feet(state)
+    form, (right, wrong) = _form(state), _feet(state)
     return {
-        "gait": GAIT_WEIGHT * gait,
-        "speed": SPEED_WEIGHT * gait * speed,
+        "gait": GAIT_WEIGHT * form * (right - wrong),
+        "speed": SPEED_WEIGHT * form * (right * fast - wrong * state.constant("at_rest")),
         "effort": -EFFORT_WEIGHT * xp.mean(state.ctrl * state.ctrl, axis=1),
     }
 
@@ -182,7 +208,7 @@ def success(state: State) -> Array:
     target = state.constant("speed")
     allowed = SUCCESS_SPEED + RELATIVE_SUCCESS_SPEED * xp.abs(target)
     fast = xp.abs(state.position("root_x") - target * state.time) < allowed * state.time
-    steps = state.time / (biped.TIMESTEP * biped.FRAME_SKIP)
+    steps = state.time / CONTROL_STEP
     right = state.total("gait") > GAIT_WEIGHT * SUCCESS_FEET * steps
     return fast & right & ~terminated(state)
 

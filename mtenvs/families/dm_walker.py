@@ -8,14 +8,18 @@ State: 9 degrees of freedom. Actions: six motors, in [-1, 1]. Observation: the x
 body's x and z axes, the torso's height in m, all velocities.
 
 Reward per control step, from 0 to 1, as its parts; v the centre of mass's forward speed in m/s, f the
-height of the lower foot in m:
+height of the lowest of feet and knees in m:
     standing = (3 * tolerance(torso height, 1.2 m, inf, margin 0.6) + upright) / 4
     move = tolerance(v, |v*|, inf, margin |v*|/2) in the direction of v*; 1 for v* = 0
-    lift = tolerance(f, f*, inf, margin 2/3 f*);                          1 for f* = 0
+    lift = tolerance(f - 0.1 m, f*, inf, margin f*);                      1 for f* = 0
     stand = standing / 6;  goal = 5/6 * standing * move * lift
 Dm_control's `stand` is v* = f* = 0, its `walk` and `run` are v* = 1 and 8; ours are `back`, `jump` and
-`hop`. A foot's middle is 0.05 m high on the ground, and some 0.1 m on tiptoe, where `lift` begins.
+`hop`. A foot's middle is 0.05 m high on the ground, and 0.1 m on tiptoe, where `lift` begins.
 Success: the mean reward since the start is at least 0.6. Nothing ends an episode early.
+
+The list is as long as its sources let it be, so it bends a rule of the suite: `lift` differs from nominal
+in two tasks, not three. And dm_control's `run` makes the code's range of speeds so wide that `stand`,
+`walk` and `back` lie close together in it.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from mtenvs.spec import Array, Family, Parameter
 from mtenvs.state import State
 
 STAND_HEIGHT = 1.2  # m, of the torso
-LIFT_BEGINS = 1.0 / 3.0  # of the target: under it, feet count as on the ground
+TIPTOE = 0.1  # m: a foot's middle is no higher while its toes are on the ground
 SUCCESS_REWARD = 0.6
 
 # 25 s at 40 Hz, ten physics steps of 2.5 ms
@@ -44,7 +48,7 @@ EPISODE_STEPS = 1000
 
 PARAMETERS = (
     Parameter("speed", "m/s", -2.0, 8.0, 0.0, "dm_control's run asks for 8; backward is slower"),
-    Parameter("lift", "m", 0.0, 0.5, 0.0, "height of the lower foot; a high jump for legs of 1 m"),
+    Parameter("lift", "m", 0.0, 0.4, 0.0, "of the feet above tiptoe; a high jump for legs of 1 m"),
 )
 
 # dm_control's three, and ours; the list is as long as its sources, so a fold has five of them.
@@ -52,9 +56,9 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "stand": {},
     "walk": {"speed": 1.0},
     "run": {"speed": 8.0},
-    "jump": {"lift": 0.3},
+    "jump": {"lift": 0.2},
     "back": {"speed": -1.0},
-    "hop": {"speed": 1.0, "lift": 0.2},
+    "hop": {"speed": 1.0, "lift": 0.1},
 }
 
 JOINTS = ("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle")
@@ -63,7 +67,7 @@ BODIES = (
     *("right_thigh", "right_leg", "right_foot"),
     *("left_thigh", "left_leg", "left_foot"),
 )
-FEET = ("right_foot", "left_foot")
+FEET, KNEES = ("right_foot", "left_foot"), ("right_knee", "left_knee")
 
 
 def _mjcf() -> Path:
@@ -85,6 +89,14 @@ def build(p: Mapping[str, float]) -> mujoco.MjSpec:
         blocks.frame_sensor(spec, f"{body}_z", mujoco.mjtSensor.mjSENS_FRAMEZAXIS, body)
     for body in ("torso", *FEET):
         blocks.frame_sensor(spec, f"{body}_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, body)
+    for knee in KNEES:  # kneeling is not jumping
+        spec.body(f"{knee.removesuffix('knee')}leg").add_site(name=knee, pos=spec.joint(knee).pos)
+        spec.add_sensor(
+            name=f"{knee}_position",
+            type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
+            objtype=mujoco.mjtObj.mjOBJ_SITE,
+            objname=knee,
+        )
     spec.add_key(name="home", qpos=[0.0] * (3 + len(JOINTS)))
     spec.add_key(name="picture", qpos=_pictured(p))
     return spec
@@ -133,12 +145,13 @@ def reward(state: State) -> dict[str, Array]:
         sigmoid="linear",
         value_at_margin=0.5,
     )
-    lower = xp.minimum(*(state.sensor(f"{foot}_position")[:, 2] for foot in FEET))
+    heights = [state.sensor(f"{part}_position")[:, 2] for part in (*FEET, *KNEES)]
+    lowest = functools.reduce(xp.minimum, heights) - TIPTOE
     up = tolerance(
-        xp.where(lift > 0, lower, xp.zeros_like(lower)),
+        xp.where(lift > 0, lowest, xp.zeros_like(lowest)),
         lift,
         math.inf,
-        xp.maximum(lift * (1.0 - LIFT_BEGINS), tiny),
+        xp.maximum(lift, tiny),
         sigmoid="linear",
         value_at_margin=0.0,
     )
@@ -167,11 +180,10 @@ def _limits() -> tuple[tuple[float, float], ...]:
 def start(home: Array, draws: Array) -> tuple[Array, Array]:
     """Any pitch and any joint angles, in the air, at rest, as dm_control's randomizer draws them."""
     xp = namespace(home)
-    low, high = xp.asarray(_limits(), dtype=home.dtype).T
-    pitch = -math.pi + 2.0 * math.pi * draws[:, :1]
-    joints = low + (high - low) * draws[:, 1:]
-    qpos = xp.concat([home[:, :2], pitch, joints], axis=1)
-    return qpos, xp.zeros_like(home)
+    # plain numbers: arrays would have to be brought to the device of the draws
+    ranges = ((-math.pi, math.pi), *_limits())
+    angles = [low + (high - low) * draws[:, i] for i, (low, high) in enumerate(ranges)]
+    return xp.concat([home[:, :2], xp.stack(angles, axis=1)], axis=1), xp.zeros_like(home)
 
 
 FAMILY = Family(

@@ -5,7 +5,7 @@ slides that nothing moves (as in Gymnasium's Reacher). Actions: N motors in [-1,
 muscle. Gravity is off, as for a body that floats.
 
 Reward per control step, at most 1:
-    approach = 0.5 * tolerance(d), falling linearly to 0 at 1.25 m     d the tip's distance, m;
+    approach = 0.5 * tolerance(d), falling linearly to 0 at 2.05 m     d the tip's distance, m;
     reach    = 0.5 * tolerance(d), falling linearly to 0 at 0.25 m     both are whole under 0.05 m
     effort   = -0.05 * mean(ctrl^2)
 Success: d < 0.05 m. Nothing ends an episode early.
@@ -37,7 +37,7 @@ LARGEST_BEND = math.radians(270)  # of the whole arm, shared equally by its join
 MUSCLE = 6.0  # N m at the base, at control 1
 SAFE_BEND = 0.9  # targets are tips of arms bent by at most this share of the largest bend
 SUCCESS_RADIUS = 0.05  # m
-APPROACH_MARGIN = 1.2  # m beyond the radius: points the way from everywhere
+APPROACH_MARGIN = 2.0  # m, beyond the radius, twice the length: points the way from everywhere
 REACH_MARGIN = 0.2  # m, likewise: makes the last centimetres worth while
 EFFORT_WEIGHT = 0.05  # small beside reaching
 MOST_LINKS, FEWEST_LINKS = 9, 2
@@ -47,7 +47,7 @@ TIMESTEP = 0.01  # s
 FRAME_SKIP = 4
 EPISODE_STEPS = 150
 ARMATURE = 1e-3  # kg m^2
-DAMPING = 0.02  # N m s/rad, of the tissue, times the muscle's share at the joint
+DAMPING = 0.004  # s/rad of the whole arm: tissue's damping moment over the muscle's
 START_BEND = 0.15  # half width of the uniform noise on joints, share of their range
 START_SPEED = 0.1  # rad/s, likewise
 NEAREST_TARGET = 0.45  # of SAFE_BEND: the least bend of one half of a target's posture
@@ -132,9 +132,9 @@ def _joint(spec: mujoco.MjSpec, link: mujoco.MjsBody, p: Mapping[str, float], i:
     """The hinge at the base of link ``i``, its tissue and its muscle."""
     links = int(p["links"])
     bend = LARGEST_BEND / links
-    # muscle pulls with its area, r^2, on a lever of r
-    moment = MUSCLE * (radius(p, i / links) / BASE_RADIUS) ** 3
-    blocks.hinge(link, f"bend_{i}", (-bend, bend), ARMATURE, DAMPING * moment)
+    # muscle pulls with its area, r^2, on a lever of r; taken amid the piece that the joint stands for
+    moment = MUSCLE * (radius(p, (i + 0.5) / links) / BASE_RADIUS) ** 3
+    blocks.hinge(link, f"bend_{i}", (-bend, bend), ARMATURE, DAMPING * moment * links)
     link.joints[0].stiffness = [p["stiffness"] * moment / bend, 0, 0]
     blocks.motor(spec, f"bend_{i}", moment)
 
@@ -242,14 +242,15 @@ def start(home: Array, draws: Array) -> tuple[Array, Array]:
     centred = 2.0 * draws - 1.0
     noise, speed = centred[:, :links], centred[:, MOST_LINKS : MOST_LINKS + links]
     halves = centred[:, 2 * MOST_LINKS :]
-    # both halves of the arm are bent, by no less than a share of what is safe
+    # both halves of the arm are bent, by no less than a share of what is safe, and evenly
     strength = NEAREST_TARGET + (1.0 - NEAREST_TARGET) * xp.abs(halves)
     bends = SAFE_BEND * xp.sign(halves) * strength
     largest = LARGEST_BEND / links
     angle = xp.zeros_like(draws[:, 0])
     x, z = xp.zeros_like(angle), xp.zeros_like(angle)
     for i in range(links):
-        angle = angle + largest * bends[:, 2 * i // links]
+        first = min(max(links / 2 - i, 0.0), 1.0)  # share of the joint's piece in the arm's first half
+        angle = angle + largest * (first * bends[:, 0] + (1.0 - first) * bends[:, 1])
         # a hinge about -y turns what points up, by a positive angle, towards -x
         x = x - LENGTH / links * xp.sin(angle)
         z = z + LENGTH / links * xp.cos(angle)
