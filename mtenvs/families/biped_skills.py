@@ -11,16 +11,16 @@ Reward per control step, its mean over a stride at most 1:
     form  = upright * tolerance(hip above the lower foot, h* -+ 0.06 of the leg, margin 0.25)
     lift  = of each foot off the ground, min(1, height of its ankle / clearance); 0 of one that touches
     right = product of the lifts of the feet that should swing, if the other stands on the ground
-    wrong = lift of a foot that should stand while the other should swing
+    wrong = lift of a foot that should stand while the other should swing and stands instead
             Both count only while some foot should swing, over the share of the stride when one does.
             A skill without swing: right is 1 with both feet on the ground, wrong is 0.
     fast(v) = tolerance(v, v* -+ (0.1 m/s + 0.1 |v*|))
-    gait  = 0.3 * form * (right - wrong)
-    speed = 0.7 * form * (right * fast(v) - wrong * fast(0))
+    gait  = 0.15 * form * right
+    speed = 0.85 * form * (right * fast(v) - wrong * fast(0))
     effort = -0.05 * mean(ctrl^2)
-What is wrong costs what standing still on the other leg earns: so over a stride neither that nor
-standing on both earns anything, but where standing is the skill. Falling ends the episode.
-Success: not fallen, mean speed within 0.15 m/s + 15% of v*, and form * (right - wrong) over 0.5 on average.
+Standing still on both legs so earns nothing, and on one, over a stride, under 0.1: but where
+standing is the skill. Falling ends the episode.
+Success: not fallen, mean speed within 0.15 m/s + 15% of v*, and form * right over 0.6 on average.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mtenvs.state import State
 
 CONTROL_STEP = biped.TIMESTEP * biped.FRAME_SKIP  # s
 STRIDE = 0.8  # s, a whole number of control steps; people walk and run at 0.9 to 1.5 strides a second
-GAIT_WEIGHT, SPEED_WEIGHT = 0.3, 0.7
+GAIT_WEIGHT, SPEED_WEIGHT = 0.15, 0.85
 EFFORT_WEIGHT = 0.05
 SPEED_BAND, RELATIVE_SPEED_BAND = 0.1, 0.1  # m/s, and share of the target
 LEAST_SPEED_MARGIN = 0.75  # m/s beyond the band; at a target of more, what remains down to standing
@@ -46,7 +46,7 @@ CLEARANCE = 0.05  # m; people's toes clear less, but a step should be seen
 FULL_SWING = 0.25  # of a stride: shorter swings need to clear as much less
 HEIGHT_BAND, HEIGHT_MARGIN = 0.06, 0.25  # share of the leg's length
 SUCCESS_SPEED, RELATIVE_SUCCESS_SPEED = 0.15, 0.15  # m/s, and share of the target
-SUCCESS_FEET = 0.5
+SUCCESS_FEET = 0.6  # holding one foot up is right for half of the time where both are to step
 FALLEN_HEIGHT = 0.4  # hip height over leg length: below every height that can be asked for
 
 PARAMETERS = (
@@ -156,7 +156,8 @@ def _feet(state: State) -> tuple[Array, Array]:
     right, wrong = xp.where(ups[0] | ups[1], one, zero), zero
     for one_foot, other in ((0, 1), (1, 0)):
         right = right * xp.where(ups[one_foot], lifts[one_foot], xp.where(contacts[one_foot], one, zero))
-        wrong = wrong + xp.where(ups[one_foot] & ~ups[other], lifts[other], zero)
+        swapped = ups[one_foot] & contacts[one_foot] & ~ups[other]
+        wrong = wrong + xp.where(swapped, lifts[other], zero)
     still = xp.where(contacts[0] & contacts[1], one, zero)
     stepping, scored = state.constant("stepping") > 0, state.constant("scored")
     return xp.where(stepping, right / scored, still), xp.where(stepping, wrong / scored, zero)
@@ -190,7 +191,7 @@ def reward(state: State) -> dict[str, Array]:
     )
     form, (right, wrong) = _form(state), _feet(state)
     return {
-        "gait": GAIT_WEIGHT * form * (right - wrong),
+        "gait": GAIT_WEIGHT * form * right,
         "speed": SPEED_WEIGHT * form * (right * fast - wrong * state.constant("at_rest")),
         "effort": -EFFORT_WEIGHT * xp.mean(state.ctrl * state.ctrl, axis=1),
     }
