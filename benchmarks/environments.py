@@ -18,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 import mtenvs
 from benchmarks.clock import Clock
 from benchmarks.record import Row, Store, compare, interleave, spread
+from mtenvs.adapters.sb3 import TaskVecEnv
 from mtenvs.backends.mujoco_batch import BatchBackend
 from mtenvs.vector_env import TaskVectorEnv
 
@@ -248,6 +249,9 @@ def vectors(store: Store) -> None:
     for size in (num_envs, 4 * num_envs):
         # five times the peers' control steps: ours takes so much less time for each
         sides[f"ours, {size}"] = _stepping(_make(size).step, _actions(5 * steps, size, nu))
+    # made after the peers have forked; its episodes are staggered, so that it is not reset again
+    adapter = f"our Stable-Baselines3 adapter, {num_envs} worlds"
+    sides[adapter] = _stepping(TaskVecEnv(_make(num_envs)).step, _actions(5 * steps, num_envs, nu))
     for name, (envs, _) in peers.items():
         envs.reset(seed=0) if isinstance(envs, gym.vector.VectorEnv) else envs.reset()
         sides[name] = _stepping(envs.step, actions)
@@ -278,6 +282,17 @@ def vectors(store: Store) -> None:
         for size in (num_envs, 4 * num_envs)
         for name, (_, goal) in peers.items()
     ]
+    subproc = f"SB3 SubprocVecEnv, {num_envs} processes"
+    rows.append(
+        compare(
+            adapter,
+            f"{subproc}, {num_envs} worlds",
+            speeds[adapter],
+            speeds[subproc],
+            goal=6.0,
+            substeps=(skip, skip),
+        )
+    )
     best = max(peers, key=lambda name: spread(speeds[name])["median"])
     rows.append(
         compare(

@@ -50,6 +50,11 @@ class Plan:
         family = mtenvs.get_family(self.family).name
         learner = dataclasses.asdict(describe_learner(self.settings.learner, family))
         plan = make_plan(family, self.settings, learner, self.preset)
+        if (dealt := plan["worlds_per_run"]) != (asked := self.settings.worlds_per_run):
+            sources = len(plan["tasks"]) - 1
+            say(
+                f"{dealt} worlds a run instead of {asked}, so that {sources} source tasks have equally many"
+            )
         directory = self.out or Path("runs") / f"{family}-{self.preset}".lower()
         write_plan(plan, directory)
         return directory

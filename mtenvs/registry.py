@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import pkgutil
 import zlib
 from collections.abc import Mapping, Sequence
@@ -69,12 +70,23 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
         families: a name, ``"AllFamilies"`` for the set of all, or several names for a set of these.
 
     Raises:
+        ModuleNotFoundError: for the set of all, where a package that one of them needs is missing.
         ValueError: for an unknown name, a name twice, or none.
     """
     if isinstance(families, FamilySet):
         return families
     if isinstance(families, str) and families == ALL_FAMILIES:
-        return FamilySet(ALL_FAMILIES, tuple(_families().values()))
+        everything = _families().values()
+        for family in everything:
+            # not left out silently: the layout, and so the networks, would differ from machine to machine
+            if family.source and importlib.util.find_spec(family.source) is None:
+                names = [f.name for f in everything if f is not family]
+                raise ModuleNotFoundError(
+                    f"{ALL_FAMILIES} has the family {family.name!r}, whose bodies come from "
+                    f"{family.source}, which is not installed; install it, or name the families: "
+                    f"family={names}"
+                )
+        return FamilySet(ALL_FAMILIES, tuple(everything))
     if isinstance(families, (str, Family)):
         return get_family(families)
     chosen = tuple(get_family(family) for family in families)
