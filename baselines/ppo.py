@@ -462,7 +462,7 @@ def _layout_facts(worlds: TaskVectorEnv) -> dict[str, Any]:
     facts: dict[str, Any] = {"family": worlds.family.id, "conditioning": worlds.conditioning}
     if worlds.layout is not None:
         facts["layout"] = worlds.layout
-    if len(worlds.family.families) > 1:
+    if worlds.family.families != (worlds.family,):  # a set, which may be one of many
         facts["families"] = [family.id for family in worlds.family.families]
     return facts
 

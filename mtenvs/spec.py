@@ -64,7 +64,8 @@ class Parameter:
     def draw(self, uniform: float) -> float:
         """A value of the range from a uniform number in [0, 1); whole numbers are equally likely."""
         if self.integer:
-            return float(math.floor(self.low + uniform * (self.high - self.low + 1.0)))
+            # rounding of a number just under 1 must not carry past the end
+            return float(min(math.floor(self.low + uniform * (self.high - self.low + 1.0)), self.high))
         return self.restore(2.0 * uniform - 1.0)
 
     def _scaled(self, value: float) -> float:

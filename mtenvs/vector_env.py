@@ -336,11 +336,9 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         info["physics_diverged"] = np.zeros(self.num_envs, bool)
         for name in self._term_names:
             info[name] = np.zeros(self.num_envs)
-        for group in self._groups:
-            self._step_group(group, actions, starting, observations, terminations, info)
         rewards = np.zeros(self.num_envs)
-        for name in self._term_names:
-            rewards += info[name]
+        for group in self._groups:
+            self._step_group(group, actions, starting, observations, rewards, terminations, info)
 
         self._elapsed += 1
         truncations = self._elapsed >= self.episode_limits
@@ -362,6 +360,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         actions: np.ndarray,
         starting: np.ndarray | None,
         observations: np.ndarray,
+        rewards: np.ndarray,
         terminations: np.ndarray,
         info: dict[str, Any],
     ) -> None:
@@ -393,6 +392,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         info["success"][worlds] = success[keep]
         for term in family.reward_terms:
             info[f"reward_{term}"][worlds] = terms[term][keep]
+            rewards[worlds] += terms[term][keep]
 
     def _masked(self, info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
         """Adds Gymnasium's ``_key`` masks: which worlds have the key."""

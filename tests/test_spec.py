@@ -50,7 +50,7 @@ def test_restore_is_the_inverse_and_never_leaves_the_range(family: mtenvs.Family
 def test_draws_fill_the_range(family: mtenvs.Family) -> None:
     almost = math.nextafter(1.0, 0.0)
     for p in family.parameters:
-        assert p.draw(0.0) == p.low
+        assert p.draw(0.0) == pytest.approx(p.low)
         assert p.draw(almost) == pytest.approx(p.high)
         draws = [p.draw(u) for u in np.linspace(0.0, almost, 101)]
         assert draws == sorted(draws)
@@ -67,6 +67,7 @@ def test_whole_numbers_are_equally_likely() -> None:
     assert [p.standardise(n) for n in (2, 9)] == [-1.0, 1.0]
     assert p.standardise(5) == pytest.approx(2 * 3 / 7 - 1)
     assert [p.draw(u) for u in (0.0, 0.124, 0.125, 0.999)] == [2, 2, 3, 9]
+    assert [p.restore(s) for s in (-1.0, -0.9, -0.8, 0.0, 0.99, 1.0)] == [2, 2, 3, 6, 9, 9]  # the nearest
 
 
 def test_a_sampled_task_has_whole_numbers_where_only_these_make_sense(family: mtenvs.Family) -> None:

@@ -12,7 +12,8 @@ Success: d < 0.05 m. Nothing ends an episode early.
 
 The length is fixed, and with it the muscle's bending moment M(s), the tissue's stiffness EI(s) and
 the largest curvature at every place s of the arm; a joint stands for the arm's piece of length L/N.
-So more links mean finer control, not a longer reach or a stronger arm. Octopus arms bend by muscle
+So more links mean finer control, not a longer reach or a stronger arm (the limits are MuJoCo's soft
+ones: thrown against them, an arm may for a moment bend further). Octopus arms bend by muscle
 without a skeleton (Sumbre et al. 2001, Science 293); the task of steering a segmented model of one
 to a target is that of Yekutieli et al. 2005, J. Neurophysiol. 94, and of Engel et al. 2005 (NIPS).
 """
