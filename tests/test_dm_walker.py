@@ -194,10 +194,19 @@ def test_without_dm_control_the_error_says_what_to_install() -> None:
         lambda: gym.make_vec("mt/DMWalker-v0", num_envs=1),
         lambda: mtenvs.model("DMWalker", 1),
         lambda: mtenvs.mjcf("DMWalker", 1),
-        lambda: gym.make("mt/AllFamilies-v0", task="DMWalker/0"),
+        lambda: gym.make("mt/AllFamilies-v0", family=["Biped", "DMWalker"], task="DMWalker/0"),
     ):
         with pytest.raises(ModuleNotFoundError, match=message):
             make()
+
+
+@pytest.mark.usefixtures("not_installed")
+def test_without_dm_control_the_set_of_all_says_how_to_do_without() -> None:
+    message = r"come from dm_control, which is not installed; .*family=\['Biped', 'BipedSkills', 'Octopus'\]"
+    with pytest.raises(ModuleNotFoundError, match=message):
+        gym.make_vec("mt/AllFamilies-v0", num_envs=64)
+    envs = gym.make_vec("mt/AllFamilies-v0", num_envs=24, family=["Biped", "BipedSkills", "Octopus"])
+    assert envs.reset(seed=0)[0].shape[0] == 24
 
 
 @pytest.mark.usefixtures("not_installed")
