@@ -202,7 +202,7 @@ def test_without_dm_control_the_error_says_what_to_install() -> None:
 
 @pytest.mark.usefixtures("not_installed")
 def test_without_dm_control_the_set_of_all_says_how_to_do_without() -> None:
-    message = r"come from dm_control, which is not installed; .*family=\['Biped', 'BipedSkills', 'Octopus'\]"
+    message = r"from dm_control, which is not installed; .*family=\['Biped', 'BipedSkills', 'Octopus'\]"
     with pytest.raises(ModuleNotFoundError, match=message):
         gym.make_vec("mt/AllFamilies-v0", num_envs=64)
     envs = gym.make_vec("mt/AllFamilies-v0", num_envs=24, family=["Biped", "BipedSkills", "Octopus"])
@@ -215,7 +215,7 @@ def test_without_dm_control_all_else_works() -> None:
     assert len(mtenvs.tasks("DMWalker")) == 6
     assert mtenvs.sample_task("DMWalker", 0).family == "DMWalker"
     mtenvs.register()
-    env = gym.make("mt/AllFamilies-v0", task="Biped/3")
+    env = gym.make("mt/Biped-v0", task=3)
     env.reset(seed=0)
     env.step(env.action_space.sample())
 
@@ -299,14 +299,14 @@ def test_moving_by_hand(task: str, speed: float, move: float) -> None:
 @pytest.mark.parametrize(
     ("task", "lower", "lift"),
     [
-        # above tiptoe, which is 0.1 m: whole at 0.2 m, nothing at 0
+        # above pointed toes, which is 0.15 m: whole at 0.15 m (jump) and 0.1 m (hop), nothing at 0
         ("jump", 0.5, 1.0),
         ("jump", 0.3, 1.0),
-        ("jump", 0.2, 0.5),
-        ("jump", 0.1, 0.0),
+        ("jump", 0.225, 0.5),
+        ("jump", 0.15, 0.0),
         ("jump", 0.05, 0.0),
-        ("hop", 0.2, 1.0),
-        ("hop", 0.15, 0.5),
+        ("hop", 0.25, 1.0),
+        ("hop", 0.2, 0.5),
         ("hop", 0.05, 0.0),
     ],
 )
@@ -320,8 +320,8 @@ def test_lifting_by_hand(task: str, lower: float, lift: float) -> None:
 
 
 def test_hopping_asks_for_both_at_once() -> None:
-    assert terms("hop", speed=0.5, left=0.2, right=0.2)[1] == pytest.approx(5 / 12)
-    assert terms("hop", speed=0.5, left=0.15, right=0.2)[1] == pytest.approx(5 / 24)
+    assert terms("hop", speed=0.5, left=0.25, right=0.25)[1] == pytest.approx(5 / 12)
+    assert terms("hop", speed=0.5, left=0.2, right=0.25)[1] == pytest.approx(5 / 24)
     assert terms("hop", speed=0.0, left=0.2, right=0.2)[1] == pytest.approx(0.0, abs=1e-12)
     assert terms("jump", speed=-3.0, left=0.3, right=0.3)[1] == pytest.approx(5 / 6)  # wherever it goes
 
@@ -340,7 +340,7 @@ def test_reward_lies_between_nothing_and_one() -> None:
 def test_doing_as_asked_earns_one() -> None:
     for task in FAMILY.tasks:
         p = task.parameters
-        height = 0.1 + p["lift"] if p["lift"] else 0.05
+        height = 0.15 + p["lift"] if p["lift"] else 0.05
         found = terms(task.name, speed=p["speed"], left=height, right=height)
         assert sum(found) == pytest.approx(1.0)
 
