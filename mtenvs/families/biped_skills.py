@@ -10,9 +10,10 @@ Rewards by such a clock are in the manner of Siekmann et al. 2021 (ICRA, arXiv:2
 Reward per control step, its mean over a stride at most 1:
     form  = upright * tolerance(hip above the lower foot, h* -+ 0.06 of the leg, margin 0.25)
     lift  = of each foot off the ground, min(1, height of its ankle / clearance); 0 of one that touches
-    right = product of the lifts of the feet that should swing, if the other stands on the ground
-    wrong = lift of a foot that should stand while the other should swing and stands instead
-            Both count only while some foot should swing, over the share of the stride when one does.
+    right = where one foot should swing: its lift, if the other stands on the ground;
+            where both should: their mean lift to the power of 4, so that one is a sixteenth of a jump
+    wrong = where one foot should swing: the lift of the other, if it stands itself
+            Both are over the share of the stride where some foot should swing.
             A skill without swing: right is 1 with both feet on the ground, wrong is 0.
     fast(v) = tolerance(v, v* -+ (0.1 m/s + 0.1 |v*|))
     gait  = 0.15 * form * right
@@ -138,7 +139,7 @@ def observe(state: State) -> Array:
 
 
 def _feet(state: State) -> tuple[Array, Array]:
-    """How far the feet do as the clock says, and the reverse, each ``(num_envs,)`` from 0 to 1 / scored."""
+    """``right`` and ``wrong`` as in the file's head, each ``(num_envs,)``."""
     xp = namespace(state.qpos)
     zero = xp.zeros_like(state.time)
     one = zero + 1.0
@@ -153,11 +154,12 @@ def _feet(state: State) -> tuple[Array, Array]:
         height = state.sensor(f"{foot}_position")[:, 2] - biped.FOOT_RADIUS
         lift = xp.minimum(xp.maximum(height / state.constant("clearance"), zero), one)
         lifts.append(xp.where(contacts[-1], zero, lift))
-    right, wrong = xp.where(ups[0] | ups[1], one, zero), zero
-    for one_foot, other in ((0, 1), (1, 0)):
-        right = right * xp.where(ups[one_foot], lifts[one_foot], xp.where(contacts[one_foot], one, zero))
-        swapped = ups[one_foot] & contacts[one_foot] & ~ups[other]
-        wrong = wrong + xp.where(swapped, lifts[other], zero)
+    mean = 0.5 * (lifts[0] + lifts[1])
+    right, wrong = xp.where(ups[0] & ups[1], mean**4, zero), zero
+    for due, other in ((0, 1), (1, 0)):
+        alone = ups[due] & ~ups[other]
+        right = right + xp.where(alone & contacts[other], lifts[due], zero)
+        wrong = wrong + xp.where(alone & contacts[due], lifts[other], zero)
     still = xp.where(contacts[0] & contacts[1], one, zero)
     stepping, scored = state.constant("stepping") > 0, state.constant("scored")
     return xp.where(stepping, right / scored, still), xp.where(stepping, wrong / scored, zero)
