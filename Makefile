@@ -27,10 +27,11 @@ $(STAMP): pyproject.toml constraints.txt
 	    "Name another: make install PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
 	  echo "no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+# editable by path: the default finder loses to any folder of the name mtenvs, such as a clone, in the working directory
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/pip install -c constraints.txt --force-reinstall --no-deps --index-url $(TORCH_INDEX) torch
 endif
-	$(BIN)/pip install -c constraints.txt -e '.[train,bench,dm-control,video,dev]'
+	$(BIN)/pip install -c constraints.txt --config-settings editable_mode=compat -e '.[train,bench,dm-control,video,dev]'
 	@touch $(STAMP) $(VENV)/.installed
 
 quickstart: install  ## run a small leave-one-out on the bipeds and write its report

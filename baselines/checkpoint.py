@@ -61,7 +61,8 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no whole checkpoint.
-        ValueError: if a fact differs, naming it with both values, or a file cannot be read.
+        ValueError: if a fact differs, naming it with both values, a file cannot be read, or a number in
+            it is not finite.
     """
     facts = read_facts(directory)
     try:
@@ -73,4 +74,8 @@ def load_checkpoint(
             raise ValueError(
                 f"checkpoint {directory} has {name} = {facts.get(name)!r}, this learner needs {value!r}"
             )
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(
+            f"checkpoint {directory} is damaged: numbers that are not finite in {', '.join(bad)}"
+        )
     return tensors, facts

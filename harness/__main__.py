@@ -11,6 +11,11 @@ def main() -> None:
         from harness.cli import main as run
     except ModuleNotFoundError as error:
         sys.exit(f"mtenvs: the command line needs {error.name}: pip install 'mtenvs[train]'")
+    except RuntimeError as error:
+        if "MUJOCO_GL" not in str(error):
+            raise
+        # mujoco refuses to be imported, whether or not anything is to be drawn
+        sys.exit(f"mtenvs: {error}; valid: egl, osmesa, glfw, disable, or leave it unset")
     run()
 
 

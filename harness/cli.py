@@ -207,6 +207,9 @@ class Export:
         """Runs the command."""
         # bodies that come from another package stay there, unless they are asked for by name
         ours = [name for name in mtenvs.families() if not mtenvs.get_family(name).source]
+        if self.family is None:
+            for name in (name for name in mtenvs.families() if name not in ours):
+                say(f"left out {name}, whose bodies belong to {mtenvs.get_family(name).source}")
         for name in ours if self.family is None else (self.family,):
             for path in export(self.out, name):
                 say(str(path))

@@ -211,6 +211,8 @@ def _check(preset: Preset, family: Family) -> None:
     unknown = [f for f in preset.folds or () if f not in known]
     if unknown or preset.folds == ():
         raise PlanError(f"unknown folds {list(preset.folds or ())}; valid: {known}")
+    if len(set(preset.folds or ())) != len(preset.folds or ()):
+        raise PlanError(f"folds {list(preset.folds or ())} name a task twice; use each at most once")
     arms = [a for a in preset.arms if a not in ARMS]
     if arms or "scratch" not in preset.arms or len(set(preset.arms)) != len(preset.arms):
         raise PlanError(

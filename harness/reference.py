@@ -64,6 +64,9 @@ def make_reference(
         ValueError: for an unknown family, task, learner or device.
     """
     check_device(device)
+    for name in ("steps", "seeds", "episodes", "worlds_per_run"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
     use_one_torch_thread()
     definition = mtenvs.get_family(family)
     chosen = [as_task(definition, t) for t in (tasks or [t.name for t in definition.tasks])]

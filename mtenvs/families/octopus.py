@@ -57,7 +57,7 @@ SEA_RGB = {
     "sky": ((0.50, 0.72, 0.80), (0.80, 0.92, 0.95)),
     "grid": ((0.78, 0.73, 0.60), (0.84, 0.79, 0.67)),  # sand
 }
-ROCK_RGBA, TIP_RGBA, TARGET_RGBA = (0.45, 0.42, 0.40, 1), (0.85, 0.35, 0.30, 1), (0.90, 0.30, 0.25, 0.45)
+ROCK_RGBA, TIP_RGBA, TARGET_RGBA = (0.45, 0.42, 0.40, 1), (0.20, 0.20, 0.25, 1), (0.90, 0.30, 0.25, 0.6)
 
 PARAMETERS = (
     Parameter("links", "1", FEWEST_LINKS, MOST_LINKS, 5, "from one elbow to nearly smooth", integer=True),
