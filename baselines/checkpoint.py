@@ -75,7 +75,5 @@ def load_checkpoint(
                 f"checkpoint {directory} has {name} = {facts.get(name)!r}, this learner needs {value!r}"
             )
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise ValueError(
-            f"checkpoint {directory} is damaged: numbers that are not finite in {', '.join(bad)}"
-        )
+        raise ValueError(f"checkpoint {directory} is damaged: not finite: {', '.join(bad)}")
     return tensors, facts

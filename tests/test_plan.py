@@ -192,6 +192,7 @@ def test_an_edited_plan_is_refused(tmp_path):
     [
         ({"folds": (3, 99)}, r"unknown folds \[3, 99\]; valid: \[0, 1"),
         ({"folds": ()}, "unknown folds"),
+        ({"folds": (3, 3)}, r"folds \[3, 3\] name a task twice"),
         ({"arms": ("scratch", "blond")}, "unusable arms.*blond"),
         ({"arms": ("transfer",)}, "scratch"),
         ({"seeds": 0}, "seeds must be positive, got 0"),

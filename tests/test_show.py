@@ -94,6 +94,10 @@ def damage(directory: Path, how: str) -> None:
         (directory / TENSORS).unlink()
     elif how == "torn tensors":
         (directory / TENSORS).write_bytes((directory / TENSORS).read_bytes()[:-100])
+    elif how == "not a number":
+        whole = bytearray((directory / TENSORS).read_bytes())
+        whole[-64:] = b"\xff" * 64  # as float32 and float64: NaN
+        (directory / TENSORS).write_bytes(bytes(whole))
     elif how == "no text":
         (directory / FACTS).write_bytes(b"\xff\xfe")
     elif how == "no object":
@@ -110,6 +114,7 @@ def damage(directory: Path, how: str) -> None:
     [
         ("no tensors", "no checkpoint in .*it needs learner.json and tensors.safetensors"),
         ("torn tensors", "is damaged"),
+        ("not a number", "is damaged: not finite: "),
         ("no text", "is damaged: learner.json"),
         ("no object", "is damaged: learner.json holds no object"),
         ("another learner", "unknown learner 'sac'"),
