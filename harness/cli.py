@@ -209,7 +209,8 @@ class Export:
         ours = [name for name in mtenvs.families() if not mtenvs.get_family(name).source]
         if self.family is None:
             for name in (name for name in mtenvs.families() if name not in ours):
-                say(f"left out {name}, whose bodies belong to {mtenvs.get_family(name).source}")
+                source = mtenvs.get_family(name).source
+                errors.print(f"left out {name}, whose bodies belong to {source}", markup=False)
         for name in ours if self.family is None else (self.family,):
             for path in export(self.out, name):
                 say(str(path))

@@ -48,7 +48,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         family: name of the family, or ``"AllFamilies"``, or the names of several.
         num_envs: number of worlds.
         tasks: tasks dealt round robin to the worlds; ``None`` deals all the published ones,
-            or as many as there are worlds, spread over the list.
+            or the first of them where there are fewer worlds.
         conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
         layout: how bodies of unequal size share the observation, in families that have ``layouts``.
         autoreset_mode: ``SAME_STEP`` (default), ``NEXT_STEP`` or ``DISABLED``, or its value.
@@ -101,9 +101,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self._term_names = tuple(f"reward_{term}" for term in self.family.reward_terms)
 
         published = self.family.tasks
-        fitting = min(len(published), self.num_envs)
         dealt = (
-            [published[i * len(published) // fitting] for i in range(fitting)]
+            published[: self.num_envs]
             if tasks is None
             else [registry.as_task(self.family, t) for t in _as_list(tasks)]
         )

@@ -489,10 +489,3 @@ def test_step_needs_a_reset(family: mtenvs.Family) -> None:
     env = gym.make_vec(family.id, num_envs=2)
     with pytest.raises(gym.error.ResetNeeded, match="call reset"):
         env.step(np.zeros(env.action_space.shape))
-
-
-def test_fewer_worlds_than_tasks_get_tasks_spread_over_the_list(family: mtenvs.Family) -> None:
-    envs = gym.make_vec(family.id, num_envs=2)
-    assert [t.number for t in envs.unwrapped.tasks] == [0, len(family.tasks) // 2]
-    whole = gym.make_vec(family.id, num_envs=len(family.tasks) + 1)
-    assert whole.unwrapped.tasks == (*family.tasks, family.tasks[0])
