@@ -299,14 +299,14 @@ def test_moving_by_hand(task: str, speed: float, move: float) -> None:
 @pytest.mark.parametrize(
     ("task", "lower", "lift"),
     [
-        # above pointed toes, which is 0.15 m: whole at 0.15 m (jump) and 0.1 m (hop), nothing at 0
-        ("jump", 0.5, 1.0),
-        ("jump", 0.3, 1.0),
-        ("jump", 0.225, 0.5),
-        ("jump", 0.15, 0.0),
+        # soles and knees are 0.05 m lower: whole at a clearance of 0.15 m (jump) and 0.1 m (hop), nothing at 0
+        ("jump", 0.4, 1.0),
+        ("jump", 0.2, 1.0),
+        ("jump", 0.125, 0.5),
         ("jump", 0.05, 0.0),
-        ("hop", 0.25, 1.0),
-        ("hop", 0.2, 0.5),
+        ("jump", 0.03, 0.0),
+        ("hop", 0.15, 1.0),
+        ("hop", 0.1, 0.5),
         ("hop", 0.05, 0.0),
     ],
 )
@@ -320,10 +320,10 @@ def test_lifting_by_hand(task: str, lower: float, lift: float) -> None:
 
 
 def test_hopping_asks_for_both_at_once() -> None:
-    assert terms("hop", speed=0.5, left=0.25, right=0.25)[1] == pytest.approx(5 / 12)
-    assert terms("hop", speed=0.5, left=0.2, right=0.25)[1] == pytest.approx(5 / 24)
-    assert terms("hop", speed=0.0, left=0.2, right=0.2)[1] == pytest.approx(0.0, abs=1e-12)
-    assert terms("jump", speed=-3.0, left=0.3, right=0.3)[1] == pytest.approx(5 / 6)  # wherever it goes
+    assert terms("hop", speed=0.5, left=0.15, right=0.15)[1] == pytest.approx(5 / 12)
+    assert terms("hop", speed=0.5, left=0.1, right=0.15)[1] == pytest.approx(5 / 24)
+    assert terms("hop", speed=0.0, left=0.1, right=0.1)[1] == pytest.approx(0.0, abs=1e-12)
+    assert terms("jump", speed=-3.0, left=0.2, right=0.2)[1] == pytest.approx(5 / 6)  # wherever it goes
 
 
 def test_reward_lies_between_nothing_and_one() -> None:
@@ -340,7 +340,7 @@ def test_reward_lies_between_nothing_and_one() -> None:
 def test_doing_as_asked_earns_one() -> None:
     for task in FAMILY.tasks:
         p = task.parameters
-        height = 0.15 + p["lift"] if p["lift"] else 0.05
+        height = 0.05 + p["lift"]
         found = terms(task.name, speed=p["speed"], left=height, right=height)
         assert sum(found) == pytest.approx(1.0)
 
@@ -376,33 +376,41 @@ def test_start_by_hand() -> None:
     assert not qvel.any()
 
 
-def test_heights_are_those_of_the_real_knees_and_feet() -> None:
-    """Standing as drawn: soles on the ground, knees at the top of the lower legs."""
+def test_clearance_is_that_of_the_real_feet_and_knees() -> None:
+    """In any pose, MuJoCo's own distance from the floor; a knee is the lower end of a thigh's capsule."""
     model = mtenvs.model("DMWalker", "jump")
     data = mujoco.MjData(model)
-    mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
-    mujoco.mj_forward(model, data)
-    for side in ("left", "right"):
-        foot, knee = (data.sensor(f"{side}_{part}_position").data for part in ("foot", "knee"))
-        assert foot[2] == pytest.approx(data.body(f"{side}_foot").xpos[2])
-        assert foot[2] < 0.1
-        anchor = data.xanchor[model.joint(f"{side}_knee").id]
-        np.testing.assert_allclose(knee, anchor, atol=1e-12)
-
-
-def test_a_foot_that_touches_is_no_higher_than_on_tiptoe() -> None:
-    """However it is turned, as by these angles of a body that stands upright: lifting begins above it."""
-    model = mtenvs.model("DMWalker", "jump")
-    data = mujoco.MjData(model)
-    for hip, knee, ankle in ((0, 0, 0), (0, 0, -45), (20, -80, -38)):
-        mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
-        data.qpos[2] = math.radians(-8.0)
-        for name, angle in (("hip", hip), ("knee", knee), ("ankle", ankle)):
-            for side in ("left", "right"):
-                data.qpos[model.joint(f"{side}_{name}").qposadr[0]] = math.radians(angle)
+    floor, feet = model.geom("floor").id, [model.geom(foot).id for foot in dm_walker.FEET]
+    limits = np.array([model.joint(name).range for name in dm_walker.JOINTS])
+    rng = np.random.default_rng(0)
+    made, lowest = state("jump"), []
+    for _ in range(300):
+        data.qpos[:] = [rng.uniform(0.5, 2.0), 0.0, rng.uniform(-math.pi, math.pi), *rng.uniform(*limits.T)]
         mujoco.mj_forward(model, data)
-        geom = model.geom("right_foot")
-        tilt = abs(data.geom_xmat[geom.id].reshape(3, 3)[2, 2])  # of the capsule's axis, 1 if it is upright
-        lowest = data.geom_xpos[geom.id][2] - tilt * geom.size[1] - geom.size[0]
-        height = data.sensor("right_foot_position").data[2] - lowest
-        assert height <= dm_walker.TIPTOE + 1e-9, f"{height:.3f} m with {hip}, {knee}, {ankle} degrees"
+        made.sensordata[0] = data.sensordata
+        parts = [mujoco.mj_geomDistance(model, data, floor, foot, 10.0, None) for foot in feet]
+        for side in ("left", "right"):
+            knee = data.xanchor[model.joint(f"{side}_knee").id]
+            parts.append(knee[2] - model.geom(f"{side}_thigh").size[0])
+        assert dm_walker.clearance(made)[0] == pytest.approx(min(parts), abs=1e-9)
+        lowest.append(int(np.argmin(parts)))
+    assert set(lowest) == {0, 1, 2, 3}  # each was the lowest in some
+
+
+def test_who_stands_on_anything_lifts_nothing() -> None:
+    """Flat feet, heels or toes on the floor, the other leg up or down."""
+    model = mtenvs.model("DMWalker", "jump")
+    data = mujoco.MjData(model)
+    for hip, knee, ankle in ((0, 0, 0), (0, 0, -45), (0, 0, 45), (20, -80, -38), (90, -150, 0)):
+        for other in (0, 60):
+            mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+            for name, angle in (("hip", hip), ("knee", knee), ("ankle", ankle)):
+                data.joint(f"left_{name}").qpos[0] = math.radians(angle)
+            data.joint("right_hip").qpos[0] = math.radians(other)
+            mujoco.mj_forward(model, data)
+            made = state("jump")
+            made.sensordata[0] = data.sensordata
+            data.qpos[0] -= dm_walker.clearance(made)[0]  # down to where it touches
+            mujoco.mj_forward(model, data)
+            made.sensordata[0] = data.sensordata
+            assert float(FAMILY.reward(made)["goal"][0]) == pytest.approx(0.0, abs=1e-9)

@@ -7,14 +7,15 @@ control step, time limit and the reward of `stand`, `walk` and `run` are `dm_con
 State: 9 degrees of freedom. Actions: six motors, in [-1, 1]. Observation: the x components of every
 body's x and z axes, the torso's height in m, all velocities.
 
-Reward per control step, from 0 to 1, as its parts; v the centre of mass's forward speed in m/s, f the
-height of the lowest of feet and knees in m:
+Reward per control step, from 0 to 1, as its parts; v the centre of mass's forward speed in m/s, c the
+clearance of both feet and both knees, which is the height in m of their lowest point above the floor:
     standing = (3 * tolerance(torso height, 1.2 m, inf, margin 0.6) + upright) / 4
     move = tolerance(v, |v*|, inf, margin |v*|/2) in the direction of v*; 1 for v* = 0
-    lift = tolerance(f - 0.15 m, f*, inf, margin f*);                     1 for f* = 0
+    lift = tolerance(c, c*, inf, margin c*);                              1 for c* = 0
     stand = standing / 6;  goal = 5/6 * standing * move * lift
-Dm_control's `stand` is v* = f* = 0, its `walk` and `run` are v* = 1 and 8; ours are `back`, `jump` and
-`hop`. A foot's middle is 0.05 m high on the flat foot, and 0.15 m on pointed toes, where `lift` begins.
+Dm_control's `stand` is v* = c* = 0, its `walk` and `run` are v* = 1 and 8; ours are `back`, `jump` and
+`hop`, with c* the parameter `lift`. Whatever touches the floor lifts nothing, so that standing earns a
+sixth, as in dm_control's `walk`.
 Success: the mean reward since the start is at least 0.6. Nothing ends an episode early.
 
 The list is as long as its sources let it be, so it bends a rule of the suite: `lift` differs from nominal
@@ -38,7 +39,6 @@ from mtenvs.spec import Array, Family, Parameter
 from mtenvs.state import State
 
 STAND_HEIGHT = 1.2  # m, of the torso
-TIPTOE = 0.15  # m: a foot's middle is no higher while its toes are on the ground
 SUCCESS_REWARD = 0.6
 
 # 25 s at 40 Hz, ten physics steps of 2.5 ms
@@ -48,7 +48,7 @@ EPISODE_STEPS = 1000
 
 PARAMETERS = (
     Parameter("speed", "m/s", -2.0, 8.0, 0.0, "dm_control's run asks for 8; backward is slower"),
-    Parameter("lift", "m", 0.0, 0.4, 0.0, "of the feet, above pointed toes; high for legs of 1 m"),
+    Parameter("lift", "m", 0.0, 0.4, 0.0, "clearance of feet and knees; high for legs of 1 m"),
 )
 
 # dm_control's three, and ours; the list is as long as its sources, so a fold has five of them.
@@ -127,6 +127,17 @@ def observe(state: State) -> Array:
     return xp.concat([*axes, state.sensor("torso_position")[:, 2:], state.qvel], axis=1)
 
 
+def clearance(state: State) -> Array:
+    """Height in m of the lowest point of feet and knees above the floor, ``(num_envs,)``."""
+    xp = namespace(state.qpos)
+    radius, half_length, knee_radius = _sizes()
+    lowest = [state.sensor(f"{knee}_position")[:, 2] - knee_radius for knee in KNEES]
+    for foot in FEET:  # a capsule along the body's x axis
+        tilt = xp.abs(state.sensor(f"{foot}_x")[:, 2])
+        lowest.append(state.sensor(f"{foot}_position")[:, 2] - half_length * tilt - radius)
+    return functools.reduce(xp.minimum, lowest)
+
+
 def reward(state: State) -> dict[str, Array]:
     """Named terms whose sum is the reward, each ``(num_envs,)``."""
     xp = namespace(state.qpos)
@@ -145,10 +156,9 @@ def reward(state: State) -> dict[str, Array]:
         sigmoid="linear",
         value_at_margin=0.5,
     )
-    heights = [state.sensor(f"{part}_position")[:, 2] for part in (*FEET, *KNEES)]
-    lowest = functools.reduce(xp.minimum, heights) - TIPTOE
+    clear = clearance(state)
     up = tolerance(
-        xp.where(lift > 0, lowest, xp.zeros_like(lowest)),
+        xp.where(lift > 0, clear, xp.zeros_like(clear)),
         lift,
         math.inf,
         xp.maximum(lift, tiny),
@@ -170,11 +180,23 @@ def success(state: State) -> Array:
 
 
 @functools.cache
+def _model() -> mujoco.MjModel:
+    """The walker as its file has it."""
+    return mujoco.MjSpec.from_file(str(_mjcf())).compile()
+
+
+@functools.cache
 def _limits() -> tuple[tuple[float, float], ...]:
     """Range in rad of every joint after the root's, as the walker's file says."""
-    model = mujoco.MjSpec.from_file(str(_mjcf())).compile()
-    ranges = (model.joint(joint).range for joint in JOINTS)
+    ranges = (_model().joint(joint).range for joint in JOINTS)
     return tuple((float(low), float(high)) for low, high in ranges)
+
+
+@functools.cache
+def _sizes() -> tuple[float, float, float]:
+    """A foot's radius and half length, and the radius of a knee, in m, as the walker's file says."""
+    foot, thigh = _model().geom("right_foot").size, _model().geom("right_thigh").size
+    return float(foot[0]), float(foot[1]), float(thigh[0])
 
 
 def start(home: Array, draws: Array) -> tuple[Array, Array]:
