@@ -1,5 +1,5 @@
 # `make` says what there is. Variables:
-#   PYTHON=python3.12      the Python that makes the virtual environment, 3.11 or later
+#   PYTHON=python3.12      the Python that makes the virtual environment, 3.11 or 3.12
 #   VENV=.venv             where the virtual environment lies
 #   TORCH_INDEX=URL        an index to take another build of PyTorch from, for instance for CUDA
 #   ARGS="-k biped"        further arguments of `make test` and `make bench`
@@ -22,8 +22,8 @@ help:  ## say what there is
 install: $(STAMP)  ## make the virtual environment and install everything into it
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or later is needed, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
+	  echo "Python 3.11 or 3.12 is needed (dm_control has no later one), and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." \
 	    "Name another: make install PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
 	  echo "no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
@@ -49,9 +49,12 @@ check: install  ## lint, formatting, types, directions of imports
 bench: install  ## measure speed beside the peers
 	$(BIN)/python -m benchmarks $(ARGS)
 
-export: install  ## write what is made from the registry: assets/xml and docs/tasks.md
+# the pictures last: they need OpenGL, as a display, EGL, or OSMesa (Debian: libosmesa6)
+export: install  ## write what is made from the registry: assets/xml, docs/ and the README's table of families
 	$(BIN)/mtenvs export
 	$(BIN)/mtenvs tasks --markdown > docs/tasks.md
+	$(BIN)/mtenvs tasks --readme README.md
+	$(BIN)/mtenvs sheet --all docs
 
 clean:  ## remove caches and build outputs; the virtual environment and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -2,8 +2,8 @@
 
 A small leave-one-out on *sampled* arms (none is published): in every fold a network is trained on
 seven sampled arms and then on an eighth, once in each layout. All else is equal, seeds included. What
-is compared is the mean score over the budget of the held-out arm (area), where the layout that
-transfers better is ahead, and the score before its first step there (jumpstart).
+is compared is the mean reward per step over the budget of the held-out arm (area), where the layout
+that transfers better is ahead, and that before its first step there (jumpstart).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDS, SEEDS, SOURCES = 8, 2, 7
 FIRST_SAMPLE = 5000  # fold f takes the sampled tasks 5000 + 8 f ...; the first of the eight is held out
 WORLDS, EPISODES = 56, 32
 PRETRAINING = 300_000  # control steps of a run
-CHECKPOINTS = (0, 5, 10, 20, 30, 40, 55)  # in rollouts of 1,792 steps
+CHECKPOINTS = (0, 5, 10, 20, 30, 40, 55)  # in rollouts, of num_steps * WORLDS control steps
 
 
 def _fold(number: int) -> tuple[Task, list[Task]]:
@@ -81,7 +81,7 @@ def _train(layout: str, quick: bool) -> list[dict[str, Any]]:
                         "links": int(folds[fold * SEEDS][0].parameters["links"]),
                         "seed": seed,
                         "steps": steps,
-                        "score": float(value) / mtenvs.get_family(FAMILY).episode_steps,
+                        "mean_reward": float(value) / mtenvs.get_family(FAMILY).episode_steps,
                         "success": float(share),
                     }
                 )
@@ -89,10 +89,10 @@ def _train(layout: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def _area(frame: pd.DataFrame) -> float:
-    """Mean score over the steps that were trained, as a step sum from the left."""
+    """Mean reward per step over the steps that were trained, as a step sum from the left."""
     frame = frame.sort_values("steps")
     width = np.diff(frame["steps"].to_numpy(float))
-    return float((frame["score"].to_numpy()[:-1] * width).sum() / width.sum())
+    return float((frame["mean_reward"].to_numpy()[:-1] * width).sum() / width.sum())
 
 
 def pilot(store: Store) -> None:
@@ -111,8 +111,12 @@ def pilot(store: Store) -> None:
     facts = {}
     for name, arm, measure in (
         ("transfer: area", "transfer", _area),
-        ("transfer: jumpstart", "transfer", lambda f: float(f[f.steps == 0]["score"].iloc[0])),
-        ("transfer: last", "transfer", lambda f: float(f[f.steps == f.steps.max()]["score"].iloc[0])),
+        ("transfer: jumpstart", "transfer", lambda f: float(f[f.steps == 0]["mean_reward"].iloc[0])),
+        (
+            "transfer: last",
+            "transfer",
+            lambda f: float(f[f.steps == f.steps.max()]["mean_reward"].iloc[0]),
+        ),
         ("scratch: area", "scratch", _area),
     ):
         # the unit is the fold: its seeds are averaged, and the layouts share fold and starts
@@ -136,7 +140,7 @@ def pilot(store: Store) -> None:
         f"{frame.fold.nunique()} folds of {SOURCES + 1} sampled arms, {SEEDS} seeds each: "
         f"{PRETRAINING:,} steps on seven of them, then {frame.steps.max():,} on the eighth (links of the "
         f"held-out arms: {', '.join(str(n) for n in frame.groupby('fold').links.first())}); "
-        f"{EPISODES} episodes a checkpoint; score: return over the "
+        f"{EPISODES} episodes a checkpoint; measured: mean reward per step, which is return over the "
         f"{mtenvs.get_family(FAMILY).episode_steps} steps of an episode. Paired t over folds, "
         f"{layouts[0]} minus {layouts[1]}. Rows: "
         "`layout_pilot.csv`.\n\n" + "\n".join(lines) + "\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import mtenvs
-from harness.reference_scores import load_reference
+from harness.reference_scores import load_record
 from mtenvs.spec import Family, Task
 
 PAGE_HEAD = """# Families and tasks
@@ -16,6 +17,9 @@ Written by `mtenvs tasks --markdown` from the registry; a test compares. Distanc
 descriptor units: every parameter's declared range is 2 long. A score of 0 is a random policy's return, 1
 the reference's, which comes from single-task training (`mtenvs reference FAMILY`).
 """
+
+TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")
+"""What stands before and after the table of families in the README."""
 
 
 def differences(family: Family, task: Task) -> str:
@@ -41,6 +45,20 @@ def families_table() -> str:
     return _table(("family", "what it is", "what a task sets", "published tasks"), rows)
 
 
+def with_families_table(text: str) -> str:
+    """The text of the README with the present table of families between its marks.
+
+    Raises:
+        ValueError: if the marks are not there, once each and in order.
+    """
+    opening, closing = TABLE_MARKS
+    before, _, rest = text.partition(opening)
+    _, found, after = rest.partition(closing)
+    if not found or opening in rest or closing in before + after:
+        raise ValueError(f"the table of families belongs between {opening.strip()!r} and {closing!r}, once")
+    return "".join([before, opening, families_table(), closing, after])
+
+
 def page() -> str:
     """Every family with its own words, parameters and tasks."""
     sections = [_section(mtenvs.get_family(name)) for name in mtenvs.families()]
@@ -53,7 +71,7 @@ def _section(family: Family) -> str:
         (p.name, f"{p.nominal:g}", f"{p.low:g} to {p.high:g}", p.unit, _scale(p), p.reason)
         for p in family.parameters
     ]
-    scores = _scores(family)
+    record = _record(family)
     tasks = []
     for task in family.tasks:
         near, distance = nearest(family, task)
@@ -63,7 +81,7 @@ def _section(family: Family) -> str:
                 task.name,
                 differences(family, task),
                 f"{near.name}, {distance:.2f}",
-                *scores.get(task.name, ("", "")),
+                *_scores(record, task),
             )
         )
     facts = (
@@ -80,6 +98,7 @@ def _section(family: Family) -> str:
             facts + "\n",
             _table(("parameter", "nominal", "range", "unit", "scale", "why this range"), parameters),
             _table(("", "task", "differs from nominal in", "nearest", "random", "reference"), tasks),
+            *([_settings(record)] if record else []),
         ]
     )
 
@@ -88,13 +107,27 @@ def _scale(parameter: mtenvs.Parameter) -> str:
     return "log" if parameter.log else "whole numbers" if parameter.integer else "linear"
 
 
-def _scores(family: Family) -> dict[str, tuple[str, str]]:
-    """Mean returns of the random policy and the reference by task, as far as they are known."""
+def _record(family: Family) -> dict[str, Any]:
+    """The family's reference scores and how they were made; empty if it has none."""
     try:
-        scores = load_reference(family.name, family.version)["scores"]
+        return load_record(family.name, family.version)
     except FileNotFoundError:
         return {}
-    return {name: (f"{s['random']:.1f}", f"{s['reference']:.1f}") for name, s in scores.items()}
+
+
+def _scores(record: dict[str, Any], task: Task) -> tuple[str, str]:
+    """Mean returns of the random policy and the reference; empty where they are not known."""
+    scores = record.get("tasks", {}).get(task.name)
+    return (f"{scores['random']['mean']:.1f}", f"{scores['reference']['mean']:.1f}") if scores else ("", "")
+
+
+def _settings(record: dict[str, Any]) -> str:
+    """How a family's reference scores were measured."""
+    c = record["config"]
+    return (
+        f"Reference: {c['learner']}, {c['seeds']} trainings of {c['steps']:,} control steps for each task, "
+        f"{c['episodes']} episodes of each.\n"
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

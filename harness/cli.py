@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -16,15 +17,26 @@ from rich.table import Table
 
 import mtenvs
 from baselines.registry import describe_learner, load_policy
-from harness.catalogue import differences, nearest, page
+from harness.catalogue import differences, nearest, page, with_families_table
 from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
-from harness.reference import ReferenceConfig, make_reference, merge, shortcomings, write_reference
+from harness.reference import (
+    ReferenceConfig,
+    check_alike,
+    make_reference,
+    merge,
+    origin,
+    restamped,
+    shortcomings,
+    unmeasured,
+    write_reference,
+)
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
 from harness.run import check_device, pending_steps, run_plan
 from harness.show import Player, check_display, check_film, film, sheet, view
 from mtenvs.export import export
 from mtenvs.rendering import RenderingError
+from mtenvs.spec import MissingPackageError
 
 # lines are cut by the terminal, not by us: tables and paths stay whole where there is none
 console = Console(soft_wrap=True)
@@ -119,12 +131,18 @@ class Tasks:
     """Name of the family; all families if left out."""
     markdown: bool = False
     """Print the page docs/tasks.md, with everything about all families, instead."""
+    readme: Path | None = None
+    """File in which to renew the table of families, between its marks, instead."""
 
     def __call__(self) -> None:
         """Runs the command."""
+        if (self.markdown or self.readme is not None) and self.family is not None:
+            raise ValueError(f"--markdown and --readme are about all families: leave out {self.family!r}")
+        if self.readme is not None:
+            text = self.readme.read_text(encoding="utf-8")
+            self.readme.write_text(with_families_table(text), encoding="utf-8")
+            return
         if self.markdown:
-            if self.family is not None:
-                raise ValueError(f"--markdown is about all families: leave out {self.family!r}")
             print(page(), end="")
             return
         if self.family is None:
@@ -160,19 +178,42 @@ class Reference:
     """File to write; the installed one if left out."""
     fresh: bool = False
     """Measure all tasks anew."""
+    restamp: bool = False
+    """Measure nothing: note that a change to the family's code has left returns as they were."""
     device: str = "cpu"
     """Where networks live: cpu, or cuda."""
     settings: tyro.conf.OmitArgPrefixes[ReferenceConfig] = dataclasses.field(
         default_factory=ReferenceConfig
     )
-    """How to measure."""
+    """How to measure; where scores are added to a file, as those in it were measured."""
+
+    @property
+    def path(self) -> Path:
+        """The file to write."""
+        family = mtenvs.get_family(self.family)
+        return self.out or reference_path(family.name, family.version)
+
+    def existing(self) -> dict[str, Any] | None:
+        """The record that scores are to be added to."""
+        return json.loads(self.path.read_text()) if self.path.is_file() and not self.fresh else None
 
     def __call__(self) -> None:
         """Runs the command."""
-        family, config = mtenvs.get_family(self.family), self.settings
-        path = self.out or reference_path(family.name, family.version)
-        old = json.loads(path.read_text()) if path.is_file() and not self.fresh else None
-        missing = [t.name for t in family.tasks if old is None or t.name not in old["tasks"]]
+        family, config, path, old = (
+            mtenvs.get_family(self.family),
+            self.settings,
+            self.path,
+            self.existing(),
+        )
+        if self.restamp:
+            if old is None:
+                raise ValueError(f"there is nothing to restamp: {path} is missing, or --fresh was given")
+            write_reference(restamped(family, old), path)
+            say(f"restamped {path}")
+            return
+        if old is not None:
+            check_alike(old, origin(family, config))
+        missing = [t.name for t in family.tasks] if old is None else unmeasured(family, old)
         if not missing:
             say(f"{path} has scores of all tasks; measure them anew with --fresh")
             return
@@ -220,15 +261,23 @@ class Export:
 class Sheet:
     """Draws all published tasks of a family side by side, at one scale."""
 
-    family: tyro.conf.Positional[str]
+    family: tyro.conf.Positional[str | None] = None
     """Name of the family."""
     out: Path = Path("sheet.png")
     """PNG to write."""
+    all: Path | None = None
+    """Directory for sheets of all families, each FAMILY.png, instead."""
 
     def __call__(self) -> None:
         """Runs the command."""
-        sheet(self.family, self.out)
-        say(f"wrote {self.out}")
+        if (self.family is None) == (self.all is None):
+            raise ValueError("name either a family, or a directory for all of them with --all")
+        sheets = {str(self.family): self.out}
+        if self.all is not None:
+            sheets = {name: self.all / f"{name}.png" for name in mtenvs.families()}
+        for name, path in sheets.items():
+            sheet(name, path)
+            say(f"wrote {path}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,9 +303,8 @@ class View:
         """The world to show, and what moves it."""
         if self.policy is not None and self.random:
             raise ValueError("give --policy or --random, not both")
-        task = int(self.task) if self.task.isdecimal() else self.task
         policy = None if self.policy is None else load_policy(self.policy, self.family)
-        return Player(self.family, task, policy, self.random, self.seed, **options)
+        return Player(self.family, self.task, policy, self.random, self.seed, **options)
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -369,7 +417,12 @@ def main(arguments: list[str] | None = None) -> None:
         | Annotated[Run, tyro.conf.subcommand("run")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Tasks, tyro.conf.subcommand("tasks")]
-        | Annotated[Reference, tyro.conf.subcommand("reference")]
+        | Annotated[
+            Reference,
+            tyro.conf.subcommand(
+                "reference", default=Reference(tyro.MISSING, settings=_measured(arguments))
+            ),
+        ]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Sheet, tyro.conf.subcommand("sheet")]
         | Annotated[View, tyro.conf.subcommand("view")]
@@ -379,10 +432,21 @@ def main(arguments: list[str] | None = None) -> None:
         tyro.cli(
             commands, args=arguments, prog="mtenvs", description="Measures transfer between MuJoCo tasks."
         )()
-    except (ValueError, OSError, RenderingError) as error:
+    except (ValueError, OSError, RenderingError, MissingPackageError) as error:
         # what users can mend; anything else is a bug and keeps its traceback
         errors.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
         raise SystemExit(2) from None
+
+
+def _measured(arguments: list[str]) -> ReferenceConfig:
+    """What ``reference`` measures by unless told otherwise: as the file that it adds to was made."""
+    if arguments[:1] == ["reference"]:
+        asked = tyro.cli(Reference, args=arguments[1:], prog="mtenvs reference")
+        # what is wrong with the file, or the family's name, the command itself will say
+        with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+            if old := asked.existing():
+                return ReferenceConfig(**old["config"])
+    return ReferenceConfig()
 
 
 def _preset(arguments: list[str]) -> str:

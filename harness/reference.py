@@ -1,6 +1,7 @@
 """Makes a family's reference scores: random, zero and well-trained returns of every published task.
 
-Nothing here is shared with the runs that are compared: the seeds come from a root of their own.
+Nothing here is shared with the runs that are compared: the seeds come from a root of their own. A record
+says what its returns follow from: settings, learner, every task's parameters, and the family's code.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 import mtenvs
 from baselines.learner import play_episodes
 from baselines.registry import describe_learner, make_learner
+from harness.family_code import family_code
 from harness.run import check_device, make_worlds, use_one_torch_thread
 from mtenvs.registry import as_task
-from mtenvs.spec import Task
+from mtenvs.spec import Family, Task
 
 VERSION = "1"
 ROOT_SEED = 20_261_120
@@ -70,6 +72,7 @@ def make_reference(
     use_one_torch_thread()
     definition = mtenvs.get_family(family)
     chosen = [as_task(definition, t) for t in (tasks or [t.name for t in definition.tasks])]
+    head = origin(definition, config)
     learner = describe_learner(config.learner, definition.name)
     runs = [[task] for task in chosen]
     starts = [
@@ -108,6 +111,7 @@ def make_reference(
     for k, task in enumerate(chosen):
         trained = np.array([row[k] for row in returns])
         records[task.name] = {
+            "parameters": dict(task.parameters),
             "random": _spread(random[k]),
             "zero": _spread(zero[k]),
             "reference": {
@@ -116,14 +120,23 @@ def make_reference(
                 "success": round(float(np.mean([row[k] for row in success])), 4),
             },
         }
+    return {**head, "tasks": records}
+
+
+def origin(family: Family, config: ReferenceConfig) -> dict[str, Any]:
+    """What a record says of how all its tasks were measured.
+
+    Raises:
+        ValueError: for an unknown learner.
+    """
     return {
         "version": VERSION,
-        "family": definition.id,
+        "family": family.id,
         "mtenvs": mtenvs.__version__,
         "root_seed": ROOT_SEED,
         "config": dataclasses.asdict(config),
-        "learner": dataclasses.asdict(learner),
-        "tasks": records,
+        "learner": dataclasses.asdict(describe_learner(config.learner, family.name)),
+        "family_code": family_code(family),
     }
 
 
@@ -143,13 +156,56 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if the two were made differently, naming what differs.
     """
-    differ = [k for k in new if k != "tasks" and old.get(k) != new[k]]
+    check_alike(old, {k: v for k, v in new.items() if k != "tasks"})
+    return {**old, "tasks": {**old["tasks"], **new["tasks"]}}
+
+
+def check_alike(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Checks that a record was made as another is, or is about to be.
+
+    Args:
+        old: the record.
+        new: the other's :func:`origin`.
+
+    Raises:
+        ValueError: if they differ, naming in what.
+    """
+    differ, hint = [], ""
+    for key, value in new.items():
+        before = old.get(key)
+        if key == "family_code" and before != value:
+            differ.append("other code of the family")
+            hint = "; if the change of code leaves returns as they were, say so with --restamp"
+        elif isinstance(value, dict) and isinstance(before, dict):
+            changed = [(name, before.get(name), v) for name, v in value.items() if before.get(name) != v]
+            differ += [f"{name} = {b!r}, not {v!r}" for name, b, v in changed]
+        elif before != value:
+            differ.append(f"{key} = {before!r}, not {value!r}")
     if differ:
         raise ValueError(
-            f"the existing reference scores were made with another {', '.join(differ)}; "
-            "measure all tasks anew with --fresh"
+            f"the existing reference scores were made with {'; '.join(differ)}. Leave out settings that "
+            f"differ, or measure all tasks anew with --fresh{hint}"
         )
-    return {**old, "tasks": {**old["tasks"], **new["tasks"]}}
+
+
+def unmeasured(family: Family, record: dict[str, Any]) -> list[str]:
+    """Names of the published tasks that a record has no scores of, or of another task by that name."""
+    known = record["tasks"]
+    return [
+        task.name
+        for task in family.tasks
+        if task.name not in known or known[task.name].get("parameters", task.parameters) != task.parameters
+    ]
+
+
+def restamped(family: Family, record: dict[str, Any]) -> dict[str, Any]:
+    """The record, said to hold of the family's present code: for changes that leave returns as they are."""
+    tasks = {
+        name: {"parameters": dict(as_task(family, name).parameters), **scores}
+        for name, scores in record["tasks"].items()
+    }
+    head = {key: value for key, value in record.items() if key not in ("family_code", "tasks")}
+    return {**head, "family_code": family_code(family), "tasks": tasks}
 
 
 def shortcomings(record: dict[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ class Episode:
 
 
 Act = Callable[[np.ndarray], np.ndarray]
-"""Observation ``(size,)`` to action ``(num_actions,)``."""
+"""Observations ``(1, size)`` to actions ``(1, num_actions)``."""
 
 
 class Policy(Protocol):
@@ -62,7 +62,7 @@ class Policy(Protocol):
 
     @property
     def act(self) -> Act:
-        """Observations ``(1, size)`` to actions ``(1, num_actions)``."""
+        """What acts."""
         ...
 
     @property
@@ -113,12 +113,12 @@ class Player:
 
     def _actor(self, policy: Policy | None, random: bool) -> Act:
         if policy is not None:
-            return lambda observation: policy.act(observation[None])[0]
-        shape = self._env.action_space.shape or ()
+            return policy.act
+        shape = (1, *(self._env.action_space.shape or ()))
         if random:
             rng = np.random.default_rng([self._seed, 1])  # another stream than the starts'
-            return lambda observation: rng.uniform(-1.0, 1.0, shape)
-        return lambda observation: np.zeros(shape)
+            return lambda observations: rng.uniform(-1.0, 1.0, shape)
+        return lambda observations: np.zeros(shape)
 
     @property
     def world(self) -> Any:
@@ -135,7 +135,7 @@ class Player:
             episode = Episode()
             yield episode
             while not episode.ended:
-                action = self._act(observation)
+                (action,) = self._act(observation[None])
                 observation, reward, terminated, truncated, info = self._env.step(action)
                 episode.total += float(reward)
                 episode.steps += 1

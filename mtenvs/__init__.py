@@ -57,7 +57,7 @@ def dm_env(
         kwargs: to ``gymnasium.make``: ``layout``, ``max_episode_steps``, ``render_mode``, ...
 
     Raises:
-        ModuleNotFoundError: where the extra ``mtenvs[dm-control]`` is not installed.
+        MissingPackageError: where the extra ``mtenvs[dm-control]`` is not installed.
         ValueError: for an unknown family, task or conditioning, or a seed that is no non-negative integer.
     """
     from mtenvs.adapters.dm_env import make  # dm_env is an extra, and importing mtenvs is to be light

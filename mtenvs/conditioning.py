@@ -70,8 +70,7 @@ class Encoding:
         families = family.families
         self.observation_names = _union(f.observation_names for f in families)
         self.action_names = _union(f.action_names for f in families)
-        self._bodies = {f.name: [self._names(f, f.complete(p)) for p in f.topologies] for f in families}
-        bodies = [body for of_family in self._bodies.values() for body in of_family]
+        bodies = [self._names(f, f.complete(p)) for f in families for p in f.topologies]
         patterns: dict[tuple[bool, ...], int] = {(True,) * len(bodies): -1}
 
         def mask_entries(names: Sequence[str], part: int) -> np.ndarray:
@@ -162,6 +161,33 @@ class Encoding:
         """An observation with mask and code written and the body still zero, ``(size,)`` of float32."""
         body = np.zeros(self.slices.body.stop, np.float32)
         return np.concatenate([body, self.mask(task), self.code(task)])
+
+
+class Encoded:
+    """What the environments, single and vector, have from their :class:`Encoding`."""
+
+    encoding: Encoding
+    """How tasks share one observation and one action."""
+
+    @property
+    def conditioning(self) -> str:
+        """What the observation tells of the task."""
+        return self.encoding.conditioning
+
+    @property
+    def layout(self) -> str | None:
+        """How bodies of unequal size share the observation; ``None`` where there is only one way."""
+        return self.encoding.layout
+
+    @property
+    def observation_slices(self) -> ObservationSlices:
+        """Which entries of an observation are which."""
+        return self.encoding.slices
+
+    @property
+    def num_actions(self) -> int:
+        """Entries of an action."""
+        return self.encoding.num_actions
 
 
 def check_conditioning(conditioning: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -11,7 +11,7 @@ import numpy as np
 
 from mtenvs import registry
 from mtenvs.backends.mujoco_batch import diverged, silence_log_file
-from mtenvs.conditioning import Encoding
+from mtenvs.conditioning import Encoded, Encoding
 from mtenvs.rendering import Camera, Viewer, check_render_mode, frames_per_second
 from mtenvs.spec import FamilySet, Task
 from mtenvs.state import Layout, State
@@ -37,7 +37,37 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(action, -1.0, 1.0)
 
 
-class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Returns a whole number that an argument gives, for example of worlds.
+
+    Raises:
+        ValueError: if it is none, or less than ``least``, 0 or 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        kind = "positive" if least else "non-negative"
+        raise ValueError(f"{name} must be a {kind} integer, got {value!r}")
+    return int(value)
+
+
+def check_options(options: Any, valid: Sequence[str]) -> dict[str, Any]:
+    """Returns the options of a ``reset`` as a dictionary of our own.
+
+    Raises:
+        TypeError: if they are no dictionary.
+        ValueError: for an unknown one.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            f"reset options are a dictionary or None, got {options!r}; valid keys: {', '.join(valid)}"
+        )
+    if unknown := sorted(str(key) for key in options if key not in valid):
+        raise ValueError(f"unknown reset options {unknown}; valid: {', '.join(valid)}")
+    return dict(options)
+
+
+class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
     """One task of a family, or a task drawn anew at every reset.
 
     Observation: float32 ``[body, mask, code]``; see ``observation_slices`` and ``encoding``. Action:
@@ -55,12 +85,13 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
         layout: how bodies of unequal size share the observation, in families that have ``layouts``.
         render_mode: ``"human"``, ``"rgb_array"`` or ``None``.
-        width: of rendered images, in pixels.
-        height: of rendered images, in pixels.
+        width: of rendered images, in pixels; the window of mode ``"human"`` has a size of its own.
+        height: of rendered images, in pixels; likewise.
         tasks: refused: it is for the vector environment.
 
     Raises:
-        ValueError: for an unknown family, task, conditioning, layout or render mode.
+        ValueError: for an unknown family, task, conditioning, layout or render mode, or an image without
+            pixels.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}
@@ -84,10 +115,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             )
         self.family = registry.get_families(family)
         self.encoding = Encoding(self.family, conditioning, layout)
-        self.conditioning, self.layout = conditioning, self.encoding.layout
-        self.observation_slices = self.encoding.slices
         self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
-        self._size = (height, width)
+        self._size = (check_count("height", height), check_count("width", width))
         self._models: dict[Task, mujoco.MjModel] = {}
         self._viewer: Camera | Viewer | None = None
         self._started = False
@@ -99,14 +128,14 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, (self.observation_slices.size,), np.float32
         )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.encoding.num_actions,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.num_actions,), np.float32)
 
     def _set_task(self, task: Task) -> None:
         template = self.encoding.template(task)  # raises before anything has changed
         self._body_family = self.family.of(task)
         if task not in self._models:
             self._models[task] = registry.model(self._body_family, task)
-        self.task, self._template = task, template
+        self.task, self._template, self._number = task, template, self.encoding.number(task)
         self._columns = self.encoding.columns(task)
         self.model = self._models[task]
         fps = frames_per_second(self.model, self._body_family.frame_skip)
@@ -138,12 +167,11 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             options: ``{"task": ...}`` chooses the task, for this and later episodes.
 
         Raises:
+            TypeError: for options that are no dictionary.
             ValueError: for an unknown task or option.
         """
-        options = dict(options or {})
-        chosen = registry.as_task(self.family, options.pop("task")) if "task" in options else None
-        if options:
-            raise ValueError(f"unknown reset options {sorted(options)}; valid: task")
+        options = check_options(options, ("task",))
+        chosen = registry.as_task(self.family, options["task"]) if "task" in options else None
         if chosen is not None:
             self.encoding.code(chosen)  # raises before anything has changed
         super().reset(seed=seed)
@@ -171,10 +199,6 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         mujoco.mj_step1(self.model, self.data)  # without it, sensors lag qpos by one step
         self._state.time[0] = self.data.time
 
-    @property
-    def _number(self) -> int:
-        return self.encoding.number(self.task)
-
     def _observe(self) -> np.ndarray:
         observation = self._template.copy()
         # the body's part comes first, so that its columns are the observation's
@@ -194,7 +218,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         family = self._body_family
-        action = check_action(action, (self.encoding.num_actions,))
+        action = check_action(action, (self.num_actions,))
         self.data.ctrl[:] = action[self._columns.action]
         mujoco.mj_step(self.model, self.data, nstep=family.frame_skip)
         self._refresh()
@@ -226,8 +250,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._viewer.close()
             self._viewer = None
         if self._viewer is None:
-            kind = Viewer if self.render_mode == "human" else Camera
-            self._viewer = kind(self.model, *self._size)
+            human = self.render_mode == "human"
+            self._viewer = Viewer(self.model) if human else Camera(self.model, *self._size)
         return self._viewer.show(self.data)
 
     def close(self) -> None:

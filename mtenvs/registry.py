@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -19,13 +19,25 @@ import mujoco
 import numpy as np
 
 from mtenvs import families as families_package
-from mtenvs.spec import Family, FamilySet, Fold, Task, did_you_mean, published_list
+from mtenvs.spec import (
+    ALL_FAMILIES,
+    Family,
+    FamilySet,
+    Fold,
+    MissingPackageError,
+    Task,
+    did_you_mean,
+    published_list,
+)
 
 TaskLike = int | str | Task | Mapping[str, Any]
-"""A published number or name, a :class:`Task`, or the dictionary form of one."""
+"""A published number (as text too) or name, a :class:`Task`, or the dictionary form of one."""
 
-ALL_FAMILIES = "AllFamilies"
-"""Name of the set of all families, ``mt/AllFamilies-v0``."""
+ENTRY_POINTS: dict[str, Any] = {
+    "entry_point": "mtenvs.env:TaskEnv",
+    "vector_entry_point": "mtenvs.vector_env:TaskVectorEnv",
+}
+"""What makes the environments of every ``mt/*`` id."""
 
 
 @functools.cache
@@ -57,10 +69,13 @@ def get_family(family: str | Family) -> Family:
         return family
     known = _families()
     if family not in known:
-        raise ValueError(
-            f"unknown family {family!r}{did_you_mean(family, known)}; valid: {', '.join(known)}"
-        )
+        raise _unknown_family(family, known)
     return known[family]
+
+
+def _unknown_family(family: str, valid: Iterable[str]) -> ValueError:
+    valid = list(valid)
+    return ValueError(f"unknown family {family!r}{did_you_mean(family, valid)}; valid: {', '.join(valid)}")
 
 
 def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family | FamilySet:
@@ -70,7 +85,7 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
         families: a name, ``"AllFamilies"`` for the set of all, or several names for a set of these.
 
     Raises:
-        ModuleNotFoundError: for the set of all, where a package that one of them needs is missing.
+        MissingPackageError: for the set of all, where a package that one of them needs is missing.
         ValueError: for an unknown name, a name twice, or none.
     """
     if isinstance(families, FamilySet):
@@ -81,12 +96,14 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
             # not left out silently: the layout, and so the networks, would differ from machine to machine
             if family.source and importlib.util.find_spec(family.source) is None:
                 names = [f.name for f in everything if f is not family]
-                raise ModuleNotFoundError(
+                raise MissingPackageError(
                     f"{ALL_FAMILIES} has the family {family.name!r}, whose bodies come from "
                     f"{family.source}, which is not installed; install it, or name the families: "
                     f"family={names}"
                 )
         return FamilySet(ALL_FAMILIES, tuple(everything))
+    if isinstance(families, str) and families not in _families():
+        raise _unknown_family(families, (*_families(), ALL_FAMILIES))
     if isinstance(families, (str, Family)):
         return get_family(families)
     chosen = tuple(get_family(family) for family in families)
@@ -110,14 +127,16 @@ def as_task(family: str | Family | FamilySet, task: TaskLike) -> Task:
 
     Args:
         family: name of the family, or the family, or a set of families.
-        task: see :data:`TaskLike`; in a set, a number counts through the families in turn, and a
-            name is ``"Biped/long-shins"`` or ``"Biped/3"``.
+        task: see :data:`TaskLike`; a number may be text, as on a command line. In a set, a number counts
+            through the families in turn, and a name is ``"Biped/long-shins"`` or ``"Biped/3"``.
 
     Raises:
         TypeError: if ``task`` is of none of those kinds.
         ValueError: for an unknown number, name or parameter, a value outside its range, a task of
             another family, or a task that claims a published number but differs from it.
     """
+    if isinstance(task, str) and task.isdecimal():
+        task = int(task)
     if isinstance(family, FamilySet):
         return _as_task_of_set(family, task)
     family = get_family(family)
@@ -162,7 +181,9 @@ def as_task(family: str | Family | FamilySet, task: TaskLike) -> Task:
 
 
 def _as_task_of_set(families: FamilySet, task: TaskLike) -> Task:
-    names = [family.name for family in families.families]
+    # the set's own, which need not be the registered ones of these names
+    own = {family.name: family for family in families.families}
+    names = list(own)
     if isinstance(task, str):
         family, _, name = task.partition("/")
         if family not in names or not name:
@@ -171,7 +192,7 @@ def _as_task_of_set(families: FamilySet, task: TaskLike) -> Task:
                 f"'{names[0]}/{families.families[0].tasks[0].name}'; got {task!r}, the families are "
                 f"{', '.join(names)}"
             )
-        return as_task(family, int(name) if name.isdecimal() else name)
+        return as_task(own[family], name)
     if isinstance(task, (int, np.integer)) and not isinstance(task, bool):
         if not 0 <= task < len(families.tasks):
             raise ValueError(
@@ -185,7 +206,7 @@ def _as_task_of_set(families: FamilySet, task: TaskLike) -> Task:
                 f"a task of several families needs its 'family', one of {', '.join(names)}; "
                 f"got {dict(task)!r}"
             )
-        return as_task(task["family"], task)
+        return as_task(own[task["family"]], task)
     if isinstance(task, Task):
         return as_task(families.of(task), task)
     raise TypeError(f"a task is a number, a name, a Task or its dictionary, got {task!r}")
@@ -255,16 +276,17 @@ def register() -> None:
         if family.id not in gymnasium.registry:
             gymnasium.register(
                 id=family.id,
-                entry_point="mtenvs.env:TaskEnv",
-                vector_entry_point="mtenvs.vector_env:TaskVectorEnv",
+                **ENTRY_POINTS,
                 max_episode_steps=family.episode_steps,
                 kwargs={"family": family.name},
             )
-    everything = f"mt/{ALL_FAMILIES}-v0"
-    if everything not in gymnasium.registry:
-        gymnasium.register(  # episodes of unlike lengths: the environment counts them itself
-            id=everything,
-            entry_point="mtenvs.env:TaskEnv",
-            vector_entry_point="mtenvs.vector_env:TaskVectorEnv",
-            kwargs={"family": ALL_FAMILIES},
-        )
+    everything = FamilySet(ALL_FAMILIES, tuple(_families().values()))
+    if everything.id not in gymnasium.registry:
+        # episodes of unlike lengths: the environment counts them itself
+        gymnasium.register(id=everything.id, **ENTRY_POINTS, kwargs={"family": everything.name})
+
+
+def ids() -> tuple[str, ...]:
+    """All registered ids whose environments are ours, for example ``("mt/Biped-v0",)``."""
+    ours = ENTRY_POINTS["vector_entry_point"]
+    return tuple(name for name, spec in gymnasium.registry.items() if spec.vector_entry_point == ours)

@@ -198,13 +198,13 @@ def open_window(model: mujoco.MjModel, data: mujoco.MjData) -> Any:
 
 
 class Viewer:
-    """MuJoCo's interactive viewer, following the body.
+    """MuJoCo's interactive viewer, following the body, in a window of its own size.
 
     Raises:
         RenderingError: if there is no display.
     """
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+    def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
         self._data = mujoco.MjData(model)
         self._handle = open_window(model, self._data)

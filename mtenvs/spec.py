@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
     from mtenvs.state import State
 
+ALL_FAMILIES = "AllFamilies"
+"""Name of the set of all families, ``mt/AllFamilies-v0``."""
+
 Array = Any
 """An array of any library that follows the array API standard (NumPy, PyTorch)."""
+
+
+class MissingPackageError(ModuleNotFoundError):
+    """A package that not every installation has is needed; the message says which, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +253,7 @@ class FamilySet:
     @property
     def id(self) -> str:
         """Gymnasium id of all sets; which families are in one is an argument of ``gymnasium.make``."""
-        return f"mt/AllFamilies-v{self.version}"
+        return f"mt/{ALL_FAMILIES}-v{self.version}"
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -14,10 +14,10 @@ from gymnasium.vector import AutoresetMode
 
 from mtenvs import registry
 from mtenvs.backends.mujoco_batch import BatchBackend, topology
-from mtenvs.conditioning import Columns, Encoding
-from mtenvs.env import check_action
+from mtenvs.conditioning import Columns, Encoded, Encoding
+from mtenvs.env import check_action, check_count, check_options
 from mtenvs.rendering import Camera, check_render_mode, frames_per_second
-from mtenvs.spec import Family, Task
+from mtenvs.spec import Family, FamilySet, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Group:
     """What steps them; its world ``i`` is ``worlds[i]``."""
 
 
-class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """Worlds of one family or set of families, each with a task of its own that changes only when told to.
 
     Arrays are those of Gymnasium's own vector environments: observations ``(num_envs, size)`` of
@@ -81,22 +81,16 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         self.family = registry.get_families(family)
         if task is not None:
             raise ValueError("a vector environment takes tasks=[...], a list, instead of task=...")
-        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-            raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
-        self.num_envs = int(num_envs)
+        self.num_envs = check_count("num_envs", num_envs)
         self.encoding = Encoding(self.family, conditioning, layout)
-        self.conditioning, self.layout = conditioning, self.encoding.layout
-        self.observation_slices, self.num_actions = self.encoding.slices, self.encoding.num_actions
         self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
-        self._given_limit = max_episode_steps
-        self.max_episode_steps = (
-            self.family.episode_steps if max_episode_steps is None else max_episode_steps
+        self._given_limit = (
+            None if max_episode_steps is None else check_count("max_episode_steps", max_episode_steps)
         )
-        if self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be positive, got {max_episode_steps}")
-        self._num_threads = num_threads
-        self._size = (height, width)
+        self.max_episode_steps = self._given_limit or self.family.episode_steps
+        self._num_threads = check_count("num_threads", num_threads, least=0)
+        self._size = (check_count("height", height), check_count("width", width))
         self._cameras: dict[int, Camera] = {}
         self._term_names = tuple(f"reward_{term}" for term in self.family.reward_terms)
 
@@ -181,8 +175,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         if self._given_limit is None:
             return own
         # in a set, as in its single environments, no episode outlasts its family's
-        alone = len(self.family.families) == 1
-        return np.full_like(own, self._given_limit) if alone else np.minimum(own, self._given_limit)
+        whole = isinstance(self.family, FamilySet)
+        return np.minimum(own, self._given_limit) if whole else np.full_like(own, self._given_limit)
 
     def _group(
         self, worlds: Sequence[int], tasks: Sequence[Task], models: dict[Task, mujoco.MjModel]
@@ -214,13 +208,16 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         Args:
             seed: one seed per world; an int is ``seed + index``; ``None`` goes on with a world's stream.
             options: ``task``: a task for all worlds, or ``tasks``: one for each. ``reset_mask``: the
-                worlds to reset, ``(num_envs,)`` of bool. ``elapsed_steps``: control steps that count
-                as already taken, ``(num_envs,)``, so that learners can stagger first episodes.
+                worlds to reset, ``(num_envs,)`` of bool, all of them the first time. ``elapsed_steps``:
+                control steps that count as already taken, ``(num_envs,)``, so that learners can stagger
+                first episodes.
 
         Raises:
-            ValueError: for a wrong number of seeds or tasks, or an unknown option.
+            TypeError: for options that are no dictionary.
+            ValueError: for a wrong number of seeds or tasks, an unknown option, or a first reset of some
+                worlds only.
         """
-        options = dict(options or {})
+        options = check_options(options, ("task", "tasks", "reset_mask", "elapsed_steps"))
         mask = options.pop("reset_mask", None)
         elapsed = options.pop("elapsed_steps", None)
         tasks = options.pop("tasks", None)
@@ -230,15 +227,16 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
                     "give either options['task'], for all worlds, or options['tasks'], not both"
                 )
             tasks = [options.pop("task")] * self.num_envs
-        if options:
-            raise ValueError(
-                f"unknown reset options {sorted(options)}; valid: task, tasks, reset_mask, elapsed_steps"
-            )
         if mask is not None:
             mask = np.asarray(mask)
             if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
                 raise ValueError(
                     f"reset_mask must be ({self.num_envs},) of bool with a world to reset, got {mask!r}"
+                )
+            if not (self._started or mask.all()):
+                raise ValueError(
+                    "the first reset is of all worlds: leave out reset_mask, which leaves out "
+                    f"{np.flatnonzero(~mask).tolist()}"
                 )
         # whatever may raise comes before anything is changed
         seeded = [None if s is None else seeding.np_random(s) for s in self._seed_list(seed)]
@@ -381,12 +379,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarra
         skip = bad if idle is None else bad | idle
         keep: Any = slice(None)
         if skip.any():
-            index = np.arange(self.num_envs)[worlds]
-            ended = index[bad if idle is None else bad & ~idle]
+            ended = group.worlds[bad if idle is None else bad & ~idle]
             terminations[ended] = True
             info["physics_diverged"][ended] = True
             keep = np.flatnonzero(~skip)
-            worlds = index[keep]
+            worlds = group.worlds[keep]
         # diverged worlds keep zero terms and their last valid observation
         observations[_at(worlds, group.columns.observation)] = body[keep]
         terminations[worlds] = terminated[keep]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers import why_nothing_draws
 
 import harness.plan
 import mtenvs
@@ -52,6 +53,13 @@ def every_task_has_a_score() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness.plan, "load_reference", load)
         yield
+
+
+@pytest.fixture(scope="session")
+def gl() -> None:
+    """What tests that draw need: ``helpers.needs_gl``."""
+    if reason := why_nothing_draws():
+        pytest.skip(reason)
 
 
 @pytest.fixture

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium as gym
 import mujoco
 import numpy as np
+import pytest
 
 import mtenvs
 from mtenvs.spec import Family, FamilySet
+
+needs_gl = pytest.mark.usefixtures("gl")
+"""Of tests that draw: skipped where nothing can; see :func:`why_nothing_draws`."""
+
+TRY_TO_DRAW = """
+import mtenvs
+from mtenvs.rendering import RenderingError, picture
+try:
+    picture(mtenvs.model("Biped", 0), 30, 40)
+except RenderingError as error:
+    print(error)
+"""
+
+
+@functools.cache
+def why_nothing_draws() -> str:
+    """Why no picture can be drawn here, with the settings that there are; empty if one was.
+
+    Asked in a process of its own, because what draws is decided once in a process.
+    """
+    done = subprocess.run([sys.executable, "-c", TRY_TO_DRAW], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def actions(env: gym.vector.VectorEnv, seed: int, steps: int) -> np.ndarray:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import mtenvs
-from harness.catalogue import differences, families_table, nearest, page
+from harness.catalogue import TABLE_MARKS, differences, families_table, nearest, page, with_families_table
+from harness.cli import main
+from harness.reference import ReferenceConfig
+from harness.reference_scores import load_record
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +21,32 @@ def test_the_page_of_tasks_is_up_to_date() -> None:
 
 def test_the_readme_has_the_table_of_families() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert families_table() in readme, "paste what harness.catalogue.families_table() returns"
+    assert families_table() in readme
+    assert readme == with_families_table(readme), "run `make export`"
+
+
+def test_the_command_renews_the_readmes_table(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = tmp_path / "README.md"
+    path.write_text(readme.replace("| `mt/Biped-v0` |", "| `mt/Bipod-v0` |"), encoding="utf-8")
+    assert families_table() not in path.read_text(encoding="utf-8")
+    main(["tasks", "--readme", str(path)])
+    assert path.read_text(encoding="utf-8") == readme
+
+
+@pytest.mark.parametrize("text", ["none", "".join(TABLE_MARKS[::-1]), "".join(TABLE_MARKS * 2)])
+def test_a_readme_without_its_marks_is_left_alone(text: str) -> None:
+    with pytest.raises(
+        ValueError, match="belongs between '<!-- families -->' and '<!-- /families -->', once"
+    ):
+        with_families_table(text)
+
+
+def test_the_page_says_how_scores_were_measured() -> None:
+    config = load_record("Octopus", 0)["config"]
+    assert config["steps"] != ReferenceConfig().steps  # which the page must not take instead
+    section = page().split("## mt/Octopus-v0\n")[1]
+    assert f"{config['seeds']} trainings of {config['steps']:,} control steps for each task" in section
 
 
 def test_the_page_names_every_task_parameter_and_reward_term(family: mtenvs.Family) -> None:

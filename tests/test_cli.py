@@ -1,16 +1,22 @@
 """The command line, from words to files and messages."""
 
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import needs_gl
 from matplotlib.image import imread
-from test_rendering import needs_gl, on_linux
+from test_rendering import on_linux
 
+import harness.__main__
 import mtenvs
 from baselines.checkpoint import save_checkpoint
 from harness.cli import main
 from mtenvs.export import export
 
+ROOT = Path(__file__).parents[1]
 SOURCES = len(mtenvs.tasks("Biped")) - 1
 TINY = (
     f"--preset quick --folds 5 --seeds 2 --budget {128 * SOURCES} --pretrain-budget {64 * SOURCES} "
@@ -48,12 +54,16 @@ def test_loo_plans_trains_and_reports(tmp_path, capsys):
         (["reference", "Bipd"], "did you mean 'Biped'"),
         (["export", "Bipd"], "did you mean 'Biped'"),
         (["sheet", "Bipd"], "did you mean 'Biped'"),
+        (["sheet"], "name either a family, or a directory for all of them with --all"),
+        (["sheet", "Biped", "--all", "here"], "name either a family, or a directory for all"),
+        (["tasks", "Biped", "--readme", "README.md"], "are about all families: leave out 'Biped'"),
         (["sheet", "Biped", "--out", "sheet.abc"], "cannot write a picture to 'sheet.abc'"),
         (["view", "Bipd"], "did you mean 'Biped'"),
         (["view", "Biped", "--task", "long-shin"], "did you mean 'long-shins'"),
         (["view", "Biped", "--policy", "nowhere"], "no checkpoint in nowhere"),
         (["view", "Biped", "--policy", "nowhere", "--random"], "--policy or --random, not both"),
         (["video", "Bipd"], "did you mean 'Biped'"),
+        (["video", "Foo"], f"unknown family 'Foo'; valid: {', '.join(mtenvs.families())}, AllFamilies"),
         (["video", "Biped", "--task", "8"], "unknown task number 8"),
         (["video", "AllFamilies", "--task", "long-shins"], "is written FAMILY/TASK"),
         (["video", "Biped", "--out", "walk.avi"], "cannot write a video to 'walk.avi'; valid: .mp4, .gif"),
@@ -108,6 +118,22 @@ def test_tasks_and_plan_print_what_there_is(tmp_path, capsys):
     assert "another plan" in capsys.readouterr().err
 
 
+def test_only_what_the_extra_brings_is_called_missing(monkeypatch):
+    """Anything else that cannot be imported is a mistake, as in a family of one's own."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    brought = [re.split("[<>=]", line)[0].replace("-", "_") for line in extras["train"]]
+    assert sorted(harness.__main__.TRAIN) == sorted(brought)
+    monkeypatch.delitem(sys.modules, "harness.cli")
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(SystemExit, match=r"the command line needs tyro: pip install 'mtenvs\[train\]'"):
+        harness.__main__.main()
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "harness.cli")
+    monkeypatch.setitem(sys.modules, "harness.catalogue", None)
+    with pytest.raises(ModuleNotFoundError, match=r"harness\.catalogue"):
+        harness.__main__.main()
+
+
 @pytest.mark.parametrize("words", [[], ["Biped"]])
 def test_export_writes_every_task(words, tmp_path, capsys):
     main(["export", *words, "--out", str(tmp_path / "xml")])
@@ -127,6 +153,13 @@ def test_sheet_draws_every_task(tmp_path, capsys):
     picture = imread(path)
     assert picture.shape[1] > 1600
     assert picture[..., :3].std() > 0.05
+
+
+def test_sheets_of_all_families_have_their_names(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("harness.cli.sheet", lambda family, path: drawn.append((family, path)))
+    main(["sheet", "--all", "docs"])
+    assert drawn == [(name, Path("docs") / f"{name}.png") for name in mtenvs.families()]
 
 
 @needs_gl

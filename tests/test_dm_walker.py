@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import mtenvs
+from harness.cli import main
 from mtenvs.families import dm_walker
 from mtenvs.state import Layout, State
 
@@ -87,6 +89,11 @@ def test_one_environment_equals_dm_controls(theirs: Any) -> None:
     assert env.control_timestep() == FAMILY.frame_skip * ours.unwrapped.model.opt.timestep
     assert env.action_spec().shape == ours.action_space.shape
     assert (env.action_spec().minimum == -1).all()
+
+
+def test_the_control_step_is_that_of_the_walkers_file() -> None:
+    timestep = mtenvs.model("DMWalker", 0).opt.timestep
+    assert pytest.approx(FAMILY.frame_skip * timestep) == dm_walker.CONTROL_STEP
 
 
 def test_the_batch_equals_dm_controls(theirs: Any) -> None:
@@ -202,11 +209,33 @@ def test_without_dm_control_the_error_says_what_to_install() -> None:
 
 @pytest.mark.usefixtures("not_installed")
 def test_without_dm_control_the_set_of_all_says_how_to_do_without() -> None:
-    message = r"from dm_control, which is not installed; .*family=\['Biped', 'BipedSkills', 'Octopus'\]"
+    others = [name for name in mtenvs.families() if name != "DMWalker"]
+    message = f"from dm_control, which is not installed; .*family={re.escape(str(others))}"
     with pytest.raises(ModuleNotFoundError, match=message):
         gym.make_vec("mt/AllFamilies-v0", num_envs=64)
-    envs = gym.make_vec("mt/AllFamilies-v0", num_envs=24, family=["Biped", "BipedSkills", "Octopus"])
+    envs = gym.make_vec("mt/AllFamilies-v0", num_envs=24, family=others)
     assert envs.reset(seed=0)[0].shape[0] == 24
+
+
+@pytest.mark.usefixtures("not_installed")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sheet", "DMWalker"],
+        ["view", "DMWalker"],
+        ["video", "DMWalker"],
+        ["video", "AllFamilies", "--task", "Biped/0"],
+    ],
+)
+def test_without_dm_control_commands_end_with_a_message(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "from dm_control, which is not installed" in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("not_installed")

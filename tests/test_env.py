@@ -380,6 +380,10 @@ def test_unknown_options_and_render_modes_are_named(family: mtenvs.Family) -> No
     env = gym.make(family.id, task=0)
     with pytest.raises(ValueError, match=r"unknown reset options \['speed'\]; valid: task"):
         env.reset(options={"speed": 3})
+    with pytest.raises(TypeError, match="reset options are a dictionary or None, got 5; valid keys: task"):
+        env.reset(options=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="width must be a positive integer, got 0"):
+        gym.make(family.id, task=0, width=0)
     with (
         pytest.warns(UserWarning, match="render_mode='ansi'"),
         pytest.raises(ValueError, match="unknown render_mode 'ansi'; valid: human, rgb_array"),

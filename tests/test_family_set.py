@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -18,8 +19,9 @@ from helpers import actions, assert_same, backend_of, present_entries, rollout
 import mtenvs
 from baselines.ppo import PPO, PPOConfig
 from mtenvs.conditioning import CONDITIONINGS, Encoding
-from mtenvs.registry import ALL_FAMILIES, as_task, get_families
-from mtenvs.spec import FamilySet
+from mtenvs.env import TaskEnv
+from mtenvs.registry import as_task, get_families
+from mtenvs.spec import ALL_FAMILIES, FamilySet
 from mtenvs.vector_env import TaskVectorEnv
 
 ID = f"mt/{ALL_FAMILIES}-v0"
@@ -93,6 +95,7 @@ def test_a_task_of_a_set_resolves_from_every_form() -> None:
             np.int64(number),
             f"{task.family}/{task.name}",
             f"{task.family}/{task.number}",
+            str(number),
             task,
             task.to_dict(),
         ]
@@ -101,6 +104,20 @@ def test_a_task_of_a_set_resolves_from_every_form() -> None:
     assert as_task(EVERYTHING, own).parameters["links"] == 4.0
     sampled = mtenvs.sample_task("DMWalker", 0)
     assert as_task(EVERYTHING, sampled) == sampled
+
+
+def test_a_sets_tasks_are_those_of_its_own_families() -> None:
+    """Which need not be the registered ones of these names."""
+    biped = mtenvs.get_family("Biped")
+    grown = dataclasses.replace(biped, published={**biped.published, "stilts": {"shin_length": 0.75}})
+    own = FamilySet("grown", (grown, mtenvs.get_family("Octopus")))
+    new = grown.tasks[-1]
+    unnumbered = {"family": "Biped", "parameters": new.parameters}
+    for form in ("Biped/stilts", f"Biped/{new.number}", new.number, new, new.to_dict()):
+        assert as_task(own, form) == new
+    assert as_task(own, unnumbered).parameters == new.parameters
+    env = TaskEnv(own, task="Biped/stilts")  # type: ignore[arg-type]
+    assert env.reset(seed=0)[1]["task"] == new.number
 
 
 @pytest.mark.parametrize(
@@ -328,12 +345,14 @@ def test_a_whole_episode_of_a_short_family_ends_in_time() -> None:
 
 
 @pytest.mark.parametrize("limit", [100, 400])
-def test_a_given_limit_is_that_of_both_kinds(limit: int) -> None:
+@pytest.mark.parametrize("families", [None, ["Octopus"]], ids=["all", "a set of one"])
+def test_a_given_limit_is_that_of_both_kinds(limit: int, families: list[str] | None) -> None:
     """``max_episode_steps`` means the same in one and in many; no episode outlasts its family's own."""
     own = mtenvs.get_family("Octopus").episode_steps
     assert 100 < own < 400
-    env = gym.make_vec(ID, num_envs=1, tasks=["Octopus/0"], max_episode_steps=limit)
-    single = gym.make(ID, task="Octopus/0", max_episode_steps=limit)
+    options = {"max_episode_steps": limit, **({"family": families} if families else {})}
+    env = gym.make_vec(ID, num_envs=1, tasks=["Octopus/0"], **options)
+    single = gym.make(ID, task="Octopus/0", **options)
     still = np.zeros(single.action_space.shape)
     env.reset(seed=0)
     single.reset(seed=0)

@@ -1,7 +1,10 @@
 """Reference scores: what is committed suffices, and how they are made depends on nobody else."""
 
 import copy
+import inspect
 import json
+import sys
+import types
 
 import pytest
 
@@ -9,8 +12,18 @@ import harness.plan
 import mtenvs
 from baselines.registry import describe_learner
 from harness.cli import main
+from harness.family_code import family_code
 from harness.plan import Preset, make_plan
-from harness.reference import ReferenceConfig, _stream, make_reference, merge, shortcomings, write_reference
+from harness.reference import (
+    ReferenceConfig,
+    _stream,
+    make_reference,
+    merge,
+    restamped,
+    shortcomings,
+    unmeasured,
+    write_reference,
+)
 from harness.reference_scores import load_reference, reference_path
 
 TINY = ReferenceConfig(steps=64, seeds=2, episodes=3, worlds_per_run=2)
@@ -47,6 +60,22 @@ def test_every_published_task_has_a_true_score(family, monkeypatch):
     worlds = 8 * (len(family.tasks) - 1)
     make_plan(family.name, Preset(worlds_per_run=worlds), learner)  # names the command that makes it
     assert set(committed(family)["tasks"]) == {task.name for task in family.tasks}
+
+
+def measured_families():
+    families = [mtenvs.get_family(name) for name in mtenvs.families()]
+    return [f for f in families if reference_path(f.name, f.version).is_file()]
+
+
+@pytest.mark.parametrize("family", measured_families(), ids=lambda f: f.name)
+def test_the_committed_scores_are_of_the_present_code_and_tasks(family):
+    record, command = committed(family), f"mtenvs reference {family.name}"
+    assert record.get("family_code") == family_code(family), (
+        f"the scores were measured with other code of {family.name}: run '{command} --fresh' or, if the "
+        f"change leaves returns as they were, '{command} --restamp'"
+    )
+    assert unmeasured(family, record) == []
+    assert all("parameters" in task for task in record["tasks"].values())
 
 
 def test_shortcomings_are_named():
@@ -91,6 +120,67 @@ def test_a_record_holds_what_it_was_made_with(two):
     assert len(streams) == 4 * len(NAMES)  # nobody shares one
 
 
+FILE = '''
+"""A family."""
+Family = dict  # stands for ours
+SPEED = 1.0  # m/s
+"""How fast."""
+LIST: dict = {"plain": {}}
+
+
+def build(p):
+    """Builds it."""
+    return f"{SPEED} {p['x']}"
+
+
+FAMILY = Family(name="Made", published=LIST, build=build)
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("  # m/s", "  # metres a second", True),
+        ('"""A family."""', '"""Another text."""', True),
+        ('    """Builds it."""\n', "", True),
+        ('"""How fast."""\n', "", True),
+        ('{"plain": {}}', '{"plain": {}, "fast": {"x": 2}}', True),
+        ("published=LIST", 'published={"plain": {}}', False),  # the list itself counts then, being no list
+        ("SPEED = 1.0", "SPEED = 1.5", False),
+        ("def build(p):", "def build(p, q=0):", False),
+        ("Family(name", "Family(episode_steps=3, name", False),
+    ],
+)
+def test_the_code_of_a_family_is_what_decides_its_returns(old, new, same, tmp_path, monkeypatch):
+    assert old in FILE
+    family = types.SimpleNamespace(build=types.SimpleNamespace(__module__="made"))
+    hashes = []
+    for text in (FILE, FILE.replace(old, new)):
+        directory = tmp_path / str(len(hashes))
+        directory.mkdir()
+        (directory / "made.py").write_text(text)
+        monkeypatch.syspath_prepend(directory)
+        hashes.append(family_code(family))
+        del sys.modules["made"]
+    assert (hashes[0] == hashes[1]) is same
+
+
+def test_the_code_of_a_family_includes_what_it_is_made_from(monkeypatch):
+    """The skills are a biped's, and both are made of blocks and rewards; the types are left out."""
+    read = []
+    source = inspect.getsource
+
+    def recording(module):
+        read.append(module.__name__)
+        return source(module)
+
+    monkeypatch.setattr("harness.family_code.inspect.getsource", recording)
+    family_code(mtenvs.get_family("BipedSkills"))
+    families = {"mtenvs.families.biped_skills", "mtenvs.families.biped"}
+    assert set(read) == families | {"mtenvs.blocks", "mtenvs.rewards"}
+    assert len(read) == 4
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="unknown task 'nobody'"):
         make_reference("Biped", TINY, ["nobody"])
@@ -106,15 +196,36 @@ def test_records_merge_only_if_made_alike(two):
     both = merge(two, new)
     assert list(both["tasks"]) == [NAMES[0], NAMES[-1], "newest"]
     new["config"]["steps"] = 65
-    with pytest.raises(ValueError, match=r"made with another config.*--fresh"):
+    with pytest.raises(ValueError, match=r"made with steps = 64, not 65\. .*--fresh$"):
         merge(two, new)
+    new["family_code"] = "another"
+    with pytest.raises(ValueError, match=r"steps = 64, not 65; other code of the family\. .*--restamp$"):
+        merge(two, new)
+
+
+def test_a_task_of_other_parameters_is_measured_again(two):
+    record = copy.deepcopy(two)
+    assert unmeasured(mtenvs.get_family("Biped"), record) == NAMES[1:-1]
+    record["tasks"][NAMES[-1]]["parameters"]["foot_length"] += 0.01
+    assert unmeasured(mtenvs.get_family("Biped"), record) == NAMES[1:]
+
+
+def test_restamping_touches_no_number(two):
+    record = copy.deepcopy(two)
+    del record["family_code"], record["tasks"][NAMES[0]]["parameters"]
+    record["tasks"][NAMES[-1]]["parameters"]["foot_length"] += 0.01
+    again = restamped(mtenvs.get_family("Biped"), record)
+    assert unmeasured(mtenvs.get_family("Biped"), again) == NAMES[1:]  # of another body, code or not
+    again["tasks"][NAMES[-1]]["parameters"]["foot_length"] -= 0.01
+    assert again == two
 
 
 def test_the_command_measures_what_is_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("harness.cli.shortcomings", lambda record: [])  # two rollouts teach nobody
     path = tmp_path / "scores.json"
-    words = ["reference", "Biped", *WORDS.split(), "--out", str(path)]
-    main(words)
+    first = ["reference", "Biped", *WORDS.split(), "--out", str(path)]
+    words = ["reference", "Biped", "--out", str(path)]  # the file knows the settings
+    main(first)
     assert f"wrote {path}" in capsys.readouterr().out
     whole = json.loads(path.read_text())
     assert sorted(whole["tasks"]) == sorted(NAMES)
@@ -124,11 +235,27 @@ def test_the_command_measures_what_is_missing(tmp_path, capsys, monkeypatch):
     del partly["tasks"][NAMES[1]]
     partly["tasks"][NAMES[0]]["zero"]["mean"] = 123.0  # kept as it is
     write_reference(partly, path)
+    monkeypatch.setattr("harness.cli.make_reference", None)  # refused before anything is trained
+    for other, named in (("--steps 1000000", "steps = 64, not 1000000"), ("--seeds 3", "seeds = 2, not 3")):
+        with pytest.raises(SystemExit):
+            main([*words, *other.split()])
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"were made with {named}. Leave out" in said
+        assert "anew with --fresh" in said
+    monkeypatch.setattr("harness.cli.make_reference", make_reference)
     main(words)
     again = json.loads(path.read_text())["tasks"]
     assert again[NAMES[0]]["zero"]["mean"] == 123.0
     assert again[NAMES[1]]["random"] == whole["tasks"][NAMES[1]]["random"]
     assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+    write_reference({**json.loads(path.read_text()), "family_code": "another"}, path)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "say so with --restamp" in " ".join(capsys.readouterr().err.split())
+    main([*words, "--restamp"])
+    main(words)
+    assert "has scores of all tasks" in capsys.readouterr().out
+    assert json.loads(path.read_text())["tasks"] == again
 
 
 def test_the_command_says_what_is_not_learnable_and_keeps_the_file(tmp_path, capsys):

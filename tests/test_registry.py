@@ -15,7 +15,7 @@ from helpers import differing_fields
 
 import mtenvs
 from mtenvs.backends.mujoco_batch import topology
-from mtenvs.registry import TaskLike, as_task
+from mtenvs.registry import TaskLike, as_task, get_families
 
 PER_WORLD_EXEMPT = {
     # read by Warp's sleeping alone, which no family turns on (checked below)
@@ -93,7 +93,7 @@ def test_three_published_tasks_lie_beyond_the_box_of_the_others(family: mtenvs.F
 
 
 def test_a_task_resolves_from_every_form(task: mtenvs.Task) -> None:
-    forms = [task.number, np.int64(task.number or 0), task.name, task, task.to_dict()]
+    forms = [task.number, np.int64(task.number or 0), str(task.number), task.name, task, task.to_dict()]
     assert all(as_task(task.family, form) == task for form in forms)
 
 
@@ -109,6 +109,10 @@ def test_unknown_family_is_named_with_the_valid_ones() -> None:
         ValueError, match=r"unknown family 'Bipde' \(did you mean 'Biped'\?\); valid: .*Biped"
     ):
         mtenvs.tasks("Bipde")
+    with pytest.raises(ValueError, match=r"unknown family 'AllFamily' \(did you mean 'AllFamilies'\?\)"):
+        get_families("AllFamily")
+    with pytest.raises(ValueError, match=r"valid: ((?!AllFamilies).)*$"):
+        mtenvs.tasks("AllFamily")  # where one family is meant, the set is no choice
 
 
 @pytest.mark.parametrize("number", [-1, 99])

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import needs_gl
 
 import mtenvs
 from mtenvs.rendering import CAMERA, PICTURE_KEY, Camera, frames_per_second, pose
@@ -67,15 +68,8 @@ for attempt in range(2):
 """
 
 SETTINGS = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
-HAS_DISPLAY = sys.platform != "linux" or bool(
-    os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-)
 HAS_OSMESA = sys.platform == "linux" and ctypes.util.find_library("OSMesa") is not None
 
-needs_gl = pytest.mark.skipif(
-    not (HAS_DISPLAY or HAS_OSMESA or os.environ.get("MUJOCO_GL")),
-    reason="no OpenGL library: neither MUJOCO_GL, a display nor libosmesa6",
-)
 needs_osmesa = pytest.mark.skipif(not HAS_OSMESA, reason="no libosmesa6")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a display")
 

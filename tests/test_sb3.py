@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from helpers import may_fall, needs_gl
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -18,7 +19,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, Ve
 
 import mtenvs
 from mtenvs.adapters import sb3
-from mtenvs.rendering import RenderingError
 
 LIMIT = 20  # short, so that episodes end by truncation as well as by falling
 
@@ -58,11 +58,11 @@ def test_equals_dummy_vec_env(family: mtenvs.Family) -> None:
             np.testing.assert_array_equal(info["terminal_observation"], other["terminal_observation"])
             del info["terminal_observation"], other["terminal_observation"]
             assert info == other | {"is_success": other["success"]}
-    assert True in causes
+    assert causes == ({True, False} if may_fall(family.name) else {True})
 
 
 def test_termination_at_the_time_limit_is_no_truncation(family: mtenvs.Family) -> None:
-    """Or its value would be bootstrapped: a world falls in the very step in which its time is up."""
+    """Or its value would be bootstrapped: physics diverges in the very step in which time is up."""
     envs = sb3.make(family.id, num_envs=2, tasks=[0], seed=0, max_episode_steps=1)
     envs.reset()
     envs.vector_env._groups[0].backend.state.qvel[1] = 1e20
@@ -104,6 +104,7 @@ def test_seeds_are_used_once(family: mtenvs.Family) -> None:
 def test_options_choose_tasks_at_the_next_reset(family: mtenvs.Family) -> None:
     envs = sb3.make(family.id, num_envs=3, tasks=[0, 1, 2], seed=0)
     own = mtenvs.sample_task(family.name, 1)
+    last = len(family.tasks) - 1
 
     def at_reset() -> list[int]:
         envs.reset()
@@ -113,22 +114,22 @@ def test_options_choose_tasks_at_the_next_reset(family: mtenvs.Family) -> None:
         return [info["task"] for info in envs.reset_infos]
 
     assert at_reset() == [0, 1, 2]
-    envs.set_options([{"task": own}, {}, {"task": family.tasks[4].name}])
+    envs.set_options([{"task": own}, {}, {"task": family.tasks[last].name}])
     assert envs.get_attr("task", [0, 2]) == [family.tasks[0], family.tasks[2]]
-    assert at_reset() == [-1, 1, 4]
+    assert at_reset() == [-1, 1, last]
     assert envs.get_attr("task", 0) == [own]
-    assert at_reset() == [-1, 1, 4]  # for good
-    envs.set_options({"task": 5})
+    assert at_reset() == [-1, 1, last]  # for good
+    envs.set_options({"task": 2})
     envs.set_options()  # taken back
-    assert at_reset() == [-1, 1, 4]
-    envs.set_options({"task": 5})
-    assert at_reset() == [5, 5, 5]
+    assert at_reset() == [-1, 1, last]
+    envs.set_options({"task": 2})
+    assert at_reset() == [2, 2, 2]
     envs.set_attr("task", 0, indices=[1])
-    assert at_reset() == [5, 0, 5]
-    envs.vector_env.reset(options={"tasks": [5, 0, 2]})
-    assert at_reset() == [5, 0, 2]  # used once: not given again
+    assert at_reset() == [2, 0, 2]
+    envs.vector_env.reset(options={"tasks": [2, 0, 1]})
+    assert at_reset() == [2, 0, 1]  # used once: not given again
     envs.seed(9)
-    fresh = sb3.make(family.id, num_envs=3, tasks=[5, 0, 2], seed=9)
+    fresh = sb3.make(family.id, num_envs=3, tasks=[2, 0, 1], seed=9)
     np.testing.assert_array_equal(envs.reset(), fresh.reset())
 
 
@@ -169,16 +170,14 @@ def test_attributes_of_worlds(family: mtenvs.Family) -> None:
         envs.set_attr("task", 99)
 
 
+@needs_gl
 def test_pictures_of_worlds() -> None:
     kwargs: dict[str, Any] = {"render_mode": "rgb_array", "width": 32, "height": 24, "tasks": [0, 4]}
     envs = sb3.make("mt/Biped-v0", num_envs=2, seed=0, **kwargs)
     native = gym.make_vec("mt/Biped-v0", num_envs=2, **kwargs)
     envs.reset()
     native.reset(seed=0)
-    try:
-        expected = native.render()
-    except RenderingError as error:
-        pytest.skip(str(error))
+    expected = native.render()
     assert not np.array_equal(expected[0], expected[1])
     for images in (envs.get_images(), envs.env_method("render")):
         np.testing.assert_array_equal(images, expected)
@@ -199,6 +198,10 @@ def test_other_environments_are_refused() -> None:
         sb3.make("mt/Biped-v0", num_envs=2, autoreset_mode="NextStep")
     with pytest.raises(TypeError, match=r"needs a TaskVectorEnv of mtenvs, got .*Sync"):
         sb3.TaskVecEnv(gym.make_vec("mt/Biped-v0", num_envs=2, vectorization_mode="sync"))
+    for name in ("CartPole-v1", "Biped", "mt/Biped"):
+        with pytest.raises(ValueError, match=rf"'{name}' is no id of mtenvs.*valid: .*mt/Biped-v0, "):
+            sb3.make(name, num_envs=2)
+    assert sb3.make("mtenvs:mt/Biped-v0", num_envs=2).num_envs == 2
     with pytest.raises(ValueError, match="3 tasks do not fit into num_envs=2 worlds"):
         sb3.make("mt/Biped-v0", num_envs=2, tasks=[0, 1, 2])
     with pytest.raises(gym.error.ResetNeeded):

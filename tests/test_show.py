@@ -14,8 +14,8 @@ from typing import Any
 import mujoco
 import numpy as np
 import pytest
+from helpers import needs_gl
 from PIL import Image
-from test_rendering import needs_gl
 
 import baselines.registry
 import mtenvs

@@ -243,6 +243,16 @@ def test_reset_mask_resets_only_its_worlds(family: mtenvs.Family, mode: Autorese
         np.testing.assert_array_equal(env.step(action)[0][~mask], twin.step(action)[0][~mask])
 
 
+def test_the_first_reset_is_of_all_worlds(family: mtenvs.Family) -> None:
+    """Else worlds would go on from a state that nobody has started."""
+    env, twin = (gym.make_vec(family.id, num_envs=3) for _ in range(2))
+    with pytest.raises(ValueError, match=r"first reset is of all worlds: leave out reset_mask, .*\[0, 2\]"):
+        env.reset(seed=0, options={"reset_mask": np.array([False, True, False])})
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(env.action_space.shape))
+    assert_same(env.reset(seed=0, options={"reset_mask": np.ones(3, bool)}), twin.reset(seed=0))
+
+
 def test_disabled_autoreset_asks_for_a_reset(family: mtenvs.Family) -> None:
     env = gym.make_vec(family.id, num_envs=2, tasks=[0], autoreset_mode="Disabled", max_episode_steps=2)
     env.reset(seed=0)
@@ -385,7 +395,12 @@ def test_divergence_at_the_time_limit_is_as_in_a_single_environment(family: mten
             {"autoreset_mode": "never"},
             "unknown autoreset_mode 'never'; valid: NextStep, SameStep, Disabled",
         ),
-        ({"max_episode_steps": 0}, "max_episode_steps must be positive, got 0"),
+        ({"max_episode_steps": 0}, "max_episode_steps must be a positive integer, got 0"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps must be a positive integer, got 2.5"),
+        ({"num_threads": -3}, "num_threads must be a non-negative integer, got -3"),
+        ({"num_threads": True}, "num_threads must be a non-negative integer, got True"),
+        ({"width": 0}, "width must be a positive integer, got 0"),
+        ({"height": 48.0}, "height must be a positive integer, got 48.0"),
         ({"render_mode": "human"}, "unknown render_mode 'human'; valid: rgb_array"),
     ],
 )
@@ -427,6 +442,8 @@ def test_bad_resets_are_named_and_change_nothing(arguments: dict[str, Any], mess
     twin.reset(seed=0)
     with pytest.raises(ValueError, match=message):
         env.reset(**arguments)
+    with pytest.raises(TypeError, match="reset options are a dictionary or None, got 5; valid keys: task"):
+        env.reset(options=5)  # type: ignore[arg-type]
     still = np.zeros((2, 6))
     assert_same(env.step(still), twin.step(still))
     assert_same(env.reset(), twin.reset())

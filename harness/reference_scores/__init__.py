@@ -17,8 +17,8 @@ def reference_path(family: str, version: int) -> Path:
     return DIRECTORY / f"{family}-v{version}.json"
 
 
-def load_reference(family: str, version: int) -> dict[str, Any]:
-    """Reads what a plan copies in: ``{"version": ..., "scores": {task: {"random", "zero", "reference"}}}``.
+def load_record(family: str, version: int) -> dict[str, Any]:
+    """Reads all that ``mtenvs reference`` has written of a family version.
 
     Raises:
         FileNotFoundError: if the family version has none.
@@ -28,7 +28,17 @@ def load_reference(family: str, version: int) -> dict[str, Any]:
         raise FileNotFoundError(
             f"no reference scores for {family}-v{version}: make them with 'mtenvs reference {family}'"
         )
-    record = json.loads(path.read_text())
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
+def load_reference(family: str, version: int) -> dict[str, Any]:
+    """Reads what a plan copies in: ``{"version": ..., "scores": {task: {"random", "zero", "reference"}}}``.
+
+    Raises:
+        FileNotFoundError: if the family version has none.
+    """
+    record = load_record(family, version)
     scores = {
         name: {kind: task[kind]["mean"] for kind in ("random", "zero", "reference")}
         for name, task in record["tasks"].items()

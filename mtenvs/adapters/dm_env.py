@@ -11,12 +11,13 @@ import numpy as np
 
 from mtenvs import registry
 from mtenvs.env import TaskEnv
+from mtenvs.spec import MissingPackageError
 
 try:
     import dm_env
     from dm_env import specs
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
         f"mtenvs.dm_env needs the package {error.name}: pip install 'mtenvs[dm-control]'", name=error.name
     ) from error
 

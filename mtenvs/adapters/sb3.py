@@ -10,12 +10,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from mtenvs import registry
+from mtenvs.spec import MissingPackageError, did_you_mean
 from mtenvs.vector_env import TaskVectorEnv
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
         f"mtenvs.adapters.sb3 needs the package {error.name}: pip install 'mtenvs[train]'", name=error.name
     ) from error
 
@@ -230,9 +231,14 @@ def make(
         kwargs: to ``gymnasium.make_vec``: ``conditioning``, ``render_mode``, ``max_episode_steps``, ...
 
     Raises:
-        TypeError: for an id that is not of mtenvs.
-        ValueError: for an unknown argument's value, no tasks, or more tasks than worlds.
+        ValueError: for an id that is not of mtenvs, an unknown argument's value, no tasks, or more tasks
+            than worlds.
     """
+    valid = registry.ids()
+    if env_id.removeprefix("mtenvs:") not in valid:
+        raise ValueError(
+            f"{env_id!r} is no id of mtenvs{did_you_mean(env_id, valid)}; valid: {', '.join(valid)}"
+        )
     envs = TaskVecEnv(gymnasium.make_vec(env_id, num_envs=num_envs, tasks=tasks, **kwargs))
     if seed is not None:
         envs.seed(seed)

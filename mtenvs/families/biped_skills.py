@@ -30,6 +30,7 @@ import math
 from collections.abc import Mapping
 
 import mujoco
+import numpy as np
 
 from mtenvs import blocks
 from mtenvs.families import biped
@@ -109,19 +110,14 @@ def constants(p: Mapping[str, float]) -> dict[str, float]:
     steps = round(STRIDE / CONTROL_STEP)
     phases = [(k + 0.5) / steps for k in range(steps)]
     due = sum(any((x + lag) % 1.0 >= 1.0 - p["swing"] for lag in (0.0, p["offset"])) for x in phases)
-    excess = max(abs(p["speed"]) - _speed_band(abs(p["speed"])), 0.0)
+    at_rest = _fast(np.zeros(1), np.full(1, p["speed"]))
     return {
         **p,
         "scored": due / steps if due else 1.0,
         "stepping": float(due > 0),
         "clearance": CLEARANCE * max(min(p["swing"] / FULL_SWING, 1.0), 0.01),
-        "at_rest": 1.0 - excess / max(excess, LEAST_SPEED_MARGIN),
+        "at_rest": float(at_rest[0]),
     }
-
-
-def _speed_band(speed: Array) -> Array:
-    """Half width of full reward about a speed that is not negative, in m/s."""
-    return SPEED_BAND + RELATIVE_SPEED_BAND * speed
 
 
 OBSERVATION_NAMES = (
@@ -176,21 +172,19 @@ def _form(state: State) -> Array:
     return height * xp.maximum(upright, xp.zeros_like(upright))
 
 
+def _fast(speed: Array, target: Array) -> Array:
+    """``fast(v)`` as in the file's head, of speeds in m/s, ``(num_envs,)`` in [0, 1]."""
+    xp = namespace(target)
+    band = SPEED_BAND + RELATIVE_SPEED_BAND * xp.abs(target)
+    # the margin reaches down to v = 0, so that staying put earns nothing of a fast target
+    margin = xp.maximum(xp.abs(target) - band, xp.full_like(target, LEAST_SPEED_MARGIN))
+    return tolerance(speed, target - band, target + band, margin, sigmoid="linear", value_at_margin=0.0)
+
+
 def reward(state: State) -> dict[str, Array]:
     """Named terms whose sum is the reward, each ``(num_envs,)``."""
     xp = namespace(state.qpos)
-    target = state.constant("speed")
-    band = _speed_band(xp.abs(target))
-    # the margin reaches down to v = 0, so that staying put earns nothing of a fast target
-    margin = xp.maximum(xp.abs(target) - band, xp.full_like(target, LEAST_SPEED_MARGIN))
-    fast = tolerance(
-        state.sensor("com_velocity")[:, 0],
-        target - band,
-        target + band,
-        margin,
-        sigmoid="linear",
-        value_at_margin=0.0,
-    )
+    fast = _fast(state.sensor("com_velocity")[:, 0], state.constant("speed"))
     form, (right, wrong) = _form(state), _feet(state)
     return {
         "gait": GAIT_WEIGHT * form * right,

@@ -35,7 +35,7 @@ import mujoco
 
 from mtenvs import blocks
 from mtenvs.rewards import namespace, tolerance
-from mtenvs.spec import Array, Family, Parameter
+from mtenvs.spec import Array, Family, MissingPackageError, Parameter
 from mtenvs.state import State
 
 STAND_HEIGHT = 1.2  # m, of the torso
@@ -74,7 +74,7 @@ def _mjcf() -> Path:
     """Where the installed dm_control has its walker; dm_control itself is not imported."""
     found = importlib.util.find_spec("dm_control")
     if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             "the family DMWalker reads its body from dm_control, which is not installed; "
             "pip install 'mtenvs[dm-control]'"
         )

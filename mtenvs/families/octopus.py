@@ -37,6 +37,7 @@ BASE_HEIGHT = 1.3  # m above the sea floor, so that no posture touches it
 LARGEST_BEND = math.radians(270)  # of the whole arm, shared equally by its joints
 MUSCLE = 6.0  # N m at the base, at control 1
 SAFE_BEND = 0.9  # targets are tips of arms bent by at most this share of the largest bend
+LEAST_BEND = 0.45  # of SAFE_BEND: the least bend of one half of a target's posture
 SUCCESS_RADIUS = 0.05  # m
 APPROACH_MARGIN = 2.0  # m, beyond the radius, twice the length: points the way from everywhere
 REACH_MARGIN = 0.2  # m, likewise: makes the last centimetres worth while
@@ -51,7 +52,6 @@ ARMATURE = 1e-3  # kg m^2
 DAMPING = 0.004  # s/rad of the whole arm: tissue's damping moment over the muscle's
 START_BEND = 0.15  # half width of the uniform noise on joints, share of their range
 START_SPEED = 0.1  # rad/s, likewise
-NEAREST_TARGET = 0.45  # of SAFE_BEND: the least bend of one half of a target's posture
 SOLVER_ITERATIONS = 8
 SEA_RGB = {
     "sky": ((0.50, 0.72, 0.80), (0.80, 0.92, 0.95)),
@@ -82,8 +82,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "nine-links": {"links": 9, "taper": 0.5, "water_density": 600.0},
 }
 
-# The first is the default. A pilot on sampled arms (benchmarks/layout_pilot.py) shows no difference
-# that its 8 folds could tell from 0: area 0.792 (index) against 0.787, paired 95% interval of +-0.05.
+# The first is the default. A pilot on sampled arms shows no difference that its folds could tell from 0:
+# results/benchmarks/README.md, "Layouts of the octopus' arms".
 LAYOUTS = ("index", "arc")
 
 
@@ -244,7 +244,7 @@ def start(home: Array, draws: Array) -> tuple[Array, Array]:
     noise, speed = centred[:, :links], centred[:, MOST_LINKS : MOST_LINKS + links]
     halves = centred[:, 2 * MOST_LINKS :]
     # both halves of the arm are bent, by no less than a share of what is safe, and evenly
-    strength = NEAREST_TARGET + (1.0 - NEAREST_TARGET) * xp.abs(halves)
+    strength = LEAST_BEND + (1.0 - LEAST_BEND) * xp.abs(halves)
     bends = SAFE_BEND * xp.sign(halves) * strength
     largest = LARGEST_BEND / links
     angle = xp.zeros_like(draws[:, 0])
