@@ -490,6 +490,27 @@ class _Runs:
         return str(self.by_id.setdefault(run["id"], run)["id"])
 
 
+def summarise(plan: Mapping[str, Any]) -> list[tuple[str, str, str, int, int, float]]:
+    """The runs of a plan by phase and arm.
+
+    Returns:
+        ``(phase, arm, what it starts from, runs, folds, million steps)``, and a last row of sums.
+    """
+    by_id = {run["id"]: run for run in plan["runs"]}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in plan["runs"]:
+        groups.setdefault((run["phase"], run["arm"]), []).append(run)
+    rows = []
+    for (phase, arm), runs in groups.items():
+        start = by_id.get(runs[0]["start"])
+        origin = "nothing" if start is None else f"{start['phase']} {start['arm']}"
+        if runs[0]["init"] not in (None, "all"):
+            origin += f", {runs[0]['init']}"
+        steps = sum(run["steps"] for run in runs) / 1e6
+        rows.append((phase, arm, origin, len(runs), len({run["fold"] for run in runs}), round(steps, 1)))
+    return [*rows, ("total", "", "", len(by_id), len(plan["folds"]), round(sum(r[-1] for r in rows), 1))]
+
+
 def checkpoints_of(plan: Mapping[str, Any], arm: str) -> list[int]:
     """Steps at which the learning runs of an arm are evaluated."""
     return list(plan["joint_checkpoints"] if arm in JOINT_ARMS[1:] else plan["checkpoints"])

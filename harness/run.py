@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -21,6 +22,9 @@ from mtenvs import registry
 from mtenvs.conditioning import Encoding
 from mtenvs.registry import TaskLike
 from mtenvs.vector_env import TaskVectorEnv
+
+PROBE_SECONDS = 6.0
+"""How long a plan's cost is probed."""
 
 Progress = Callable[[int], object]
 """Called with control steps just trained."""
@@ -106,6 +110,69 @@ def pending_steps(directory: Path) -> int:
     # a cohort is trained as a whole, also where only some of its runs are missing
     open_cohorts = [c for c in plan["cohorts"] if any(status[i] not in COMPLETE for i in c)]
     return sum(steps[i] for cohort in open_cohorts for i in cohort)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a plan will take of this machine."""
+
+    hours: float
+    """Training and evaluation, all runs."""
+    train_speed: float
+    """Control steps per second in training, all runs of a cohort together."""
+    test_speed: float
+    """Control steps per second in evaluation."""
+    megabytes: float
+    """Of rows and checkpoints."""
+
+
+ROW_BYTES = 260
+"""Of a stored row."""
+
+
+def estimate_cost(directory: Path, device: str = "cpu") -> Cost:
+    """Estimates what the whole plan takes, from training and evaluating its largest cohort for a moment.
+
+    Nothing is stored. Evaluation is estimated from episodes of full length, and so from above.
+
+    Args:
+        directory: of the plan.
+        device: where networks live.
+    """
+    plan = load_plan(directory)
+    check_suite(plan)
+    use_one_torch_thread()
+    by_id = {run["id"]: run for run in plan["runs"]}
+    # one that starts from nothing: checkpoints are not there yet
+    ready = [c for c in plan["cohorts"] if all(by_id[i]["start"] is None for i in c)]
+    cohort = [by_id[i] for i in max(ready, key=len)]
+    learner, worlds = _Cohort(directory, plan, Store(directory), cohort, device).learner()
+    rollout = plan["learner"]["rollout"] * plan["worlds_per_run"]
+    learner.train(worlds, rollout)  # what is only done once
+    began, trained = time.perf_counter(), rollout
+    while time.perf_counter() - began < PROBE_SECONDS:
+        trained = learner.train(worlds, trained + rollout)
+    train_speed = (trained - rollout) * len(cohort) / (time.perf_counter() - began)
+    worlds.reset(seed=0)
+    actions = np.zeros((worlds.num_envs, worlds.num_actions))
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < PROBE_SECONDS / 3:
+        worlds.step(actions)
+        steps += worlds.num_envs
+    test_speed = steps / (time.perf_counter() - began)
+    episodes = rows = saved = 0
+    wanted = {run["start"] for run in plan["runs"]}
+    for run in plan["runs"]:
+        points = 1 if run["phase"] == "pretrain" else len(checkpoints_of(plan, run["arm"]))
+        rows += points * len(run["tasks"]) + 3 * (run["phase"] == "pretrain")
+        episodes += len(run["tasks"]) * (points - 1) * plan["episodes"] + 3 * plan["first_episodes"]
+        saved += run["phase"] == "pretrain" or run["id"] in wanted
+    family = registry.get_family(plan["family"])
+    trained = sum(run["steps"] for run in plan["runs"])
+    seconds = trained / train_speed + episodes * family.episode_steps / test_speed
+    checkpoint = 3 * 4 * learner.describe()["parameters"]  # weights and Adam's two moments, float32
+    size = rows * ROW_BYTES + saved * checkpoint
+    return Cost(seconds / 3600, train_speed, test_speed, size / 1e6)
 
 
 def run_plan(directory: Path, device: str = "cpu", progress: Progress | None = None) -> None:
@@ -224,7 +291,9 @@ class _Cohort:
 
     def _load(self, learner: Learner, r: int, start: str, init: str) -> None:
         try:
-            learner.load(r, checkpoint_path(self.directory, start), part=init)
+            # a learner that only takes over everything need not know of parts
+            part = {} if init == "all" else {"part": init}
+            learner.load(r, checkpoint_path(self.directory, start), **part)
         except FileNotFoundError as error:
             raise PlanError(
                 f"{error}. That network is gone: remove {self.directory / 'runs' / start} and it is "
