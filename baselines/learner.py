@@ -14,7 +14,6 @@ import numpy as np
 
 from mtenvs.vector_env import TaskVectorEnv
 
-
 PARTS = ("all", "normalizer", "shuffled")
 """What a run may take over from a checkpoint: everything; only the statistics of its normalisers; or
 everything with the entries of every weight array permuted, which keeps scale and loses content."""

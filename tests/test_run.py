@@ -31,7 +31,14 @@ from harness.plan import (
     write_plan,
 )
 from harness.report import write_report
-from harness.run import checkpoint_path, evaluation_seeds, make_worlds, pending_steps, run_plan
+from harness.run import (
+    checkpoint_path,
+    estimate_cost,
+    evaluation_seeds,
+    make_worlds,
+    pending_steps,
+    run_plan,
+)
 from harness.store import Store
 from mtenvs import registry
 
@@ -420,3 +427,26 @@ def test_a_learner_of_ones_own_goes_through(tmp_path, monkeypatch):
     first = table[(table["phase"] == "learn") & (table["checkpoint"] == 0)]
     assert first["return_mean"].nunique() == 1  # the same starts in all arms and seeds
     assert write_report(tmp_path / "lazy").is_file()
+
+
+def test_the_cost_of_a_plan_is_measured_and_nothing_is_stored(finished, monkeypatch):
+    monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
+    before = sorted(p for p in finished.rglob("*"))
+    cost = estimate_cost(finished)
+    assert sorted(p for p in finished.rglob("*")) == before
+    assert cost.train_speed > 100
+    assert cost.test_speed > 100
+    assert 0 < cost.hours < 1
+    stored = sum(p.stat().st_size for p in finished.rglob("*") if p.is_file())
+    assert 0.5 * stored < 1e6 * cost.megabytes < 2 * stored
+
+
+def test_an_unknown_part_of_a_checkpoint_is_refused(finished):
+    plan = load_plan(finished)
+    run = next(run for run in plan["runs"] if run["phase"] == "pretrain")
+    worlds = make_worlds("Biped", [[0]], 1, "descriptor")
+    learner = make_learner("ppo", plan["learner"]["config"], worlds, [0])
+    with pytest.raises(
+        ValueError, match="unknown part 'head' of a checkpoint; valid: all, normalizer, shuff"
+    ):
+        learner.load(0, checkpoint_path(finished, run["id"]), part="head")
