@@ -362,7 +362,8 @@ def print_plan(directory: Path, device: str) -> None:
     names = {task["number"]: task["name"] for task in plan["tasks"]}
     say(f"held out: {', '.join(names[k] for k in plan['folds'])}")
     say(
-        f"budget {plan['budget']:,} steps, {plan['worlds_per_run']} worlds a run; headline: {plan['headline']}"
+        f"budget {plan['budget']:,} steps, {plan['worlds_per_run']} worlds a run; "
+        f"headline: {plan['headline']}"
     )
     nearest = [min(d.values()) for d in plan["leaks"]["distances"].values() if d]
     if nearest:

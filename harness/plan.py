@@ -48,7 +48,7 @@ BEYOND_BUDGET = 2  # checkpoints that the three-checkpoint rule of arrival needs
 NO_FOLD = -1
 """Fold of a run for which no task is held out."""
 EXCLUSION = {
-    "diverged": "a run that met a number which is not finite stays in: it has Y = B where it had not arrived",
+    "diverged": "a run that met a number which is not finite stays in, with Y = B where it had not arrived",
     "failed": "a run that was lost is trained again with its own seed, never dropped",
     "damaged": "a finished run whose rows are not at the plan's checkpoints is left out, and the report is "
     "incomplete until it is trained again",
@@ -194,7 +194,7 @@ def make_plan(
         FileNotFoundError: if the family has no reference scores.
     """
     definition = mtenvs.get_family(family)
-    known = [t.number for t in definition.tasks]
+    known = list(range(len(definition.tasks)))
     _check(preset, definition)
     _check_arms(preset, len(known) - 1)
     folds = known if preset.folds is None else sorted(preset.folds)

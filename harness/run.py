@@ -292,8 +292,10 @@ class _Cohort:
     def _load(self, learner: Learner, r: int, start: str, init: str) -> None:
         try:
             # a learner that only takes over everything need not know of parts
-            part = {} if init == "all" else {"part": init}
-            learner.load(r, checkpoint_path(self.directory, start), **part)
+            if init == "all":
+                learner.load(r, checkpoint_path(self.directory, start))
+            else:
+                learner.load(r, checkpoint_path(self.directory, start), part=init)
         except FileNotFoundError as error:
             raise PlanError(
                 f"{error}. That network is gone: remove {self.directory / 'runs' / start} and it is "

@@ -38,7 +38,8 @@ ROW_COLUMNS = {
     "diverged": "bool",
 }
 """Columns of a row and their types: undiscounted returns, lengths in control steps, success in [0, 1].
-``code`` says what the network was told of the task: the truth, the mean of its training tasks, or wrongly."""
+``code`` is what the network was told of the task: its own code, the mean of those it was trained on, or
+a wrong one."""
 
 CODES = ("true", "mean", "wrong")
 
@@ -171,8 +172,9 @@ class Store:
 
         Returns:
             The columns of :data:`ROW_COLUMNS` and, from the plan, :data:`PLAN_COLUMNS`; one row per
-            (run, checkpoint, task, code), the first where a row was written twice; sorted in the plan's order
-            of runs, then by checkpoint and task, so nothing depends on the order of lines or directories.
+            (run, checkpoint, task, code), the first where a row was written twice; sorted in the plan's
+            order of runs, then by checkpoint, task and code, so that nothing depends on the order of lines
+            or directories.
 
         Raises:
             StoreError: for a line that cannot be read (a torn last one is tolerated: its run was killed)

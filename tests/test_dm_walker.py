@@ -299,7 +299,7 @@ def test_moving_by_hand(task: str, speed: float, move: float) -> None:
 @pytest.mark.parametrize(
     ("task", "lower", "lift"),
     [
-        # soles and knees are 0.05 m lower: whole at a clearance of 0.15 m (jump) and 0.1 m (hop), nothing at 0
+        # soles and knees are 0.05 m lower; whole at a clearance of 0.15 m (jump) and 0.1 m (hop)
         ("jump", 0.4, 1.0),
         ("jump", 0.2, 1.0),
         ("jump", 0.125, 0.5),
