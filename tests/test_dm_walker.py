@@ -299,14 +299,14 @@ def test_moving_by_hand(task: str, speed: float, move: float) -> None:
 @pytest.mark.parametrize(
     ("task", "lower", "lift"),
     [
-        # soles and knees are 0.05 m lower; whole at a clearance of 0.15 m (jump) and 0.1 m (hop)
+        # soles and knees are 0.05 m lower; whole at a clearance of 0.12 m (jump) and 0.06 m (hop)
         ("jump", 0.4, 1.0),
-        ("jump", 0.2, 1.0),
-        ("jump", 0.125, 0.5),
+        ("jump", 0.17, 1.0),
+        ("jump", 0.11, 0.5),
         ("jump", 0.05, 0.0),
         ("jump", 0.03, 0.0),
-        ("hop", 0.15, 1.0),
-        ("hop", 0.1, 0.5),
+        ("hop", 0.11, 1.0),
+        ("hop", 0.08, 0.5),
         ("hop", 0.05, 0.0),
     ],
 )
@@ -320,9 +320,9 @@ def test_lifting_by_hand(task: str, lower: float, lift: float) -> None:
 
 
 def test_hopping_asks_for_both_at_once() -> None:
-    assert terms("hop", speed=0.5, left=0.15, right=0.15)[1] == pytest.approx(5 / 12)
-    assert terms("hop", speed=0.5, left=0.1, right=0.15)[1] == pytest.approx(5 / 24)
-    assert terms("hop", speed=0.0, left=0.1, right=0.1)[1] == pytest.approx(0.0, abs=1e-12)
+    assert terms("hop", speed=0.5, left=0.11, right=0.11)[1] == pytest.approx(5 / 12)
+    assert terms("hop", speed=0.5, left=0.08, right=0.11)[1] == pytest.approx(5 / 24)
+    assert terms("hop", speed=0.0, left=0.11, right=0.11)[1] == pytest.approx(0.0, abs=1e-12)
     assert terms("jump", speed=-3.0, left=0.2, right=0.2)[1] == pytest.approx(5 / 6)  # wherever it goes
 
 

@@ -56,9 +56,9 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "stand": {},
     "walk": {"speed": 1.0},
     "run": {"speed": 8.0},
-    "jump": {"lift": 0.15},
+    "jump": {"lift": 0.12},
     "back": {"speed": -1.0},
-    "hop": {"speed": 1.0, "lift": 0.1},
+    "hop": {"speed": 1.0, "lift": 0.06},
 }
 
 JOINTS = ("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle")
