@@ -14,6 +14,10 @@ import numpy as np
 
 from mtenvs.vector_env import TaskVectorEnv
 
+PARTS = ("all", "normalizer", "shuffled")
+"""What a run may take over from a checkpoint: everything; only the statistics of its normalisers; or
+everything with the entries of every weight array permuted, which keeps scale and loses content."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
@@ -69,11 +73,18 @@ class Learner(Protocol):
         """Writes one run's checkpoint (policy, normaliser, optimiser), without pickle."""
         ...
 
-    def load(self, run: int, directory: Path, optimizer: bool = False) -> None:
+    def load(self, run: int, directory: Path, optimizer: bool = False, part: str = "all") -> None:
         """Starts one run from a checkpoint; the optimiser starts afresh unless asked for.
 
+        Args:
+            run: which run.
+            directory: that :meth:`save` wrote.
+            optimizer: also the optimiser's state.
+            part: one of ``PARTS``; a learner that cannot take a part over refuses it.
+
         Raises:
-            ValueError: if the checkpoint is of another learner, family, conditioning or shape.
+            ValueError: if the checkpoint is of another learner, family, conditioning or shape, or for a
+                part that this learner does not offer.
         """
         ...
 

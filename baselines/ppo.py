@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from baselines.checkpoint import load_checkpoint, save_checkpoint
-from baselines.learner import Episodes, play_episodes
+from baselines.learner import PARTS, Episodes, play_episodes
 from baselines.stacked import (
     RunningMoments,
     Shape,
@@ -130,11 +130,12 @@ class PPO:
         inputs, self._num_actions = slices.size, worlds.num_actions
 
         # one stream per run and purpose
-        streams = [np.random.SeedSequence(seed).spawn(4) for seed in seeds]
+        streams = [np.random.SeedSequence(seed).spawn(5) for seed in seeds]
         initial = [_torch_generator(s[0]) for s in streams]
         self._world_rngs = [np.random.default_rng(s[1]) for s in streams]
         self._noise_generators = [_torch_generator(s[2]) for s in streams]
         self._shuffle_generators = [_torch_generator(s[3]) for s in streams]
+        self._permuting_generators = [_torch_generator(s[4]) for s in streams]
 
         actor = mlp_shapes("actor", inputs, config.hidden, self._num_actions, head_gain=0.01)
         critic = mlp_shapes("critic", inputs, config.hidden, 1, head_gain=1.0)
@@ -430,22 +431,33 @@ class PPO:
         facts = {"steps": self.steps, "config": dataclasses.asdict(self.config)}
         save_checkpoint(directory, tensors, {**self._facts(), **facts})
 
-    def load(self, run: int, directory: Path, optimizer: bool = False) -> None:
+    def load(self, run: int, directory: Path, optimizer: bool = False, part: str = "all") -> None:
         """Starts one run from a checkpoint: all weights, log standard deviation and normalisers.
 
         Args:
             run: which run.
             directory: that :meth:`save` wrote.
             optimizer: also its Adam moments; otherwise they start afresh.
+            part: ``"all"``; ``"normalizer"`` for the statistics of observations and returns alone, beside
+                fresh weights; ``"shuffled"`` for all, the entries of every weight array permuted.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
-            ValueError: if it is of another learner, family, conditioning, layout or shape.
+            ValueError: if it is of another learner, family, conditioning, layout or shape, or for an
+                unknown part.
         """
+        if part not in PARTS:
+            raise ValueError(f"unknown part {part!r} of a checkpoint; valid: {', '.join(PARTS)}")
         tensors, _ = load_checkpoint(directory, self._facts())
         with torch.no_grad():
             for name, view in self._parameters.views().items():
-                view[run] = tensors[f"parameters.{name}"].to(self.device)
+                if part == "normalizer":
+                    break
+                values = tensors[f"parameters.{name}"]
+                if part == "shuffled":
+                    order = torch.randperm(values.numel(), generator=self._permuting_generators[run])
+                    values = values.flatten()[order].view_as(values)
+                view[run] = values.to(self.device)
         for name, moments in self._moments().items():
             moments.restore(run, {k: tensors[f"{name}.{k}"] for k in ("mean", "var", "count")})
         self._set_scale()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,9 @@ class LearnerEntry:
     """Family's name to what a plan freezes."""
     make: Callable[[TaskVectorEnv, Sequence[int], Mapping[str, Any], str], Learner]
     """Worlds like those to train on, one seed per run, frozen hyperparameters and device to the learner."""
+    widen: Callable[[TaskVectorEnv, Mapping[str, Any], int], dict[str, Any]] | None = None
+    """Worlds, frozen hyperparameters and a factor to hyperparameters with about so many times the
+    parameters; ``None`` for learners that have no width to change."""
 
 
 def _describe_ppo(family: str) -> LearnerDescription:
@@ -64,7 +68,23 @@ def _make_ppo(
     return PPO(worlds, seeds, PPOConfig(**values), device)
 
 
-LEARNERS: dict[str, LearnerEntry] = {"ppo": LearnerEntry(_describe_ppo, _make_ppo)}
+def _widen_ppo(worlds: TaskVectorEnv, config: Mapping[str, Any], factor: int) -> dict[str, Any]:
+    """All hidden layers wider in the same proportion, to the nearest number of parameters."""
+
+    def parameters(scale: float) -> tuple[int, dict[str, Any]]:
+        wide = {**config, "hidden": [max(1, round(units * scale)) for units in config["hidden"]]}
+        return int(_make_ppo(worlds, [0], wide, "cpu").describe()["parameters"]), wide
+
+    wanted = factor * parameters(1.0)[0]
+    # the count lies between factor, where the layers' own products are little, and its root
+    first = config["hidden"][0]
+    units = range(first, first * factor + 1)
+    k = bisect.bisect_left(units, wanted, key=lambda n: parameters(n / first)[0])
+    near = [parameters(units[i] / first) for i in (k - 1, k) if 0 <= i < len(units)]
+    return min(near, key=lambda found: abs(found[0] - wanted))[1]
+
+
+LEARNERS: dict[str, LearnerEntry] = {"ppo": LearnerEntry(_describe_ppo, _make_ppo, _widen_ppo)}
 """Learners by name."""
 
 
@@ -75,6 +95,26 @@ def describe_learner(name: str, family: str) -> LearnerDescription:
         ValueError: for an unknown learner.
     """
     return _entry(name).describe(family)
+
+
+def widened(name: str, family: str, config: Mapping[str, Any], factor: int, **env_options: Any) -> Any:
+    """Hyperparameters with which a learner has about ``factor`` times as many parameters.
+
+    Args:
+        name: of the learner.
+        family: that it will be trained on.
+        config: its hyperparameters, as JSON.
+        factor: at least 1.
+        env_options: ``conditioning`` and ``layout`` of the worlds.
+
+    Raises:
+        ValueError: for an unknown learner, or one that has no width to change.
+    """
+    widen = _entry(name).widen
+    if widen is None:
+        raise ValueError(f"learner {name!r} cannot be made wider, which the arm joint-wide needs")
+    worlds = TaskVectorEnv(family, num_envs=1, **env_options)
+    return json.loads(json.dumps(widen(worlds, config, factor)))
 
 
 def make_learner(

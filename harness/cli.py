@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
+import operator
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +18,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mtenvs
-from baselines.registry import describe_learner, load_policy
+from baselines.registry import describe_learner, load_policy, widened
 from harness.catalogue import differences, nearest, page, with_families_table
-from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
+from harness.plan import (
+    PRESETS,
+    PlanError,
+    Preset,
+    load_plan,
+    make_joint_plan,
+    make_matrix_plan,
+    make_plan,
+    summarise,
+    write_plan,
+)
 from harness.reference import (
     ReferenceConfig,
     check_alike,
@@ -32,7 +44,7 @@ from harness.reference import (
 )
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
-from harness.run import check_device, pending_steps, run_plan
+from harness.run import check_device, estimate_cost, pending_steps, run_plan
 from harness.show import Player, check_display, check_film, film, sheet, view
 from mtenvs.export import export
 from mtenvs.rendering import RenderingError
@@ -53,45 +65,75 @@ class Plan:
     out: Path | None = None
     """Directory of the experiment; runs/FAMILY-PRESET if left out."""
     preset: str = "standard"
-    """Where the settings below start from: quick or standard."""
+    """Where the settings below start from: quick, standard or full."""
     settings: tyro.conf.OmitArgPrefixes[Preset] = dataclasses.field(default_factory=Preset)
     """What to do."""
+    device: str = "cpu"
+    """Where networks live: cpu, or cuda."""
+
+    def make(self, family: str, learner: dict[str, Any]) -> dict[str, Any]:
+        """The plan."""
+        return make_plan(family, self.settings, learner, self.preset)
 
     def write(self) -> Path:
         """Makes and writes the plan, or finds the same one already there."""
+        check_device(self.device)
         family = mtenvs.get_family(self.family).name
-        learner = dataclasses.asdict(describe_learner(self.settings.learner, family))
-        plan = make_plan(family, self.settings, learner, self.preset)
+        plan = self.make(family, dataclasses.asdict(describe_learner(self.settings.learner, family)))
         if (dealt := plan["worlds_per_run"]) != (asked := self.settings.worlds_per_run):
-            sources = len(plan["tasks"]) - 1
-            say(
-                f"{dealt} worlds a run instead of {asked}, so that {sources} source tasks have equally many"
-            )
-        directory = self.out or Path("runs") / f"{family}-{self.preset}".lower()
+            say(f"{dealt} worlds a run instead of {asked}, so that all tasks of a run have equally many")
+        kind = "" if plan["kind"] == "leave_one_out" else f"-{plan['kind']}"
+        directory = self.out or Path("runs") / f"{family}-{self.preset}{kind}".lower()
         write_plan(plan, directory)
         return directory
 
     def __call__(self) -> None:
         """Runs the command."""
         directory = self.write()
-        describe(directory)
+        print_plan(directory, self.device)
         say(f"train it with: mtenvs run {directory}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Loo(Plan):
-    """Runs a leave-one-out experiment: plans it if it is new, trains what is missing, and reports."""
+    """Runs a leave-one-out experiment: plans it if it is new, trains what is missing, and reports.
 
-    device: str = "cpu"
-    """Where networks live: cpu, or cuda."""
+    Arms such as sources=1 or steps=100000 make it an experiment of doses.
+    """
 
     def __call__(self) -> None:
         """Runs the command."""
-        check_device(self.device)
         directory = self.write()
         describe(directory)
         train(directory, self.device)
         report(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint(Loo):
+    """Trains one network on all tasks beside one network for each, and reports which is the faster.
+
+    --folds names the tasks; arms and pretraining are not used.
+    """
+
+    def make(self, family: str, learner: dict[str, Any]) -> dict[str, Any]:
+        """The plan."""
+        settings = self.settings
+        count = len(settings.folds or mtenvs.tasks(family))
+        options: dict[str, Any] = {"conditioning": settings.conditioning}
+        if settings.layout is not None:
+            options["layout"] = settings.layout
+        wide = widened(learner["name"], family, learner["config"], count, **options)
+        return make_joint_plan(family, settings, learner, wide, self.preset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix(Loo):
+    """Learns every task from the network of every other single task: which source helps which target?"""
+
+    def make(self, family: str, learner: dict[str, Any]) -> dict[str, Any]:
+        """The plan."""
+        return make_matrix_plan(family, self.settings, learner, self.preset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,7 +388,7 @@ def say(text: str) -> None:
 
 
 def describe(directory: Path) -> None:
-    """Prints what a plan is going to do."""
+    """Prints in one line what a plan is going to do."""
     plan = load_plan(directory)
     steps = sum(run["steps"] for run in plan["runs"])
     before = sum(run["phase"] == "pretrain" for run in plan["runs"])
@@ -354,6 +396,34 @@ def describe(directory: Path) -> None:
         f"{plan['title']}: {len(plan['folds'])} folds x {plan['seeds']} seeds x {len(plan['arms'])} arms, "
         f"and {before} pretrainings: {len(plan['runs'])} runs in {len(plan['cohorts'])} batches, "
         f"{steps / 1e6:.1f}M steps"
+    )
+
+
+def print_plan(directory: Path, device: str) -> None:
+    """Prints a plan for people: its runs, and what they will take of this machine."""
+    plan = load_plan(directory)
+    describe(directory)
+    table = Table("phase", "arm", "starts from", "runs", "folds", "M steps")
+    for row in summarise(plan):
+        table.add_row(*map(str, row))
+    console.print(table)
+    names = {task["number"]: task["name"] for task in plan["tasks"]}
+    say(f"held out: {', '.join(names[k] for k in plan['folds'])}")
+    say(
+        f"budget {plan['budget']:,} steps, {plan['worlds_per_run']} worlds a run; "
+        f"headline: {plan['headline']}"
+    )
+    nearest = [min(d.values()) for d in plan["leaks"]["distances"].values() if d]
+    if nearest:
+        say(
+            f"no training task is nearer to a held-out one than {min(nearest):.2f} descriptor units "
+            f"(at least {plan['min_distance']} asked)"
+        )
+    with console.status("measuring this machine's speed for some seconds"):
+        estimate = estimate_cost(directory, device)
+    say(
+        f"about {estimate.hours:.1f} h here ({estimate.train_speed:,.0f} steps/s trained, "
+        f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
 
 
@@ -407,13 +477,19 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     preset = _preset(arguments)
     default = PRESETS[preset]
-    commands: Any = (
-        Annotated[
-            Loo, tyro.conf.subcommand("loo", default=Loo(tyro.MISSING, preset=preset, settings=default))
-        ]
-        | Annotated[
-            Plan, tyro.conf.subcommand("plan", default=Plan(tyro.MISSING, preset=preset, settings=default))
-        ]
+    planned = {"loo": Loo, "plan": Plan, "joint": Joint, "matrix": Matrix}
+    commands: Any = functools.reduce(
+        operator.or_,
+        (
+            Annotated[
+                kind,
+                tyro.conf.subcommand(name, default=kind(tyro.MISSING, preset=preset, settings=default)),
+            ]
+            for name, kind in planned.items()
+        ),
+    )
+    commands = (
+        commands
         | Annotated[Run, tyro.conf.subcommand("run")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Tasks, tyro.conf.subcommand("tasks")]

@@ -1,7 +1,12 @@
 """The plan: the frozen list of runs, written before anything is trained (PROTOCOL §7).
 
 A plan is JSON with a SHA-256 over its canonical form. It holds everything that decides a result:
-tasks, folds, arms, seeds, budgets, checkpoints, hyperparameters and reference scores, copied in.
+tasks, folds, arms, seeds, budgets, checkpoints, hyperparameters and reference scores, copied in; and
+the proof that no held-out task leaks into the training before it.
+
+Three experiments share this form. *Leave-one-out* compares arms on held-out tasks; its arms may also be
+doses (``sources=3``, ``steps=100000``). A *matrix* learns every task from the network of every other.
+*Joint* trains one network on all tasks beside one network for each.
 """
 
 from __future__ import annotations
@@ -11,24 +16,46 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import mtenvs
 from harness.reference_scores import load_reference
 from mtenvs.conditioning import check_conditioning, check_layout
-from mtenvs.spec import Family
+from mtenvs.spec import Family, Task
 
-FORMAT = 1
+FORMAT = 2
 PLAN = "plan.json"
-ARMS = ("scratch", "transfer")
+ARMS = ("scratch", "transfer", "blind", "single_source", "normalizer", "shuffled", "ceiling")
+"""The arms of PROTOCOL §5."""
+CONTROLS = ("normalizer", "shuffled", "ceiling")
+"""Arms that may be planned on some folds only."""
+DOSES = {
+    "sources": "networks trained on so many other tasks, drawn anew for every seed",
+    "steps": "networks trained for so many steps on all other tasks",
+}
+"""Arms written ``name=number``, and what they start from."""
+JOINT_ARMS = ("separate", "joint", "joint-wide")
+"""Arms of a joint plan: one network a task; one for all of the same width; one of as many parameters."""
 THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.80 (PROTOCOL §4.3)
+HEADLINES = ("all_folds", "not_yet_solved")
+"""Sets of folds that a plan may name as its headline (PROTOCOL §4.3)."""
 BEYOND_BUDGET = 2  # checkpoints that the three-checkpoint rule of arrival needs after the budget
+NO_FOLD = -1
+"""Fold of a run for which no task is held out."""
+EXCLUSION = {
+    "diverged": "a run that met a number which is not finite stays in, with Y = B where it had not arrived",
+    "failed": "a run that was lost is trained again with its own seed, never dropped",
+    "damaged": "a finished run whose rows are not at the plan's checkpoints is left out, and the report is "
+    "incomplete until it is trained again",
+}
+"""What happens to runs that are not as they should be; there are no other reasons to leave one out."""
 
-
-_DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "conditioning", "layout", "learner")
-_DECIDES_LEARNING = ("checkpoints", "first_episodes")
+_DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "first_episodes", "layout", "learner")
 
 
 class PlanError(ValueError):
@@ -37,7 +64,7 @@ class PlanError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What a leave-one-out experiment does, but for the family. Field names are command-line options."""
+    """What an experiment does, but for the family. Field names are command-line options."""
 
     title: str = "leave-one-out"
     """Title of the report."""
@@ -45,17 +72,26 @@ class Preset:
     """Marks the report as exploratory: too small or too informal to conclude from."""
     folds: tuple[int, ...] | None = None
     """Numbers of the tasks to hold out, one after another; None for all."""
-    arms: tuple[str, ...] = ARMS
-    """What the held-out learner starts from."""
+    arms: tuple[str, ...] = ("scratch", "transfer", "blind", "single_source")
+    """What the held-out learner starts from: any of the protocol's seven, and doses such as sources=3
+    or steps=100000."""
+    control_folds: tuple[int, ...] | None = None
+    """Folds on which normalizer, shuffled and ceiling are planned; None for all."""
+    headline: str = "all_folds"
+    """Set of folds of the headline: all_folds, or not_yet_solved."""
     seeds: int = 10
     """Pretraining seeds per fold, and scratch seeds per fold."""
+    finetunes: int = 1
+    """Fine-tunings of every pretrained network on the folds named below."""
+    finetune_folds: tuple[int, ...] = ()
+    """Folds with several fine-tunings, so that the report can split the variance."""
     budget: int = 400_000
     """B: control steps that learning the held-out task may take, rounded up to whole rollouts."""
-    pretrain_budget: int = 1_500_000
+    pretrain_budget: int = 1_000_000
     """Control steps of training on the other tasks, all together."""
     worlds_per_run: int = 56
-    """Worlds of every run, in pretraining dealt to the tasks; equal in all arms. Rounded down to
-    a multiple of the number of source tasks."""
+    """Worlds of every run, in pretraining dealt to the tasks; equal in all arms. Rounded down so that
+    they can be dealt evenly."""
     checkpoints: int = 20
     """Evaluations from step 0 to the budget; two more follow beyond it."""
     episodes: int = 16
@@ -68,6 +104,14 @@ class Preset:
     """How bodies of unequal size share the observation; None for the family's default."""
     learner: str = "ppo"
     """Name of the learner."""
+    tuning_trials: int = 0
+    """Configurations that were tried, on sampled tasks, before this one was chosen; for the report."""
+    tuning_steps: int = 0
+    """Control steps of each of those trials."""
+    min_distance: float = 0.1
+    """No training task may lie closer to the held-out one, in descriptor units."""
+    break_even_threshold: float = 0.5
+    """θ at which the report counts what pretraining costs and saves."""
     cohort_runs: int = 20
     """At most so many runs are trained as one batch."""
     root_seed: int = 0
@@ -79,13 +123,24 @@ PRESETS: dict[str, Preset] = {
         title="quick leave-one-out",
         exploratory=True,
         folds=(3, 5),
+        arms=("scratch", "transfer"),
         seeds=3,
         budget=200_000,
         pretrain_budget=400_000,
     ),
     "standard": Preset(title="standard leave-one-out"),
+    "full": Preset(
+        title="full leave-one-out",
+        arms=ARMS,
+        control_folds=(0, 2, 3, 5),
+        seeds=20,
+        finetunes=3,
+        finetune_folds=(3, 5),
+        pretrain_budget=1_500_000,
+    ),
 }
-"""Experiments by name: ``quick`` shows the machinery in minutes, ``standard`` is to conclude from."""
+"""Experiments by name: ``quick`` shows the machinery in minutes, ``standard`` is to conclude from in at
+most four hours a family on two cores, ``full`` has every arm and twice the seeds."""
 
 
 def checkpoint_steps(budget: int, count: int, rollout: int) -> list[int]:
@@ -123,7 +178,7 @@ def checkpoint_steps(budget: int, count: int, rollout: int) -> list[int]:
 def make_plan(
     family: str, preset: Preset, learner: Mapping[str, Any], preset_name: str = "custom"
 ) -> dict[str, Any]:
-    """Writes out a preset for a family as the full list of runs.
+    """Writes out a leave-one-out experiment as the full list of runs.
 
     Args:
         family: name of the family.
@@ -133,139 +188,470 @@ def make_plan(
         preset_name: for the records.
 
     Raises:
-        PlanError: for folds, arms or numbers that make no experiment, or missing reference scores.
+        PlanError: for folds, arms or numbers that make no experiment, missing reference scores, or a
+            held-out task that leaks into the training before it.
         ValueError: for an unknown family or conditioning.
         FileNotFoundError: if the family has no reference scores.
     """
     definition = mtenvs.get_family(family)
+    known = list(range(len(definition.tasks)))
     _check(preset, definition)
-    # dealt evenly to the sources in pretraining
-    num_sources = len(definition.tasks) - 1
-    worlds_per_run = preset.worlds_per_run // num_sources * num_sources
+    _check_arms(preset, len(known) - 1)
+    folds = known if preset.folds is None else sorted(preset.folds)
+    controls = folds if preset.control_folds is None else sorted({*preset.control_folds} & {*folds})
+    plan = _plan(definition, preset, learner, preset_name, "leave_one_out")
+    if any("=" in arm for arm in preset.arms):
+        plan["kind"] = "dose"
+    plan |= {
+        "folds": folds,
+        "arms": list(preset.arms),
+        "control_folds": controls,
+        "finetunes": preset.finetunes,
+        "finetune_folds": sorted({*preset.finetune_folds} & {*folds}),
+        "headline": preset.headline,
+    }
+    runs = _Runs(plan)
+    for fold in folds:
+        count = preset.finetunes if fold in plan["finetune_folds"] else 1
+        for arm in preset.arms:
+            if arm in CONTROLS and fold not in controls:
+                continue
+            for seed in range(preset.seeds):
+                runs.learn_held_out(definition, fold, arm, seed, 1 if arm == "scratch" else count)
+    return _frozen(plan, runs, definition)
+
+
+def make_matrix_plan(
+    family: str, preset: Preset, learner: Mapping[str, Any], preset_name: str = "custom"
+) -> dict[str, Any]:
+    """Writes out a source-by-target experiment: every fold's task is learned from every other's network.
+
+    Networks of single tasks are trained once, for ``pretrain_budget`` steps, and shared by all targets.
+    Arguments and errors as those of :func:`make_plan`; the preset's arms are not read.
+    """
+    definition = mtenvs.get_family(family)
+    _check(preset, definition)
+    names = [t.name for t in definition.tasks]
+    folds = list(range(len(names))) if preset.folds is None else sorted(preset.folds)
+    plan = _plan(definition, preset, learner, preset_name, "matrix")
+    plan |= {
+        "title": f"{definition.name}: source by target",
+        "folds": folds,
+        "arms": ["scratch", *(f"from={name}" for name in names)],
+        "control_folds": [],
+        "finetunes": 1,
+        "finetune_folds": [],
+        "headline": preset.headline,
+    }
+    runs = _Runs(plan)
+    for target in folds:
+        for seed in range(preset.seeds):
+            runs.add("learn", target, "scratch", seed, [target])
+            for source, name in enumerate(names):
+                if source != target:
+                    trained = runs.add("pretrain", NO_FOLD, f"from={name}", seed, [source])
+                    runs.add("learn", target, f"from={name}", seed, [target], trained)
+    return _frozen(plan, runs, definition)
+
+
+def make_joint_plan(
+    family: str,
+    preset: Preset,
+    learner: Mapping[str, Any],
+    wide: Mapping[str, Any],
+    preset_name: str = "custom",
+) -> dict[str, Any]:
+    """Writes out the joint experiment: one network on all K tasks beside K networks (PROTOCOL §4.8).
+
+    Separate networks train for the budget B each; the joint ones for K B steps, summed over tasks.
+
+    Args:
+        family: name of the family.
+        preset: what to do; folds name the tasks, arms are not read.
+        learner: as for :func:`make_plan`.
+        wide: configuration of the learner with about K times as many parameters.
+        preset_name: for the records.
+
+    Raises:
+        PlanError: as :func:`make_plan`, or for fewer than two tasks.
+    """
+    definition = mtenvs.get_family(family)
+    _check(preset, definition)
+    chosen = list(range(len(definition.tasks))) if preset.folds is None else sorted(preset.folds)
+    if len(chosen) < 2:
+        raise PlanError(f"joint training needs at least two tasks, got {chosen}")
+    plan = _plan(definition, preset, learner, preset_name, "joint", together=len(chosen))
+    rollout = learner["rollout"] * plan["worlds_per_run"]
+    plan |= {
+        "title": f"{definition.name}: joint against separate",
+        "folds": chosen,
+        "arms": list(JOINT_ARMS),
+        "control_folds": [],
+        "finetunes": 1,
+        "finetune_folds": [],
+        "headline": "all_folds",
+        # finer than K times the separate ones would be: joint training may be the faster
+        "joint_checkpoints": checkpoint_steps(
+            len(chosen) * plan["budget"], preset.checkpoints + 10, rollout
+        ),
+    }
+    runs = _Runs(plan)
+    for seed in range(preset.seeds):
+        for task in chosen:
+            runs.add("learn", task, "separate", seed, [task])
+        runs.add("learn", NO_FOLD, "joint", seed, chosen)
+        runs.add("learn", NO_FOLD, "joint-wide", seed, chosen, config=wide)
+    return _frozen(plan, runs, definition)
+
+
+def _plan(
+    family: Family,
+    preset: Preset,
+    learner: Mapping[str, Any],
+    preset_name: str,
+    kind: str,
+    together: int | None = None,
+) -> dict[str, Any]:
+    """What all kinds of plans have, but for the runs.
+
+    Args:
+        family: the family.
+        preset: what to do.
+        learner: what is frozen of it.
+        preset_name: for the records.
+        kind: of plan.
+        together: tasks that a run is trained on, if not those that the preset's arms say.
+    """
+    # dealt evenly to however many tasks a run of some arm has
+    sizes = {together} if together else {_num_sources(arm, len(family.tasks)) for arm in preset.arms}
+    if kind == "matrix":
+        sizes = {1}
+    even = math.lcm(*sizes)
+    if preset.worlds_per_run < even:
+        raise PlanError(
+            f"worlds_per_run={preset.worlds_per_run} is too few for {max(sizes)} source tasks; use at "
+            f"least {even}, so that {' or '.join(map(str, sorted(sizes - {1})))} tasks have equally many"
+        )
+    worlds_per_run = preset.worlds_per_run // even * even
     rollout = learner["rollout"] * worlds_per_run
     # whole rollouts, so that a checkpoint lies exactly at the budget and an arrival there still counts
     budget = math.ceil(preset.budget / rollout) * rollout
-    folds = [f for f in mtenvs.leave_one_out(family) if preset.folds is None or f.number in preset.folds]
     plan: dict[str, Any] = {
         "format": FORMAT,
-        "title": f"{definition.name}: {preset.title}",
+        "kind": kind,
+        "title": f"{family.name}: {preset.title}",
         "preset": preset_name,
         "exploratory": preset.exploratory,
-        "family": definition.name,
-        "version": definition.version,
+        "family": family.name,
+        "version": family.version,
         "mtenvs": mtenvs.__version__,
-        "tasks": [task.to_dict() for task in definition.tasks],
-        "folds": [fold.number for fold in folds],
-        "arms": list(preset.arms),
+        "tasks": [task.to_dict() for task in family.tasks],
+        "descriptors": {task.name: family.descriptor(task) for task in family.tasks},
         "seeds": preset.seeds,
         "budget": budget,
-        "pretrain_budget": preset.pretrain_budget,
+        "pretrain_budget": math.ceil(preset.pretrain_budget / rollout) * rollout,
         "worlds_per_run": worlds_per_run,
         "checkpoints": checkpoint_steps(budget, preset.checkpoints, rollout),
         "episodes": preset.episodes,
         "first_episodes": preset.first_episodes,
         "thresholds": list(THRESHOLDS),
         "primary": "speed_up",
-        "headline": "all_folds",
+        "break_even_threshold": preset.break_even_threshold,
+        "equivalence": 1.1,
+        "exclusion": EXCLUSION,
+        "tuning": {"trials": preset.tuning_trials, "steps": preset.tuning_steps, "shared": True},
         "conditioning": preset.conditioning,
-        **({"layout": check_layout(definition, preset.layout)} if definition.layouts else {}),
+        **({"layout": check_layout(family, preset.layout)} if family.layouts else {}),
         "learner": dict(learner),
-        "reference": load_reference(definition.name, definition.version),
+        "reference": load_reference(family.name, family.version),
+        "min_distance": preset.min_distance,
         "cohort_runs": preset.cohort_runs,
         "root_seed": preset.root_seed,
     }
-    unscored = [t.name for t in definition.tasks if t.name not in plan["reference"]["scores"]]
+    unscored = [t.name for t in family.tasks if t.name not in plan["reference"]["scores"]]
     if unscored:
-        raise PlanError(f"no reference scores for {', '.join(unscored)}: run 'mtenvs reference {family}'")
-    runs: list[dict[str, Any]] = []
-    cohorts: list[list[str]] = []
-    # cohorts hold whole folds where they fit, and never mix pretraining with what starts from it
-    step = max(1, preset.cohort_runs // (preset.seeds * len(preset.arms)))
-    for i in range(0, len(folds), step):
-        chunk = folds[i : i + step]
-        before: list[dict[str, Any]] = []
-        after: list[dict[str, Any]] = []
-        for fold in chunk:
-            for arm in preset.arms:
-                for seed in range(preset.seeds):
-                    start = None
-                    if arm == "transfer":
-                        sources = [t.number for t in fold.sources if t.number is not None]
-                        pretraining = _run(plan, "pretrain", fold.number, arm, seed, sources, None)
-                        before.append(pretraining)
-                        start = pretraining["id"]
-                    after.append(_run(plan, "learn", fold.number, arm, seed, [fold.number], start))
-        for group in (before, after):
-            runs += group
-            ids = [run["id"] for run in group]
-            cohorts += [ids[j : j + preset.cohort_runs] for j in range(0, len(ids), preset.cohort_runs)]
-    plan |= {"runs": runs, "cohorts": cohorts}
+        raise PlanError(
+            f"no reference scores for {', '.join(unscored)}: run 'mtenvs reference {family.name}'"
+        )
+    return plan
+
+
+def _frozen(plan: dict[str, Any], runs: _Runs, family: Family) -> dict[str, Any]:
+    """Adds the runs, their cohorts, the proof that nothing leaks, and the hash."""
+    plan["runs"] = list(runs.by_id.values())
+    plan["cohorts"] = _cohorts(plan["runs"], plan["cohort_runs"])
+    plan["leaks"] = _leaks(plan, family)
     plan["sha256"] = digest(plan)
     return plan
+
+
+def _num_sources(arm: str, num_tasks: int) -> int:
+    """How many tasks a network of an arm is pretrained on; 1 where there is no pretraining."""
+    if arm in ("scratch", "single_source"):
+        return 1
+    if arm == "ceiling":
+        return num_tasks
+    name, _, value = arm.partition("=")
+    return int(value) if name == "sources" else num_tasks - 1
+
+
+class _Runs:
+    """Collects the runs of a plan, each once."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self.by_id: dict[str, dict[str, Any]] = {}
+        self._plan = plan
+
+    def learn_held_out(self, family: Family, fold: int, arm: str, seed: int, finetunes: int) -> None:
+        """Adds an arm's learning of a held-out task, and whatever it starts from."""
+        others = [t.number for t in family.tasks if t.number != fold and t.number is not None]
+        told = "none" if arm == "blind" else self._plan["conditioning"]
+        start, init = None, "all"
+        if arm == "blind" or arm == "transfer":
+            start = self.add("pretrain", fold, arm, seed, others, conditioning=told)
+        elif arm in ("normalizer", "shuffled"):
+            # of the very networks that transfer starts from
+            start, init = self.add("pretrain", fold, "transfer", seed, others), arm
+        elif arm == "ceiling":
+            start = self.add("pretrain", fold, arm, seed, sorted([*others, fold]))
+        elif arm == "single_source":
+            held_out = family.tasks[fold]
+            nearest = min(others, key=lambda k: (family.distance(family.tasks[k], held_out), k))
+            plan = self._plan
+            if plan["pretrain_budget"] == plan["checkpoints"][-1] and nearest in plan["folds"]:
+                # equal steps: the network that learned this task from scratch is the one wanted
+                start = self.add("learn", nearest, "scratch", seed, [nearest])
+            else:
+                start = self.add("pretrain", fold, arm, seed, [nearest])
+        elif arm != "scratch":
+            name, _, value = arm.partition("=")
+            sources, steps = others, self._plan["pretrain_budget"]
+            if name == "sources":
+                # other sources for every seed, so that the number is what is compared
+                rng = np.random.default_rng([int(_sha256(self._key("dose", fold, arm, seed))[:15], 16)])
+                sources = sorted(int(k) for k in rng.choice(others, int(value), replace=False))
+            else:
+                steps = int(value)
+            start = self.add("pretrain", fold, arm, seed, sources, steps=steps)
+        for finetune in range(finetunes):
+            self.add("learn", fold, arm, seed, [fold], start, init, finetune, conditioning=told)
+
+    def _key(self, phase: str, fold: int, arm: str, seed: int) -> list[Any]:
+        return [self._plan["root_seed"], self._plan["family"], fold, phase, arm, seed]
+
+    def add(
+        self,
+        phase: str,
+        fold: int,
+        arm: str,
+        seed: int,
+        tasks: Sequence[int],
+        start: str | None = None,
+        init: str = "all",
+        finetune: int = 0,
+        *,
+        steps: int | None = None,
+        conditioning: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Adds one run, keyed by the hash of all that decides its result, and returns its id."""
+        plan = self._plan
+        checkpoints = checkpoints_of(plan, arm)
+        if steps is None:
+            steps = plan["pretrain_budget"] if phase == "pretrain" else checkpoints[-1]
+        key = self._key(phase, fold, arm, seed)
+        run: dict[str, Any] = {
+            "phase": phase,
+            "fold": fold,
+            "arm": arm,
+            "seed": seed,
+            "finetune": finetune,
+            "tasks": list(tasks),
+            "steps": steps,
+            "start": start,
+            "init": init if start else None,
+            "conditioning": conditioning or plan["conditioning"],
+            # streams are keyed by name, so that folds and arms do not share initial weights
+            "entropy": int(_sha256([*key, finetune] if finetune else key)[:15], 16),
+        }
+        if config is not None:
+            run["config"] = dict(config)
+        decides = {
+            "run": run,
+            "tasks": [plan["tasks"][k] for k in tasks],
+            "held_out": None if fold == NO_FOLD else plan["tasks"][fold],
+            **{name: plan[name] for name in _DECIDES_ALL if name in plan},
+            # when a pretraining is evaluated is no matter of its own: it is, once, at its end
+            **({} if phase == "pretrain" else {"checkpoints": checkpoints}),
+        }
+        which = f"{seed}.{finetune}" if finetune else str(seed)
+        place = "all" if fold == NO_FOLD else str(fold)
+        run = {"id": f"{phase}-{place}-{arm}-{which}-{_sha256(decides)[:10]}", **run}
+        return str(self.by_id.setdefault(run["id"], run)["id"])
+
+
+def summarise(plan: Mapping[str, Any]) -> list[tuple[str, str, str, int, int, float]]:
+    """The runs of a plan by phase and arm.
+
+    Returns:
+        ``(phase, arm, what it starts from, runs, folds, million steps)``, and a last row of sums.
+    """
+    by_id = {run["id"]: run for run in plan["runs"]}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in plan["runs"]:
+        groups.setdefault((run["phase"], run["arm"]), []).append(run)
+    rows = []
+    for (phase, arm), runs in groups.items():
+        start = by_id.get(runs[0]["start"])
+        origin = "nothing" if start is None else f"{start['phase']} {start['arm']}"
+        if runs[0]["init"] not in (None, "all"):
+            origin += f", {runs[0]['init']}"
+        steps = sum(run["steps"] for run in runs) / 1e6
+        rows.append((phase, arm, origin, len(runs), len({run["fold"] for run in runs}), round(steps, 1)))
+    return [*rows, ("total", "", "", len(by_id), len(plan["folds"]), round(sum(r[-1] for r in rows), 1))]
+
+
+def checkpoints_of(plan: Mapping[str, Any], arm: str) -> list[int]:
+    """Steps at which the learning runs of an arm are evaluated."""
+    return list(plan["joint_checkpoints"] if arm in JOINT_ARMS[1:] else plan["checkpoints"])
+
+
+def _cohorts(runs: Sequence[Mapping[str, Any]], limit: int) -> list[list[str]]:
+    """Groups runs that can be trained as one batch, each group after what its runs start from.
+
+    A function of the plan alone. Folds come one after another where they fill a batch, so that the
+    first results are whole.
+    """
+    by_id = {run["id"]: run for run in runs}
+
+    def shape(run: Mapping[str, Any]) -> tuple[Any, ...]:
+        config = json.dumps(run.get("config"), sort_keys=True)
+        return run["phase"], len(run["tasks"]), run["steps"], run["conditioning"], config
+
+    cohorts: list[list[str]] = []
+    trained: set[str] = set()
+    waiting = list(by_id)
+    while waiting:
+        ready = [i for i in waiting if by_id[i]["start"] is None or by_id[i]["start"] in trained]
+        # what unlocks others first; then whatever is ready, in the order of the folds
+        needed = {by_id[i]["start"] for i in waiting} - trained
+        first = next((i for i in ready if i in needed), ready[0])
+        if first in needed and (begun := [i for i in ready if by_id[i]["start"]]):
+            first = begun[0]  # finish what has begun
+        like = [i for i in ready if shape(by_id[i]) == shape(by_id[first])]
+        like.sort(key=lambda i: (i != first and i not in needed, waiting.index(i)))
+        cohort = like[: max(1, limit)]
+        cohorts.append(cohort)
+        trained |= set(cohort)
+        waiting = [i for i in waiting if i not in trained]
+    return cohorts
+
+
+def _leaks(plan: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """The proof that held-out tasks are absent from the training before them (PROTOCOL §7).
+
+    Raises:
+        PlanError: if a training task equals a held-out one in body and goal, lies closer to it than the
+            plan's ``min_distance``, or two runs share a random stream.
+    """
+    models = {t.name: _model_hash(family, t) for t in family.tasks}
+    goals = {t.name: _sha256(family.constants(t.parameters)) for t in family.tasks}
+    by_id = {run["id"]: run for run in plan["runs"]}
+    distances: dict[str, dict[str, float]] = {}
+    for run in plan["runs"]:
+        start = by_id.get(run["start"])
+        if start is None or run["phase"] != "learn" or run["arm"] == "ceiling":
+            continue  # the ceiling has seen the task: that is what it is for
+        held_out = family.tasks[run["fold"]]
+        of_task = distances.setdefault(held_out.name, {})
+        for source in (family.tasks[k] for k in start["tasks"]):
+            of_task[source.name] = round(family.distance(source, held_out), 6)
+            if (models[source.name], goals[source.name]) == (models[held_out.name], goals[held_out.name]):
+                raise PlanError(f"{held_out.name!r} leaks: {source.name!r} has the same body and goal")
+    for name, of_task in distances.items():
+        near, distance = min(of_task.items(), key=lambda item: item[1])
+        if distance < plan["min_distance"]:
+            raise PlanError(
+                f"{name!r} leaks: its training task {near!r} is only {distance:.3f} descriptor units away, "
+                f"and min_distance is {plan['min_distance']}"
+            )
+    entropies = [run["entropy"] for run in plan["runs"]]
+    if len(set(entropies)) != len(entropies):
+        raise PlanError("two runs share a random stream: choose another root_seed")
+    evaluations = {
+        seed
+        for task in range(len(family.tasks))
+        for index in range(len(plan["checkpoints"]))
+        for seed in evaluation_seeds(plan["root_seed"], task, index, plan["episodes"])
+    }
+    return {
+        "models": models,
+        "goals": goals,
+        "min_distance": plan["min_distance"],
+        "distances": distances,
+        "seeds": {
+            "runs": len(entropies),
+            "evaluation": len(evaluations),
+            "shared": len(evaluations & set(entropies)),
+        },
+    }
+
+
+def _model_hash(family: Family, task: Task) -> str:
+    # without keyframes: the pose of a picture is no difference between bodies
+    text = re.sub(r"<keyframe>.*?</keyframe>", "", mtenvs.mjcf(family, task), flags=re.DOTALL)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def evaluation_seeds(root_seed: int, task: int, checkpoint: int, episodes: int) -> list[int]:
+    """Seeds of the start states of one task at one checkpoint, apart from every training stream."""
+    sequence = np.random.SeedSequence([root_seed, task, checkpoint], spawn_key=(0xE,))
+    return [int(seed) for seed in sequence.generate_state(episodes, np.uint32)]
 
 
 def _check(preset: Preset, family: Family) -> None:
     known = [t.number for t in family.tasks]
     check_conditioning(preset.conditioning)
     check_layout(family, preset.layout)
-    unknown = [f for f in preset.folds or () if f not in known]
-    if unknown or preset.folds == ():
-        raise PlanError(f"unknown folds {list(preset.folds or ())}; valid: {known}")
-    if len(set(preset.folds or ())) != len(preset.folds or ()):
-        raise PlanError(f"folds {list(preset.folds or ())} name a task twice; use each at most once")
-    arms = [a for a in preset.arms if a not in ARMS]
-    if arms or "scratch" not in preset.arms or len(set(preset.arms)) != len(preset.arms):
-        raise PlanError(
-            f"unusable arms {list(preset.arms)}; valid: scratch and any of {list(ARMS)}, once each"
-        )
-    for name in ("seeds", "budget", "pretrain_budget", "worlds_per_run", "episodes", "cohort_runs"):
+    for name in ("folds", "control_folds", "finetune_folds"):
+        folds = getattr(preset, name)
+        unknown = [f for f in folds or () if f not in known]
+        if unknown or (name == "folds" and folds == ()):
+            raise PlanError(f"unknown {name} {list(folds or ())}; valid: {known}")
+        if len(set(folds or ())) != len(folds or ()):
+            raise PlanError(f"{name} {list(folds or ())} name a task twice; use each at most once")
+    if preset.headline not in HEADLINES:
+        raise PlanError(f"unknown headline {preset.headline!r}; valid: {', '.join(HEADLINES)}")
+    for name in (
+        *("seeds", "finetunes", "budget", "pretrain_budget", "worlds_per_run", "episodes", "cohort_runs"),
+    ):
         if getattr(preset, name) < 1:
             raise PlanError(f"{name} must be positive, got {getattr(preset, name)}")
-    if preset.root_seed < 0:
-        raise PlanError(f"root_seed must not be negative, got {preset.root_seed}")
+    for name in ("root_seed", "tuning_trials", "tuning_steps", "min_distance"):
+        if getattr(preset, name) < 0:
+            raise PlanError(f"{name} must not be negative, got {getattr(preset, name)}")
+    if not 0 < preset.break_even_threshold <= 1:
+        raise PlanError(f"break_even_threshold must be in (0, 1], got {preset.break_even_threshold}")
     if preset.first_episodes < 100:
         raise PlanError(f"first_episodes must be at least 100, got {preset.first_episodes}")
     if preset.checkpoints < 4:
         raise PlanError(f"checkpoints must be at least 4, got {preset.checkpoints}")
-    sources = len(known) - 1
-    if preset.worlds_per_run < sources:
+
+
+def _check_arms(preset: Preset, num_sources: int) -> None:
+    unknown = []
+    for arm in preset.arms:
+        name, equals, value = arm.partition("=")
+        if equals and name in DOSES and value.isdecimal() and int(value) > 0:
+            if name == "sources" and int(value) > num_sources:
+                raise PlanError(f"arm {arm!r} asks for more than the {num_sources} other tasks")
+        elif arm not in ARMS:
+            unknown.append(arm)
+    if unknown or "scratch" not in preset.arms or len(set(preset.arms)) != len(preset.arms):
+        doses = ", ".join(f"{name}=N" for name in DOSES)
         raise PlanError(
-            f"worlds_per_run={preset.worlds_per_run} is too few for {sources} source tasks; "
-            f"use at least {sources}"
+            f"unusable arms {list(preset.arms)}; valid: scratch and any of {list(ARMS)}, {doses}, once each"
         )
-
-
-def _run(
-    plan: Mapping[str, Any],
-    phase: str,
-    fold: int,
-    arm: str,
-    seed: int,
-    tasks: Sequence[int],
-    start: str | None,
-) -> dict[str, Any]:
-    """One run, keyed by the hash of all that decides its result."""
-    key = [plan["root_seed"], plan["family"], fold, phase, arm, seed]
-    run: dict[str, Any] = {
-        "phase": phase,
-        "fold": fold,
-        "arm": arm,
-        "seed": seed,
-        "tasks": list(tasks),
-        "steps": plan["pretrain_budget"] if phase == "pretrain" else plan["checkpoints"][-1],
-        "start": start,
-        # streams are keyed by name, so that folds and arms do not share initial weights
-        "entropy": int(_sha256(key)[:15], 16),
-    }
-    decides = {
-        "run": run,
-        "tasks": [plan["tasks"][k] for k in tasks],
-        "held_out": plan["tasks"][fold],
-        **{name: plan[name] for name in _DECIDES_ALL if name in plan},
-        # when a pretraining is evaluated is no matter of its own: it is, once, at its end
-        **({} if phase == "pretrain" else {name: plan[name] for name in _DECIDES_LEARNING}),
-    }
-    return {"id": f"{phase}-{fold}-{arm}-{seed}-{_sha256(decides)[:10]}", **run}
 
 
 def _sha256(value: Any) -> str:

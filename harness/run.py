@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -15,11 +16,15 @@ import torch
 import mtenvs
 from baselines.learner import Episodes, Learner
 from baselines.registry import make_learner
-from harness.plan import PlanError, load_plan
+from harness.plan import NO_FOLD, PlanError, checkpoints_of, evaluation_seeds, load_plan
 from harness.store import COMPLETE, Store
 from mtenvs import registry
+from mtenvs.conditioning import Encoding
 from mtenvs.registry import TaskLike
 from mtenvs.vector_env import TaskVectorEnv
+
+PROBE_SECONDS = 6.0
+"""How long a plan's cost is probed."""
 
 Progress = Callable[[int], object]
 """Called with control steps just trained."""
@@ -36,6 +41,7 @@ def make_worlds(
     per_task: int,
     conditioning: str,
     layout: str | None = None,
+    codes: np.ndarray | None = None,
 ) -> TaskVectorEnv:
     """Worlds laid out ``[run, task, env]``.
 
@@ -45,9 +51,12 @@ def make_worlds(
         per_task: worlds for each of them.
         conditioning: what observations tell of the task.
         layout: how bodies of unequal size share the observation; ``None`` for the family's default.
+        codes: what to tell every world instead of its task's code, ``(worlds, code_size)``.
     """
     tasks = [task for run in tasks_of_runs for task in run for _ in range(per_task)]
-    return TaskVectorEnv(family, num_envs=len(tasks), tasks=tasks, conditioning=conditioning, layout=layout)
+    return TaskVectorEnv(
+        family, num_envs=len(tasks), tasks=tasks, conditioning=conditioning, layout=layout, codes=codes
+    )
 
 
 def check_suite(plan: Mapping[str, Any]) -> None:
@@ -103,6 +112,69 @@ def pending_steps(directory: Path) -> int:
     return sum(steps[i] for cohort in open_cohorts for i in cohort)
 
 
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a plan will take of this machine."""
+
+    hours: float
+    """Training and evaluation, all runs."""
+    train_speed: float
+    """Control steps per second in training, all runs of a cohort together."""
+    test_speed: float
+    """Control steps per second in evaluation."""
+    megabytes: float
+    """Of rows and checkpoints."""
+
+
+ROW_BYTES = 260
+"""Of a stored row."""
+
+
+def estimate_cost(directory: Path, device: str = "cpu") -> Cost:
+    """Estimates what the whole plan takes, from training and evaluating its largest cohort for a moment.
+
+    Nothing is stored. Evaluation is estimated from episodes of full length, and so from above.
+
+    Args:
+        directory: of the plan.
+        device: where networks live.
+    """
+    plan = load_plan(directory)
+    check_suite(plan)
+    use_one_torch_thread()
+    by_id = {run["id"]: run for run in plan["runs"]}
+    # one that starts from nothing: checkpoints are not there yet
+    ready = [c for c in plan["cohorts"] if all(by_id[i]["start"] is None for i in c)]
+    cohort = [by_id[i] for i in max(ready, key=len)]
+    learner, worlds = _Cohort(directory, plan, Store(directory), cohort, device).learner()
+    rollout = plan["learner"]["rollout"] * plan["worlds_per_run"]
+    learner.train(worlds, rollout)  # what is only done once
+    began, trained = time.perf_counter(), rollout
+    while time.perf_counter() - began < PROBE_SECONDS:
+        trained = learner.train(worlds, trained + rollout)
+    train_speed = (trained - rollout) * len(cohort) / (time.perf_counter() - began)
+    worlds.reset(seed=0)
+    actions = np.zeros((worlds.num_envs, worlds.num_actions))
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < PROBE_SECONDS / 3:
+        worlds.step(actions)
+        steps += worlds.num_envs
+    test_speed = steps / (time.perf_counter() - began)
+    episodes = rows = saved = 0
+    wanted = {run["start"] for run in plan["runs"]}
+    for run in plan["runs"]:
+        points = 1 if run["phase"] == "pretrain" else len(checkpoints_of(plan, run["arm"]))
+        rows += points * len(run["tasks"]) + 3 * (run["phase"] == "pretrain")
+        episodes += len(run["tasks"]) * (points - 1) * plan["episodes"] + 3 * plan["first_episodes"]
+        saved += run["phase"] == "pretrain" or run["id"] in wanted
+    family = registry.get_family(plan["family"])
+    trained = sum(run["steps"] for run in plan["runs"])
+    seconds = trained / train_speed + episodes * family.episode_steps / test_speed
+    checkpoint = 3 * 4 * learner.describe()["parameters"]  # weights and Adam's two moments, float32
+    size = rows * ROW_BYTES + saved * checkpoint
+    return Cost(seconds / 3600, train_speed, test_speed, size / 1e6)
+
+
 def run_plan(directory: Path, device: str = "cpu", progress: Progress | None = None) -> None:
     """Trains whatever of a plan has no result yet.
 
@@ -143,38 +215,41 @@ class _Cohort:
         self.missing = [r for r, run in enumerate(runs) if status[run["id"]] not in COMPLETE]
         self.device = device
 
-    def train(self, progress: Progress | None) -> None:
-        plan, runs, started = self.plan, self.runs, time.perf_counter()
-        # by what they are, not by number: the registry refuses a body that is no longer the frozen one
-        tasks = [[plan["tasks"][k] for k in run["tasks"]] for run in runs]
-        per_task = plan["worlds_per_run"] // len(tasks[0])
-        worlds = make_worlds(plan["family"], tasks, per_task, plan["conditioning"], plan.get("layout"))
+    def learner(self) -> tuple[Learner, TaskVectorEnv]:
+        """The learner, started as the plan says, and the worlds to train it on."""
+        plan, runs = self.plan, self.runs
+        tasks = [run["tasks"] for run in runs]
+        worlds = self._worlds(tasks, plan["worlds_per_run"] // len(tasks[0]))
         learner = make_learner(
             plan["learner"]["name"],
-            plan["learner"]["config"],
+            {**plan["learner"]["config"], **runs[0].get("config", {})},
             worlds,
             [run["entropy"] for run in runs],
             self.device,
         )
         for r, run in enumerate(runs):
             if run["start"] is not None:
-                self._load(learner, r, run["start"])
+                self._load(learner, r, run["start"], run["init"])
+        return learner, worlds
+
+    def train(self, progress: Progress | None) -> None:
+        plan, runs, started = self.plan, self.runs, time.perf_counter()
+        learner, worlds = self.learner()
         for r in self.missing:  # only now, when nothing can be refused any more
             self.store.begin(runs[r]["id"])
         if runs[0]["phase"] == "pretrain":
             learner.train(worlds, runs[0]["steps"], progress)
-            # all source tasks, and the one held out: competence at hand-over, and generalisation
-            everything = [[*run["tasks"], run["fold"]] for run in runs]  # numbers
-            self._evaluate(learner, everything, 0, runs[0]["steps"], plan["episodes"])
+            self._hand_over(learner)
         else:
-            for index, step in enumerate(plan["checkpoints"]):
+            for index, step in enumerate(checkpoints_of(plan, runs[0]["arm"])):
                 learner.train(worlds, step, progress)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
                 self._evaluate(learner, [run["tasks"] for run in runs], index, step, episodes)
         wall = time.perf_counter() - started
         diverged = learner.diverged()
+        wanted = {run["start"] for run in plan["runs"]}
         for r in self.missing:
-            if runs[r]["phase"] == "pretrain":
+            if runs[r]["id"] in wanted or runs[r]["phase"] == "pretrain":
                 path = checkpoint_path(self.directory, runs[r]["id"])
                 shutil.rmtree(path, ignore_errors=True)
                 learner.save(r, path)
@@ -189,23 +264,82 @@ class _Cohort:
             }
             self.store.finish(runs[r]["id"], record)
 
-    def _load(self, learner: Learner, r: int, start: str) -> None:
+    def _worlds(
+        self,
+        tasks: Sequence[Sequence[int]],
+        per_task: int,
+        told: Sequence[np.ndarray] | None = None,
+    ) -> TaskVectorEnv:
+        """Worlds ``[run, task, env]`` of tasks given by number.
+
+        Args:
+            tasks: of every run.
+            per_task: worlds for each.
+            told: codes to tell instead of the tasks' own, one for each run and task.
+        """
+        # by what they are, not by number: the registry refuses a body that is no longer the frozen one
+        bodies = [[self.plan["tasks"][k] for k in run_tasks] for run_tasks in tasks]
+        codes = None if told is None else np.repeat(np.stack(told), per_task, axis=0)
+        return make_worlds(
+            self.plan["family"],
+            bodies,
+            per_task,
+            self.runs[0]["conditioning"],
+            self.plan.get("layout"),
+            codes,
+        )
+
+    def _load(self, learner: Learner, r: int, start: str, init: str) -> None:
         try:
-            learner.load(r, checkpoint_path(self.directory, start))
+            # a learner that only takes over everything need not know of parts
+            if init == "all":
+                learner.load(r, checkpoint_path(self.directory, start))
+            else:
+                learner.load(r, checkpoint_path(self.directory, start), part=init)
         except FileNotFoundError as error:
             raise PlanError(
                 f"{error}. That network is gone: remove {self.directory / 'runs' / start} and it is "
                 "trained again"
             ) from None
 
+    def _hand_over(self, learner: Learner) -> None:
+        """Evaluates pretrained networks: on their sources, and on the held-out task with three codes."""
+        plan, runs = self.plan, self.runs
+        steps = runs[0]["steps"]
+        self._evaluate(learner, [run["tasks"] for run in runs], 0, steps, plan["episodes"])
+        unseen = [run["fold"] != NO_FOLD and run["fold"] not in run["tasks"] for run in runs]
+        if not all(unseen):  # equal in a cohort but for chance: sources of a matrix hold nothing out
+            return
+        held_out = [[run["fold"]] for run in runs]
+        self._evaluate(learner, held_out, 0, steps, plan["first_episodes"])
+        if runs[0]["conditioning"] == "none":
+            return  # it is told nothing, so there is no other thing to tell it
+        family = registry.get_family(plan["family"])
+        encoding = Encoding(family, runs[0]["conditioning"], plan.get("layout"))
+        mean, wrong = [], []
+        for run in runs:
+            sources = [family.tasks[k] for k in run["tasks"]]
+            codes = np.stack([encoding.code(task) for task in sources])
+            mean.append(codes.mean(axis=0))
+            distances = [family.distance(task, family.tasks[run["fold"]]) for task in sources]
+            wrong.append(codes[int(np.argmax(distances))])
+        for name, told in (("mean", mean), ("wrong", wrong)):
+            self._evaluate(learner, held_out, 0, steps, plan["first_episodes"], name, told)
+
     def _evaluate(
-        self, learner: Learner, tasks: Sequence[Sequence[int]], index: int, step: int, episodes: int
+        self,
+        learner: Learner,
+        tasks: Sequence[Sequence[int]],
+        index: int,
+        step: int,
+        episodes: int,
+        code: str = "true",
+        told: Sequence[np.ndarray] | None = None,
     ) -> None:
         """Evaluates every run on its tasks, given by number, and stores a row for each."""
         plan, runs = self.plan, self.runs
-        bodies = [[plan["tasks"][k] for k in run_tasks] for run_tasks in tasks]
-        worlds = make_worlds(plan["family"], bodies, episodes, plan["conditioning"], plan.get("layout"))
-        # start states are shared by all runs and arms, and fresh at every checkpoint
+        worlds = self._worlds(tasks, episodes, told)
+        # start states are shared by all runs, arms and codes, and fresh at every checkpoint
         seeds = [
             seed
             for run_tasks in tasks
@@ -228,17 +362,12 @@ class _Cohort:
                         "checkpoint": index,
                         "steps": step,
                         "task": plan["tasks"][task]["name"],
+                        "code": code,
                         **summary(played, one),
                         "diverged": False,
                     }
                 )
         self.store.append(rows)
-
-
-def evaluation_seeds(root_seed: int, task: int, checkpoint: int, episodes: int) -> list[int]:
-    """Seeds of the start states of one task at one checkpoint, apart from every training stream."""
-    sequence = np.random.SeedSequence([root_seed, task, checkpoint], spawn_key=(0xE,))
-    return [int(seed) for seed in sequence.generate_state(episodes, np.uint32)]
 
 
 def summary(played: Episodes, one: slice) -> dict[str, Any]:

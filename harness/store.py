@@ -29,6 +29,7 @@ ROW_COLUMNS = {
     "checkpoint": "int64",
     "steps": "int64",
     "task": "str",
+    "code": "str",
     "return_mean": "float64",
     "return_std": "float64",
     "length_mean": "float64",
@@ -36,9 +37,13 @@ ROW_COLUMNS = {
     "episodes": "int64",
     "diverged": "bool",
 }
-"""Columns of a row and their types: undiscounted returns, lengths in control steps, success in [0, 1]."""
+"""Columns of a row and their types: undiscounted returns, lengths in control steps, success in [0, 1].
+``code`` is what the network was told of the task: its own code, the mean of those it was trained on, or
+a wrong one."""
 
-PLAN_COLUMNS = ("phase", "fold", "arm", "seed", "start")
+CODES = ("true", "mean", "wrong")
+
+PLAN_COLUMNS = ("phase", "fold", "arm", "seed", "finetune", "start")
 """What :meth:`Store.evaluations` joins to a row from the plan's entry of its run."""
 
 
@@ -101,7 +106,7 @@ class Store:
                 not begun or is complete.
         """
         lines: dict[str, list[str]] = {}
-        for row in rows:
+        for row in ({"code": CODES[0], **row} for row in rows):
             if set(row) != set(ROW_COLUMNS):
                 raise StoreError(
                     f"a row needs exactly the keys {', '.join(ROW_COLUMNS)}; missing: "
@@ -167,8 +172,9 @@ class Store:
 
         Returns:
             The columns of :data:`ROW_COLUMNS` and, from the plan, :data:`PLAN_COLUMNS`; one row per
-            (run, checkpoint, task), the first where a row was written twice; sorted in the plan's order
-            of runs, then by checkpoint and task, so nothing depends on the order of lines or directories.
+            (run, checkpoint, task, code), the first where a row was written twice; sorted in the plan's
+            order of runs, then by checkpoint, task and code, so that nothing depends on the order of lines
+            or directories.
 
         Raises:
             StoreError: for a line that cannot be read (a torn last one is tolerated: its run was killed)
@@ -176,20 +182,23 @@ class Store:
         """
         rows: list[dict[str, Any]] = []
         for order, (run_id, run) in enumerate(self._planned.items()):
-            from_plan = {key: run.get(key) for key in PLAN_COLUMNS} | {"_order": order}
+            from_plan = {key: run.get(key) for key in PLAN_COLUMNS}
+            from_plan |= {"finetune": run.get("finetune", 0), "_order": order}
             rows.extend(row | from_plan for row in self._rows(run_id))
         columns = [*ROW_COLUMNS, *PLAN_COLUMNS]
         table = pd.DataFrame(rows, columns=[*columns, "_order"])
-        table = table.drop_duplicates(["run", "checkpoint", "task"], keep="first")
-        table = table.sort_values(["_order", "checkpoint", "task"], ignore_index=True)[columns]
-        return table.astype(ROW_COLUMNS | {"phase": "str", "fold": "int64", "arm": "str", "seed": "int64"})
+        table = table.drop_duplicates(["run", "checkpoint", "task", "code"], keep="first")
+        table = table.sort_values(["_order", "checkpoint", "task", "code"], ignore_index=True)[columns]
+        whole = dict.fromkeys(("fold", "seed", "finetune"), "int64")
+        return table.astype(ROW_COLUMNS | {"phase": "str", "arm": "str"} | whole)
 
     def runs(self) -> pd.DataFrame:
         """One row per planned run: the plan's entry, its ``status``, and what ``done.json`` recorded.
 
         Returns:
-            Columns ``run, phase, fold, arm, seed, steps_planned, start, status, steps, wall_seconds,
-            updates, parameters`` in the plan's order; NaN where the run is not complete.
+            Columns ``run, phase, fold, arm, seed, finetune, steps_planned, start, init, conditioning,
+            status, steps, wall_seconds, updates, parameters`` in the plan's order; NaN where the run is not
+            complete.
         """
         rows = []
         for run_id, run in self._planned.items():
@@ -199,8 +208,9 @@ class Store:
                 {
                     "run": run_id,
                     **{key: run.get(key) for key in ("phase", "fold", "arm", "seed")},
+                    "finetune": run.get("finetune", 0),
                     "steps_planned": run.get("steps"),
-                    "start": run.get("start"),
+                    **{key: run.get(key) for key in ("start", "init", "conditioning")},
                     "status": status,
                     **{
                         key: _number(done.get(key))
@@ -208,7 +218,10 @@ class Store:
                     },
                 }
             )
-        names = "run phase fold arm seed steps_planned start status steps wall_seconds updates parameters"
+        names = (
+            "run phase fold arm seed finetune steps_planned start init conditioning status steps "
+            "wall_seconds updates parameters"
+        )
         return pd.DataFrame(rows, columns=names.split())
 
     # --- inside ------------------------------------------------------------------------------------
@@ -248,14 +261,20 @@ class Store:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-                missing = set(ROW_COLUMNS) - set(row)
+                row = {"code": CODES[0], **json.loads(line)}  # rows of plans of format 1 have none
+                missing, unknown = set(ROW_COLUMNS) - set(row), set(row) - set(ROW_COLUMNS)
             except (json.JSONDecodeError, TypeError) as error:
                 raise StoreError(
                     f"{path}, line {number}, is no JSON row ({error}); remove {path.parent} and run again"
                 ) from None
             if missing:
                 raise StoreError(f"{path}, line {number}, lacks {', '.join(sorted(missing))}")
+            if unknown or row["code"] not in CODES:
+                bad = f"columns {', '.join(sorted(unknown))}" if unknown else f"code {row['code']!r}"
+                raise StoreError(
+                    f"{path}, line {number}, has unknown {bad}; was it written by another version? "
+                    f"Known columns: {', '.join(ROW_COLUMNS)}; codes: {', '.join(CODES)}"
+                )
             if row["run"] != run_id:
                 raise StoreError(f"{path}, line {number}, belongs to run {row['run']!r}, not to {run_id!r}")
             rows.append({key: row[key] for key in ROW_COLUMNS})

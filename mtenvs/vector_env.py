@@ -57,10 +57,13 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         render_mode: ``"rgb_array"`` or ``None``.
         width: of rendered images, in pixels.
         height: of rendered images, in pixels.
+        codes: what to tell every world instead of its task's code, ``(num_envs, code_size)``: for
+            instance a wrong one, to see what it is worth.
         task: refused: it is for the single environment.
 
     Raises:
-        ValueError: for an unknown argument's value, no tasks, or more tasks than worlds.
+        ValueError: for an unknown argument's value, codes of another shape, no tasks, or more tasks
+            than worlds.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         render_mode: str | None = None,
         width: int = 480,
         height: int = 480,
+        codes: np.ndarray | None = None,
         task: registry.TaskLike | None = None,
     ) -> None:
         self.family = registry.get_families(family)
@@ -83,6 +87,12 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             raise ValueError("a vector environment takes tasks=[...], a list, instead of task=...")
         self.num_envs = check_count("num_envs", num_envs)
         self.encoding = Encoding(self.family, conditioning, layout)
+        code = self.encoding.slices.code
+        if codes is not None and np.shape(codes) != (self.num_envs, code.stop - code.start):
+            raise ValueError(
+                f"codes have shape {np.shape(codes)}, expected {(self.num_envs, code.stop - code.start)}"
+            )
+        self._codes = None if codes is None else np.array(codes, np.float32)
         self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
         self._given_limit = (
@@ -161,6 +171,8 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         self._groups = [self._group(worlds, tasks, models) for worlds in by_topology.values()]
         # the template of an observation: masks and codes are written once, bodies at every step
         self._observations = np.stack([templates[t] for t in tasks])
+        if self._codes is not None:
+            self._observations[:, self.encoding.slices.code] = self._codes
         numbers = {task: self.encoding.number(task) for task in distinct}
         self._numbers = np.array([numbers[t] for t in tasks])
         self._earning = {

@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from test_rendering import on_linux
 
 import harness.__main__
+import harness.run
 import mtenvs
 from baselines.checkpoint import save_checkpoint
 from harness.cli import main
@@ -85,6 +86,18 @@ def test_bad_input_ends_with_a_message_and_touches_nothing(words, message, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["joint", "matrix"])
+def test_the_other_experiments_plan_train_and_report(command, tmp_path, capsys):
+    out = tmp_path / command
+    words = TINY.replace("--folds 5", "--folds 0 5").replace("--seeds 2", "--seeds 1").split()
+    main([command, "Biped", *words, "--worlds-per-run", "2", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert f"report: {out / 'report' / 'index.html'}" in printed
+    assert (out / "report" / "index.html").stat().st_size > 10_000
+    main(["run", str(out)])
+    assert "nothing left to train" in capsys.readouterr().out
+
+
 def test_loo_leaves_a_foreign_directory_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(SystemExit):
@@ -93,7 +106,8 @@ def test_loo_leaves_a_foreign_directory_alone(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_tasks_and_plan_print_what_there_is(tmp_path, capsys):
+def test_tasks_and_plan_print_what_there_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
     main(["tasks"])
     main(["tasks", "Biped"])
     main(
@@ -112,6 +126,10 @@ def test_tasks_and_plan_print_what_there_is(tmp_path, capsys):
     assert "mt/Biped-v0" in out
     assert "limping" in out
     assert "18 runs" in out
+    assert "│ pretrain │ transfer │ nothing           │ 6    │ 2     │" in out
+    assert "held out: long-shins, child" in out
+    assert "no training task is nearer to a held-out one than 0.5" in out
+    assert re.search(r"about \d+\.\d h here \([\d,]+ steps/s trained, [\d,]+ evaluated\), \d+ MB", out)
     with pytest.raises(SystemExit) as stop:
         main(["plan", "Biped", *TINY.split(), "--out", str(tmp_path / "p")])
     assert stop.value.code == 2

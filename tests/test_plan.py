@@ -10,13 +10,18 @@ import pytest
 import harness.plan
 import mtenvs
 from harness.plan import (
+    ARMS,
+    CONTROLS,
     PRESETS,
     THRESHOLDS,
     PlanError,
     Preset,
     checkpoint_steps,
     load_plan,
+    make_joint_plan,
+    make_matrix_plan,
     make_plan,
+    summarise,
     write_plan,
 )
 
@@ -155,6 +160,187 @@ def test_the_layout_is_part_of_what_decides_where_there_are_several(family):
             made("spiral")
 
 
+def by_arm(plan, phase="learn"):
+    found = {}
+    for run in plan["runs"]:
+        if run["phase"] == phase:
+            found.setdefault(run["arm"], []).append(run)
+    return found
+
+
+def test_every_arm_of_the_protocol_starts_as_it_says():
+    family = mtenvs.get_family("Biped")
+    plan = plan_of(arms=ARMS, control_folds=(5,), worlds_per_run=SOURCES * TASKS)
+    runs = {run["id"]: run for run in plan["runs"]}
+    learned, trained = by_arm(plan), by_arm(plan, "pretrain")
+    assert set(learned) == set(ARMS)
+    assert set(trained) == {"transfer", "blind", "single_source", "ceiling"}
+    for arm in ARMS:  # controls on one of the two folds
+        assert {run["fold"] for run in learned[arm]} == ({5} if arm in CONTROLS else {3, 5})
+    for arm, of_arm in learned.items():
+        for run in of_arm:
+            assert run["conditioning"] == ("none" if arm == "blind" else "descriptor")
+            if arm == "scratch":
+                assert run["start"] is run["init"] is None
+                continue
+            start = runs[run["start"]]
+            assert (start["fold"], start["seed"]) == (run["fold"], run["seed"])
+            assert start["conditioning"] == run["conditioning"]
+            # the controls start from the very networks that transfer starts from
+            shared = arm in ("normalizer", "shuffled")
+            assert start["arm"] == ("transfer" if shared else arm)
+            assert run["init"] == (arm if shared else "all")
+            others = [k for k in range(TASKS) if k != run["fold"]]
+            if arm == "single_source":
+                held_out = family.tasks[run["fold"]]
+                nearest = min(others, key=lambda k: family.distance(family.tasks[k], held_out))
+                assert start["tasks"] == [nearest]
+            else:
+                assert start["tasks"] == (list(range(TASKS)) if arm == "ceiling" else others)
+
+
+def test_single_source_takes_the_scratch_networks_where_steps_are_equal():
+    changes = {"arms": ("scratch", "single_source"), "folds": None}
+    last = plan_of(**changes)["checkpoints"][-1]
+    plan = plan_of(pretrain_budget=last, **changes)
+    runs = {run["id"]: run for run in plan["runs"]}
+    assert not by_arm(plan, "pretrain")
+    for run in by_arm(plan)["single_source"]:
+        start = runs[run["start"]]
+        assert (start["arm"], start["seed"], start["tasks"]) == ("scratch", run["seed"], [start["fold"]])
+        assert start["fold"] != run["fold"]
+    # the wanted network may be of a fold that is not in the plan: then it is trained for this alone
+    plan = plan_of(pretrain_budget=last, arms=changes["arms"], folds=(3,))
+    assert [run["steps"] for run in by_arm(plan, "pretrain")["single_source"]] == [last] * 3
+
+
+@pytest.mark.parametrize("limit", [1, 4, 20])
+@pytest.mark.parametrize("kind", ["arms", "matrix", "joint", "equal"])
+def test_cohorts_share_shape_and_follow_what_they_start_from(kind, limit):
+    preset = preset_of(cohort_runs=limit, folds=None, seeds=2)
+    if kind == "matrix":
+        plan = make_matrix_plan("Biped", preset, LEARNER)
+    elif kind == "joint":
+        plan = make_joint_plan("Biped", preset, LEARNER, {"learning_rate": 0.5})
+    else:
+        preset = dataclasses.replace(preset, arms=ARMS, worlds_per_run=SOURCES * TASKS)
+        if kind == "equal":
+            last = make_plan("Biped", preset, LEARNER)["checkpoints"][-1]
+            preset = dataclasses.replace(preset, pretrain_budget=last)
+        plan = make_plan("Biped", preset, LEARNER)
+    runs = {run["id"]: run for run in plan["runs"]}
+    assert sorted(i for cohort in plan["cohorts"] for i in cohort) == sorted(runs)
+    trained = set()
+    for cohort in plan["cohorts"]:
+        assert 1 <= len(cohort) <= limit
+        shapes = {
+            (r["phase"], len(r["tasks"]), r["steps"], r["conditioning"], str(r.get("config")))
+            for r in map(runs.get, cohort)
+        }
+        assert len(shapes) == 1
+        assert all(runs[i]["start"] is None or runs[i]["start"] in trained for i in cohort)
+        trained |= set(cohort)
+    if limit == 20:  # hardly a batch is left half empty
+        assert len(plan["cohorts"]) <= len(runs) / limit + 2 * len({*map(str, by_arm(plan))})
+
+
+def test_fine_tunings_share_their_network_and_nothing_else():
+    plan = plan_of(finetunes=3, finetune_folds=(5,))
+    tuned = [run for run in by_arm(plan)["transfer"] if run["fold"] == 5]
+    assert len(tuned) == 3 * plan["seeds"]
+    for run in tuned:
+        assert [r["finetune"] for r in tuned if r["start"] == run["start"]] == [0, 1, 2]
+    assert len({run["entropy"] for run in plan["runs"]}) == len(plan["runs"])
+    assert len([run for run in by_arm(plan)["transfer"] if run["fold"] == 3]) == plan["seeds"]
+    assert len([run for run in by_arm(plan)["scratch"] if run["fold"] == 5]) == plan["seeds"]
+    # the first of them is the run of a plan with one
+    assert {run["id"] for run in plan_of()["runs"]} <= {run["id"] for run in plan["runs"]}
+
+
+def test_doses():
+    plan = plan_of(arms=("scratch", "sources=2", "sources=7", "steps=100000"), worlds_per_run=14)
+    assert plan["kind"] == "dose"
+    trained = by_arm(plan, "pretrain")
+    assert {run["steps"] for run in trained["steps=100000"]} == {100_000}
+    assert {run["steps"] for run in trained["sources=2"]} == {plan["pretrain_budget"]}
+    for run in trained["sources=2"]:
+        assert len(set(run["tasks"])) == 2
+        assert run["fold"] not in run["tasks"]
+    assert len({tuple(run["tasks"]) for run in trained["sources=2"]}) > 1  # others for every seed
+    assert all(len(run["tasks"]) == SOURCES for run in trained["sources=7"])
+
+
+def test_the_matrix_trains_every_source_once():
+    plan = make_matrix_plan("Biped", preset_of(folds=None, seeds=2), LEARNER)
+    trained = by_arm(plan, "pretrain")
+    assert len(trained) == TASKS
+    assert all(len(runs) == 2 and len(runs[0]["tasks"]) == 1 for runs in trained.values())
+    pairs = {(run["arm"], run["fold"]) for run in plan["runs"] if run["phase"] == "learn"}
+    names = [task["name"] for task in plan["tasks"]]
+    assert pairs == {("scratch", k) for k in range(TASKS)} | {
+        (f"from={names[j]}", k) for j in range(TASKS) for k in range(TASKS) if j != k
+    }
+
+
+def test_joint_networks_have_as_many_steps_as_all_separate_ones():
+    wide = {"learning_rate": 0.5}
+    plan = make_joint_plan("Biped", preset_of(folds=None), LEARNER, wide)
+    learned = by_arm(plan)
+    assert set(learned) == {"separate", "joint", "joint-wide"}
+    assert plan["joint_checkpoints"][-3] == TASKS * plan["budget"]
+    assert {run["steps"] for run in learned["joint"]} == {plan["joint_checkpoints"][-1]}
+    assert all(run["tasks"] == list(range(TASKS)) for run in learned["joint"])
+    assert all(run["config"] == wide for run in learned["joint-wide"])
+    with pytest.raises(PlanError, match="at least two tasks"):
+        make_joint_plan("Biped", preset_of(folds=(3,)), LEARNER, wide)
+
+
+def test_the_plan_proves_that_nothing_leaks(family):
+    plan = make_plan(family.name, preset_of(folds=None, worlds_per_run=56), LEARNER)
+    leaks = plan["leaks"]
+    names = [task.name for task in family.tasks]
+    assert set(leaks["models"]) == set(leaks["goals"]) == set(leaks["distances"]) == set(names)
+    pairs = [(leaks["models"][name], leaks["goals"][name]) for name in names]
+    assert len(set(pairs)) == len(pairs)
+    for name, distances in leaks["distances"].items():
+        assert set(distances) == set(names) - {name}
+        assert min(distances.values()) >= leaks["min_distance"] > 0
+    assert leaks["seeds"]["shared"] == 0
+
+
+def test_a_leak_is_refused_by_name(monkeypatch):
+    with pytest.raises(PlanError, match=r"leaks: its training task .* descriptor units away, and min_dist"):
+        plan_of(min_distance=5.0)
+    family = mtenvs.get_family("Biped")
+    twin = dataclasses.replace(family, published={**family.published, "twin": family.published["child"]})
+    monkeypatch.setattr(harness.plan.mtenvs, "get_family", lambda _: twin)
+    scores = harness.plan.load_reference("Biped", 0)
+    scores = {**scores, "scores": {**scores["scores"], "twin": scores["scores"]["child"]}}
+    monkeypatch.setattr(harness.plan, "load_reference", lambda *_: scores)
+    monkeypatch.setattr(harness.plan.mtenvs, "leave_one_out", lambda _: ())
+    with pytest.raises(PlanError, match="'child' leaks: 'twin' has the same body and goal"):
+        plan_of(worlds_per_run=TASKS, min_distance=0.0)
+
+
+def test_a_summary_for_people_adds_up():
+    plan = plan_of(arms=("scratch", "transfer", "shuffled"))
+    rows = {(phase, arm): rest for phase, arm, *rest in summarise(plan)}
+    assert rows["learn", "shuffled"][0] == "pretrain transfer, shuffled"
+    assert rows["learn", "scratch"][:3] == ["nothing", 6, 2]
+    assert rows["total", ""][1] == len(plan["runs"]) == sum(r[1] for r in rows.values()) / 2
+
+
+def test_standard_asks_for_four_arms_and_quick_for_minutes():
+    steps = {
+        name: sum(r["steps"] for r in make_plan("Biped", preset, LEARNER, name)["runs"]) / 1e6
+        for name, preset in PRESETS.items()
+    }
+    assert steps["quick"] < 6
+    assert steps["standard"] < 4 * 3600 * 30_000 / 1e6  # four hours at 30,000 steps a second
+    assert steps["full"] > 2 * steps["standard"]
+    assert PRESETS["full"].arms == ARMS
+
+
 def test_write_and_load(tmp_path):
     plan = plan_of()
     path = write_plan(plan, tmp_path / "new")
@@ -196,6 +382,14 @@ def test_an_edited_plan_is_refused(tmp_path):
         ({"arms": ("scratch", "blond")}, "unusable arms.*blond"),
         ({"arms": ("transfer",)}, "scratch"),
         ({"seeds": 0}, "seeds must be positive, got 0"),
+        ({"finetunes": 0}, "finetunes must be positive, got 0"),
+        ({"arms": ("scratch", "sources=0")}, "unusable arms.*sources=N, steps=N"),
+        ({"arms": ("scratch", f"sources={TASKS}")}, f"asks for more than the {SOURCES} other tasks"),
+        ({"control_folds": (99,)}, r"unknown control_folds \[99\]"),
+        ({"finetune_folds": (3, 3)}, "finetune_folds .* name a task twice"),
+        ({"headline": "best_folds"}, "unknown headline 'best_folds'; valid: all_folds, not_yet_solved"),
+        ({"break_even_threshold": 0.0}, r"break_even_threshold must be in \(0, 1\]"),
+        ({"tuning_trials": -1}, "tuning_trials must not be negative"),
         (
             {"worlds_per_run": SOURCES - 1},
             f"worlds_per_run={SOURCES - 1} is too few for {SOURCES} source tasks; use at least {SOURCES}",

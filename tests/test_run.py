@@ -6,14 +6,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import harness.run
 import mtenvs
+from baselines.checkpoint import load_checkpoint
 from baselines.learner import Learner, play_episodes
-from baselines.registry import LEARNERS, LearnerDescription, LearnerEntry, describe_learner, make_learner
-from harness.plan import PRESETS, PlanError, load_plan, make_plan, write_plan
+from baselines.registry import (
+    LEARNERS,
+    LearnerDescription,
+    LearnerEntry,
+    describe_learner,
+    make_learner,
+    widened,
+)
+from harness.plan import (
+    ARMS,
+    PRESETS,
+    PlanError,
+    load_plan,
+    make_joint_plan,
+    make_matrix_plan,
+    make_plan,
+    write_plan,
+)
 from harness.report import write_report
-from harness.run import checkpoint_path, evaluation_seeds, make_worlds, pending_steps, run_plan
+from harness.run import (
+    checkpoint_path,
+    estimate_cost,
+    evaluation_seeds,
+    make_worlds,
+    pending_steps,
+    run_plan,
+)
 from harness.store import Store
 from mtenvs import registry
 
@@ -63,8 +88,13 @@ def test_every_run_finishes_with_all_its_rows(finished):
         assert set(run["task"]) == {"child"}
         assert run["episodes"].tolist() == [100] + [2] * (len(plan["checkpoints"]) - 1)
     for _, run in table[table["phase"] == "pretrain"].groupby("run"):
-        # the sources and the held-out task
-        assert sorted(run["task"]) == sorted(task.name for task in mtenvs.tasks("Biped"))
+        # the sources, and the held-out task with three codes
+        assert sorted(run["task"]) == sorted([*(t.name for t in mtenvs.tasks("Biped")), "child", "child"])
+        held_out = run[run["task"] == "child"]
+        assert sorted(held_out["code"]) == ["mean", "true", "wrong"]
+        assert (held_out["episodes"] == 100).all()
+        assert set(run[run["task"] != "child"]["code"]) == {"true"}
+    assert set(learned["code"]) == {"true"}
 
 
 def test_transfer_starts_where_pretraining_ended(finished):
@@ -96,7 +126,7 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(finished, tmp_path, 
 
     def killed(self, new):
         calls.append(1)
-        if len(calls) == 4:  # in the middle of the second cohort
+        if len(calls) == 6:  # in the middle of the second cohort, after four evaluations of the first
             raise KeyboardInterrupt
         append(self, new)
 
@@ -121,6 +151,136 @@ def test_a_missing_run_is_trained_beside_the_same_neighbours(finished, tmp_path)
     run_plan(directory)
     assert rows(directory) == rows(finished)
     assert (kept / "done.json").stat().st_mtime_ns == before
+
+
+def test_the_arms_start_from_what_they_should(tmp_path, monkeypatch):
+    """All seven, with two fine-tunings; what each network holds at its step 0 is read off the learner."""
+    preset = dataclasses.replace(
+        TINY,
+        arms=ARMS,
+        seeds=1,
+        finetunes=2,
+        finetune_folds=(5,),
+        worlds_per_run=SOURCES * (SOURCES + 1),
+        budget=4 * 32 * SOURCES * (SOURCES + 1),
+    )
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
+    directory = tmp_path / "arms"
+    write_plan(make_plan("Biped", preset, learner), directory)
+    at_start = {}
+    make = harness.run.make_learner
+
+    def watched(*args):
+        made = make(*args)
+        train, runs = made.train, cohorts.pop(0)
+
+        def first(*words):
+            for r, run in enumerate(runs):
+                at_start.setdefault(run, {n: t[r].clone() for n, t in made._parameters.views().items()})
+                means.setdefault(run, made._observation_moments.mean[r].clone())
+            return train(*words)
+
+        made.train = first
+        return made
+
+    means = {}
+    plan = load_plan(directory)
+    cohorts = [list(cohort) for cohort in plan["cohorts"]]
+    monkeypatch.setattr(harness.run, "make_learner", watched)
+    run_plan(directory)
+    assert not cohorts
+    store = Store(directory)
+    assert set(store.status().values()) == {"finished"}
+    runs = {run["id"]: run for run in plan["runs"]}
+    for i, run in runs.items():
+        if run["start"] is None:
+            assert not means[i].any()  # a fresh normaliser has seen nothing
+            continue
+        stored, _ = load_checkpoint(checkpoint_path(directory, run["start"]), {})
+        assert torch.equal(means[i].double(), stored["observations.mean"].double())
+        for name, values in at_start[i].items():
+            was = stored[f"parameters.{name}"]
+            same = torch.equal(values, was)
+            if run["arm"] == "normalizer":
+                assert not same or name == "log_std" or not was.any() or was.numel() == 1
+            elif run["arm"] == "shuffled":
+                assert torch.equal(values.flatten().sort().values, was.flatten().sort().values)
+                assert not same or was.numel() == 1
+            else:
+                assert same
+    told = {run["arm"]: run["conditioning"] for run in runs.values()}
+    assert told.pop("blind") == "none"
+    assert set(told.values()) == {"descriptor"}
+    # the two fine-tunings start alike and go apart, each on a stream of its own
+    pair = [i for i, r in runs.items() if r["arm"] == "transfer" and r["phase"] == "learn"]
+    assert [runs[i]["finetune"] for i in pair] == [0, 1]
+    last = store.evaluations().query("steps > 0").groupby("run")["return_mean"].last()
+    assert last[pair[0]] != last[pair[1]]
+    codes = store.evaluations().query("phase == 'pretrain'").groupby("arm")["code"].unique()
+    assert {arm: set(found) for arm, found in codes.items()} == {
+        "transfer": {"true", "mean", "wrong"},
+        "single_source": {"true", "mean", "wrong"},
+        "blind": {"true"},  # is told nothing
+        "ceiling": {"true"},  # has seen the task
+    }
+
+
+def test_what_is_told_is_what_the_code_says(tmp_path):
+    """The mean of the sources' codes, and that of the farthest; the body's part is the task's own."""
+    directory = tiny(tmp_path / "told")
+    plan = load_plan(directory)
+    seen = {}
+
+    class Watching(harness.run._Cohort):
+        def _worlds(self, tasks, per_task, told=None):
+            worlds = super()._worlds(tasks, per_task, told)
+            if told is not None:
+                worlds.reset(seed=0)
+                seen.setdefault(len(seen), (tasks, worlds._observations[:, worlds.observation_slices.code]))
+            return worlds
+
+    runs = [run for run in plan["runs"] if run["phase"] == "pretrain"]
+    cohort = Watching(directory, plan, Store(directory), runs, "cpu")
+    learner, _ = cohort.learner()
+    for run in runs:
+        cohort.store.begin(run["id"])
+    cohort._hand_over(learner)
+    family = registry.get_family("Biped")
+    sources = [t for t in family.tasks if t.number != 5]
+    far = max(sources, key=lambda t: family.distance(t, family.tasks[5]))
+    mean = np.mean([family.descriptor(t) for t in sources], axis=0)
+    for (tasks, codes), expected in zip(seen.values(), (mean, family.descriptor(far)), strict=True):
+        assert tasks == [[5]] * len(runs)
+        np.testing.assert_allclose(codes, np.tile(expected, (len(codes), 1)), rtol=1e-6)
+
+
+def test_joint_and_matrix_plans_train(tmp_path):
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
+    preset = dataclasses.replace(TINY, folds=(0, 5), seeds=1, worlds_per_run=2, budget=4 * 64)
+    wide = widened("ppo", "Biped", learner["config"], 2)
+    joint = tmp_path / "joint"
+    write_plan(make_joint_plan("Biped", preset, learner, wide), joint)
+    run_plan(joint)
+    store = Store(joint)
+    table, runs = store.evaluations(), store.runs().set_index("arm")
+    assert set(store.status().values()) == {"finished"}
+    for arm, checkpoints in (
+        ("separate", store.plan["checkpoints"]),
+        *((arm, store.plan["joint_checkpoints"]) for arm in ("joint", "joint-wide")),
+    ):
+        for task in ("nominal", "child"):
+            rows = table[(table["arm"] == arm) & (table["task"] == task)]
+            assert rows["steps"].tolist() == checkpoints
+    parameters = runs["parameters"].groupby("arm").first()
+    assert parameters["joint"] == parameters["separate"]
+    assert parameters["joint-wide"] == pytest.approx(2 * parameters["separate"], rel=0.02)
+
+    matrix = tmp_path / "matrix"
+    write_plan(make_matrix_plan("Biped", preset, learner), matrix)
+    run_plan(matrix)
+    learned = Store(matrix).runs().query("phase == 'learn'")
+    assert set(learned["status"]) == {"finished"}
+    assert len(learned) == 2 * SOURCES + 2  # every other network, and scratch
 
 
 def test_bodies_of_unequal_size_go_through(tmp_path):
@@ -269,3 +429,26 @@ def test_a_learner_of_ones_own_goes_through(tmp_path, monkeypatch):
     first = table[(table["phase"] == "learn") & (table["checkpoint"] == 0)]
     assert first["return_mean"].nunique() == 1  # the same starts in all arms and seeds
     assert write_report(tmp_path / "lazy").is_file()
+
+
+def test_the_cost_of_a_plan_is_measured_and_nothing_is_stored(finished, monkeypatch):
+    monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
+    before = sorted(p for p in finished.rglob("*"))
+    cost = estimate_cost(finished)
+    assert sorted(p for p in finished.rglob("*")) == before
+    assert cost.train_speed > 100
+    assert cost.test_speed > 100
+    assert 0 < cost.hours < 1
+    stored = sum(p.stat().st_size for p in finished.rglob("*") if p.is_file())
+    assert 0.5 * stored < 1e6 * cost.megabytes < 2 * stored
+
+
+def test_an_unknown_part_of_a_checkpoint_is_refused(finished):
+    plan = load_plan(finished)
+    run = next(run for run in plan["runs"] if run["phase"] == "pretrain")
+    worlds = make_worlds("Biped", [[0]], 1, "descriptor")
+    learner = make_learner("ppo", plan["learner"]["config"], worlds, [0])
+    with pytest.raises(
+        ValueError, match="unknown part 'head' of a checkpoint; valid: all, normalizer, shuff"
+    ):
+        learner.load(0, checkpoint_path(finished, run["id"]), part="head")

@@ -506,3 +506,26 @@ def test_step_needs_a_reset(family: mtenvs.Family) -> None:
     env = gym.make_vec(family.id, num_envs=2)
     with pytest.raises(gym.error.ResetNeeded, match="call reset"):
         env.step(np.zeros(env.action_space.shape))
+
+
+def test_worlds_may_be_told_another_code(family: mtenvs.Family) -> None:
+    """Nothing but the code differs, through resets and new tasks and in a copy."""
+    kwargs: dict[str, Any] = {"num_envs": 3, "tasks": [0, 1, 2], "max_episode_steps": 4}
+    size = len(family.parameters)
+    codes = np.arange(3 * size, dtype=np.float32).reshape(3, size)
+    plain, told = TaskVectorEnv(family.name, **kwargs), TaskVectorEnv(family.name, codes=codes, **kwargs)
+    code = plain.observation_slices.code
+    actions = np.zeros((3, plain.num_actions))
+
+    def compare(ours: np.ndarray, theirs: np.ndarray) -> None:
+        np.testing.assert_array_equal(ours[:, code], codes)
+        np.testing.assert_array_equal(np.delete(ours, np.r_[code], 1), np.delete(theirs, np.r_[code], 1))
+
+    compare(told.reset(seed=0)[0], plain.reset(seed=0)[0])
+    told = pickle.loads(pickle.dumps(told))
+    for _ in range(6):
+        compare(told.step(actions)[0], plain.step(actions)[0])
+    new = {"tasks": [2, 1, 0]}
+    compare(told.reset(seed=1, options=new)[0], plain.reset(seed=1, options=new)[0])
+    with pytest.raises(ValueError, match=rf"codes have shape \(2, 1\), expected \(3, {size}\)"):
+        TaskVectorEnv(family.name, codes=np.zeros((2, 1)), **kwargs)
