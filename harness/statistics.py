@@ -621,11 +621,11 @@ def minimum_detectable(
     critical = float(stats.t.ppf(0.5 + confidence / 2, again.df))
 
     def excess(shift: float) -> float:
-        # power = P(|T| > t), T noncentral with shift = effect / se
-        tails = stats.nct.sf(critical, again.df, shift) + stats.nct.cdf(-critical, again.df, shift)
-        return float(tails) - power
+        # power = P(|T| > t), T noncentral with shift = effect / se; of the far tail scipy says NaN for 1e-16
+        near, far = stats.nct.sf(critical, again.df, shift), stats.nct.cdf(-critical, again.df, shift)
+        return float(near + np.nan_to_num(far)) - power
 
-    # scipy's noncentral t is NaN far out, so the bracket grows from where the power is about a half
+    # at a shift of t the power is a little over a half; from there the bracket grows
     upper = critical
     while excess(upper) < 0:
         upper *= 1.2
