@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from harness.plots.forest import ratio_limits
 from harness.plots.reach import Line
 from harness.plots.style import (
+    BLUE,
     DASHED,
     GROUND,
     GUIDE,
@@ -292,7 +293,7 @@ class VarianceRow:
 
 
 PARTS = {
-    "pretraining": "#0072B2",
+    "pretraining": BLUE,
     "fine-tuning": "#56B4E9",
     "seed": "#D55E00",
     "evaluation": "#BBBBBB",
