@@ -574,15 +574,15 @@ class Discretised:
     def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
         """Ȳ of scratch and transfer, ``(trials, n)`` each."""
         steps, which = self.steps, np.ones(len(THRESHOLDS), bool)
-        arms = []
-        for mean in (SCRATCH, SCRATCH / self.ratio):
-            found = []
-            for _ in range(trials):  # not all at once: the curves of a fine grid are many
-                tau = mean * rng.lognormal(-(TAU_SIGMA**2) / 2, TAU_SIGMA, (n, 1))
-                scores = np.minimum(steps / tau, 1.0) + 0.005 * rng.standard_normal((n, len(steps)))
+        # drawn before the noise, so that other checkpoints see the same runs
+        tau = rng.lognormal(-(TAU_SIGMA**2) / 2, TAU_SIGMA, (2, trials, n, 1))
+        arms = np.empty((2, trials, n))
+        for arm, mean in enumerate((SCRATCH, SCRATCH / self.ratio)):
+            for i in range(trials):  # not all at once: the curves of a fine grid are many
+                scores = np.minimum(steps / (mean * tau[arm, i]), 1.0)
+                scores = scores + 0.005 * rng.standard_normal(scores.shape)
                 arrived = measures.arrivals(steps, scores, THRESHOLDS, BUDGET)
-                found.append(measures.mean_times(measures.restricted_times(arrived, BUDGET), which))
-            arms.append(np.array(found))
+                arms[arm, i] = measures.mean_times(measures.restricted_times(arrived, BUDGET), which)
         return arms[0], arms[1]
 
     def estimate(self, sample: Sample) -> float:

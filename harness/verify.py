@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from harness import measures, statistics
 from harness.populations import (
@@ -29,8 +28,8 @@ from harness.populations import (
     Discretised,
     Failing,
     FineTuned,
-    FollowUp,
     Folds,
+    FollowUp,
     Joint,
     OneTask,
     Population,
@@ -590,38 +589,65 @@ def biases(runs: int = DISCRETISED_RUNS) -> list[Bias]:
 # --- the page --------------------------------------------------------------------------------------
 
 ABOUT = {
-    "One task: t interval of the log ratio": "Times of independent clusters; cv is the coefficient of "
-    "variation, of scratch and of transfer runs; the true speed-up is 2.",
-    "Several fine-tunings to a pretraining": "Three fine-tunings share the luck of their pretraining. The "
-    "report averages them first. Taking them for independent runs must fail, and does: the naive bootstrap is "
-    "the study's negative control.",
-    "Runs that fail outright": "One transfer run in ten never arrives. With ten runs, a third of all samples "
-    "hold no failure at all, and nothing in them says that there are any: no interval could know. The report "
-    "therefore prints the success share beside every speed-up, warns where outcomes are mixed, and gives a "
-    "permutation p.",
-    "Jumpstart and asymptote: t interval of a difference": "Bounded, skewed scores against an arm that hardly "
-    "varies.",
-    "Tests of one task": "How often two equal means are called different at .05. With equal distributions the "
-    "permutation test is exact, failing runs or not; with unequal spreads it is approximate.",
-    "The suite, these tasks": "Independent tasks of unequal spread and unequal speed-up.",
-    "Tasks like these": "n is the number of tasks. Exact for independent tasks whose effects are symmetric "
-    "about their mean. Folds share training tasks; if that correlates them, the test rejects too often, which "
-    "is why the report says “approximate”.",
-    "One network on all tasks": "The tasks of one network share its luck. A row of tasks is kept whole; "
-    "resampling each task's column by itself, or summing the tasks' variances, takes them for independent.",
-    "Absence of transfer": "How often a mean that lies exactly at the margin is claimed to lie within it.",
-    "Families of tests": "How often any of eight tasks without an effect is called different.",
-    "Break-even": "The interval is allowed to be unbounded, and then holds every number above its lower end.",
-    "What could be seen, and where it comes from": "An effect as large as the minimum detectable one is to be "
-    "detected in .80 of experiments; and the test of spread between pretrainings, of which there is none.",
-    "Different follow-up": "The log-rank test of equal arms, and the Kaplan-Meier interval at the mean time.",
-    "Mean curves: does the band hold the whole true curve?": "The simultaneous band is made to; the pointwise "
-    "one, drawn lighter, is not. On straight rises, where at some checkpoints all runs but a few are done, "
-    "few runs say little of the spread.",
-    "Shares of runs that arrive": "Averaged over all true shares these intervals cover what they say; at a "
-    "single one they jump, as only n + 1 shares can be seen.",
-    "Curves seen at checkpoints": "From learning curves through arrivals to the interval, with ten runs and a "
-    "true speed-up of 3. What coarse checkpoints cost in coverage is bias, of which the last table speaks.",
+    "One task: t interval of the log ratio": (
+        "Times of independent clusters; cv is the coefficient of variation, of scratch and of "
+        "transfer runs; the true speed-up is 2."
+    ),
+    "Several fine-tunings to a pretraining": (
+        "Three fine-tunings share the luck of their pretraining. The report averages them first. "
+        "Taking them for independent runs must fail, and does: the naive bootstrap is the study's "
+        "negative control."
+    ),
+    "Runs that fail outright": (
+        "One transfer run in ten never arrives. With ten runs, a third of all samples hold no failure "
+        "at all, and nothing in them says that there are any: no interval could know. The report "
+        "therefore prints the success share beside every speed-up, warns where outcomes are mixed, "
+        "and gives a permutation p."
+    ),
+    "Jumpstart and asymptote: t interval of a difference": (
+        "Bounded, skewed scores against an arm that hardly varies."
+    ),
+    "Tests of one task": (
+        "How often two equal means are called different at .05. With equal distributions the "
+        "permutation test is exact, failing runs or not; with unequal spreads it is approximate."
+    ),
+    "The suite, these tasks": ("Independent tasks of unequal spread and unequal speed-up."),
+    "Tasks like these": (
+        "n is the number of tasks. Exact for independent tasks whose effects are symmetric about "
+        "their mean. Folds share training tasks; if that correlates them, the test rejects too often, "
+        "which is why the report says “approximate”."
+    ),
+    "One network on all tasks": (
+        "The tasks of one network share its luck. A row of tasks is kept whole; resampling each "
+        "task's column by itself, or summing the tasks' variances, takes them for independent."
+    ),
+    "Absence of transfer": (
+        "How often a mean that lies exactly at the margin is claimed to lie within it."
+    ),
+    "Families of tests": ("How often any of eight tasks without an effect is called different."),
+    "Break-even": (
+        "The interval is allowed to be unbounded, and then holds every number above its lower end."
+    ),
+    "What could be seen, and where it comes from": (
+        "An effect as large as the minimum detectable one is to be detected in .80 of experiments; "
+        "and the test of spread between pretrainings, of which there is none."
+    ),
+    "Different follow-up": (
+        "The log-rank test of equal arms, and the Kaplan-Meier interval at the mean time."
+    ),
+    "Mean curves: does the band hold the whole true curve?": (
+        "The simultaneous band is made to; the pointwise one, drawn lighter, is not. On straight "
+        "rises, where at some checkpoints all runs but a few are done, few runs say little of the "
+        "spread."
+    ),
+    "Shares of runs that arrive": (
+        "Averaged over all true shares these intervals cover what they say; at a single one they "
+        "jump, as only n + 1 shares can be seen."
+    ),
+    "Curves seen at checkpoints": (
+        "From learning curves through arrivals to the interval, with ten runs and a true speed-up of "
+        "3. What coarse checkpoints cost in coverage is bias, of which the last table speaks."
+    ),
 }
 """What is to be known of each section."""
 
@@ -633,13 +659,13 @@ def page(results: Sequence[Result], found: Sequence[Bias]) -> str:
     lines = [
         "# How often the intervals and tests are right",
         "",
-        "Written by `mtenvs verify`; do not edit. Every procedure of the report is called on made-up data with a "
-        "known truth, with fixed seeds. *actual* is the share of trials in which an interval held the truth (or, "
-        "for tests, in which a true hypothesis was rejected), ± its Monte-Carlo standard error. *met* means "
-        f"within {_share(TOLERANCE)} of nominal, *conservative* beyond that on the safe side, **NOT MET** on the "
-        "other. What is *asked* is checked by the command, which fails if any of it does not hold; where nothing "
-        "is asked, the number is for you to know. The populations and their truths are defined in "
-        "`harness/verify.py`.",
+        "Written by `mtenvs verify`; do not edit. Every procedure of the report is called on made-up "
+        "data with a known truth, with fixed seeds. *actual* is the share of trials in which an interval "
+        "held the truth (or, for tests, in which a true hypothesis was rejected), ± its Monte-Carlo "
+        f"standard error. *met* means within {_share(TOLERANCE)} of nominal, *conservative* beyond that on "
+        "the safe side, **NOT MET** on the other. What is *asked* is checked by the command, which fails "
+        "if any of it does not hold; where nothing is asked, the number is for you to know. The "
+        "populations and their truths are defined in `harness/populations.py`.",
         "",
         f"**{len(asked) - len(failed)} of {len(asked)} claims hold.**",
         "",
@@ -660,29 +686,33 @@ def page(results: Sequence[Result], found: Sequence[Bias]) -> str:
         for r in (r for r in results if r.scenario.section == section):
             verdict = "**NOT MET**" if r.verdict == "NOT MET" else r.verdict
             asked_text = r.claim.bounds.text if r.holds else f"**BROKEN: {r.claim.bounds.text}**"
-            lines.append(
-                f"| {r.scenario.population.name} | {r.scenario.n} | `{r.claim.procedure}` {VERBS[r.claim.kind]} "
-                f"| {_share(r.claim.nominal)} | {_share(r.actual, 3)} ± {_share(r.error, 3)} | {verdict} "
-                f"| {asked_text} |"
+            cells = (
+                r.scenario.population.name,
+                str(r.scenario.n),
+                f"`{r.claim.procedure}` {VERBS[r.claim.kind]}",
+                _share(r.claim.nominal),
+                f"{_share(r.actual, 3)} ± {_share(r.error, 3)}",
+                verdict,
+                asked_text,
             )
+            lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "## What coarse checkpoints do to a speed-up",
         "",
-        f"Runs rise straight to a score of 1, from scratch within {SCRATCH:,.0f} steps on average; the budget is "
-        f"{BUDGET:,.0f}. They are seen at checkpoints only, and an arrival is dated to the next one, half a gap "
-        "late on average in both arms. That draws every speed-up towards 1, the more the faster transfer is. In "
-        f"brackets what this should give by calculation. {DISCRETISED_RUNS:,} runs to an arm; largest "
-        f"Monte-Carlo standard error {max(b.error / b.found for b in found):.1%} of the number.",
+        f"Runs rise straight to a score of 1, from scratch within {SCRATCH:,.0f} steps on average; the "
+        f"budget is {BUDGET:,.0f}. They are seen at checkpoints only, and an arrival is dated to the next "
+        "one, half a gap late on average in both arms. That draws every speed-up towards 1, the more the "
+        f"faster transfer is. In brackets what this should give by calculation. {DISCRETISED_RUNS:,} runs "
+        "to an arm; largest Monte-Carlo standard error "
+        f"{max(b.error / b.found for b in found):.1%} of the number.",
         "",
         "| planted | " + " | ".join(_gap(gap) for gap in GAPS) + " |",
         "|--:|" + "--:|" * len(GAPS),
     ]
     for ratio in PLANTED:
-        cells = [
-            f"{b.found:.2f} ({b.population.expected:.2f})" for b in found if b.population.ratio == ratio
-        ]
-        lines.append(f"| {ratio:g} | " + " | ".join(cells) + " |")
+        row = [f"{b.found:.2f} ({b.population.expected:.2f})" for b in found if b.population.ratio == ratio]
+        lines.append(f"| {ratio:g} | " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -692,8 +722,9 @@ def _is_control(result: Result) -> bool:
 
 def _sentence(result: Result) -> str:
     scenario, claim = result.scenario, result.claim
+    share = f"**{_share(result.actual, 3)}** instead of {_share(claim.nominal)}"
     return (
-        f"`{claim.procedure}` {VERBS[claim.kind]} **{_share(result.actual, 3)}** instead of {_share(claim.nominal)}: "
+        f"`{claim.procedure}` {VERBS[claim.kind]} {share}: "
         f"{scenario.population.name}, n = {scenario.n} ({scenario.section.partition(':')[0].lower()})"
     )
 
