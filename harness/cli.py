@@ -313,14 +313,19 @@ class Verify:
         with Progress(TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
             task = bar.add_task("", total=len(verify.scenarios()))
             results = verify.study(self.trials, self.quick, lambda done: bar.advance(task, done))
-        text = verify.page(results, verify.biases())
+        text = verify.page(results, verify.biases(verify.DISCRETISED_RUNS if full else verify.QUICK_RUNS))
         say(text)
         if out is not None:
             out.write_text(text, encoding="utf-8")
             say(f"wrote {out}")
         if failed := verify.broken(results):
             for result in failed:
-                errors.print(f"broken: {result}", style="red", markup=False, highlight=False)
+                errors.print(
+                    f"mtenvs: {result.claim.bounds.text}, but {result}",
+                    style="red",
+                    markup=False,
+                    highlight=False,
+                )
             raise SystemExit(1)
 
 

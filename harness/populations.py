@@ -91,7 +91,8 @@ class OneTask:
     def name(self) -> str:
         """In words."""
         sizes = "" if self.shares == (1.0, 1.0) else f", {self.shares[0]:g}n and {self.shares[1]:g}n runs"
-        return f"{self.spread}, cv {self.variation[0]:g} and {self.variation[1]:g}{sizes}"
+        spread = f"{self.spread}, cv {self.variation[0]:g} and {self.variation[1]:g}"
+        return f"{spread}, speed-up {self.ratio:.3g}{sizes}"
 
     @property
     def truth(self) -> float:
@@ -455,20 +456,22 @@ class Ramps:
 
     sigma: float = 0.4
     """σ."""
+    end: float = BUDGET
+    """Step of the last checkpoint; at B nearly all runs are done."""
     checkpoints: int = 22
-    """Of a curve, evenly spaced from 0 to B."""
+    """Of a curve, evenly spaced from 0 to the end."""
 
     @property
     def name(self) -> str:
         """In words."""
-        return (
-            f"{self.checkpoints} checkpoints, straight rises, cv {math.sqrt(math.expm1(self.sigma**2)):.1f}"
-        )
+        spread = math.sqrt(math.expm1(self.sigma**2))
+        when = "until nearly all are done" if self.end == BUDGET else "while nearly all still rise"
+        return f"{self.checkpoints} checkpoints, straight rises, cv {spread:.1f}, {when}"
 
     @property
     def steps(self) -> np.ndarray:
         """Of the checkpoints, ``(checkpoints,)``."""
-        return np.linspace(0, BUDGET, self.checkpoints)
+        return np.linspace(0, self.end, self.checkpoints)
 
     @property
     def truth(self) -> np.ndarray:
@@ -520,6 +523,42 @@ class Scores:
     def estimate(self, sample: Sample) -> float:
         """Difference of means."""
         return float(sample[1].mean() - sample[0].mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalScores:
+    """Final scores of two arms on K tasks that are alike, for the comparability panel.
+
+    Every score of the baseline is Beta(2, 3), every score of the arm Beta(3, 2).
+    Truths of the arm: the mean 3/5; the interquartile mean 6/5 (I(u; 4, 2) - I(l; 4, 2)) with l and u the
+    quartiles of Beta(3, 2) and I the distribution function of Beta(4, 2), as x Beta(x; 3, 2) is
+    3/5 Beta(x; 4, 2); and the chance of a better score ∫ F(x; 2, 3) Beta(x; 3, 2) dx.
+    """
+
+    tasks: int = 8
+    """K."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.tasks} tasks, final scores Beta(2, 3) and Beta(3, 2)"
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Mean, interquartile mean and chance of a better score, ``(3,)``."""
+        low, high = stats.beta.ppf([0.25, 0.75], 3, 2)
+        middle = 6 / 5 * np.diff(stats.beta.cdf([low, high], 4, 2))[0]
+        return np.array([0.6, middle, stats.beta.expect(lambda x: stats.beta.cdf(x, 2, 3), (3, 2))])
+
+    def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
+        """Scores of the baseline and the arm, ``(trials, tasks, n)`` each."""
+        return rng.beta(2, 3, (trials, self.tasks, n)), rng.beta(3, 2, (trials, self.tasks, n))
+
+    def estimate(self, sample: Sample) -> np.ndarray:
+        """The three aggregates of the arm."""
+        baseline, arm = sample
+        # n runs of every task make as many pairs as are needed here
+        return np.array([arm.mean(), stats.trim_mean(arm.ravel(), 0.25), np.mean(arm > baseline)])
 
 
 @dataclasses.dataclass(frozen=True)

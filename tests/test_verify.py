@@ -78,7 +78,7 @@ def test_the_stated_truth_is_what_brute_force_finds(name):
     # 40 large samples say how sure they are; logarithms of means are off by about cv² / 2n
     error = found.std(axis=0, ddof=1) / math.sqrt(trials)
     np.testing.assert_array_less(np.abs(found.mean(axis=0) - population.truth), 4.5 * error + 1e-3)
-    assert np.max(error) < 0.03
+    assert np.max(error) < 0.1  # two shares that are drawn anew in every trial vary most
 
 
 @pytest.mark.parametrize("population", COARSE, ids=lambda p: p.name)
@@ -158,7 +158,8 @@ def test_the_published_table_is_of_these_scenarios_and_holds():
 @pytest.mark.parametrize(("actual", "code"), [(0.8, None), (0.95, 1)])
 def test_the_command_fails_where_the_control_does_not(actual, code, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(verify, "study", lambda *args: [dataclasses.replace(control, actual=actual)])
-    monkeypatch.setattr(verify, "DISCRETISED_RUNS", 20)
+    biases = verify.biases(runs=20)
+    monkeypatch.setattr(verify, "biases", lambda *args: biases)
     control = dataclasses.replace(result(actual, MUST_FAIL), scenario=EVERY[0])
     words = ["verify", "--quick", "--out", str(tmp_path / "coverage.md")]
     if code is None:
@@ -167,7 +168,7 @@ def test_the_command_fails_where_the_control_does_not(actual, code, tmp_path, mo
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == code
-        assert "procedure" in capsys.readouterr().err
+        assert "must fail: cover .90 or less, but `procedure` covers **.950**" in capsys.readouterr().err
     assert "How often" in (tmp_path / "coverage.md").read_text()
 
 
