@@ -19,6 +19,7 @@ from rich.table import Table
 
 import mtenvs
 from baselines.registry import describe_learner, load_policy, widened
+from harness import verify
 from harness.catalogue import differences, nearest, page, with_families_table
 from harness.plan import (
     PRESETS,
@@ -382,6 +383,42 @@ class Video(View):
         say(f"wrote {self.out}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Verify:
+    """Checks by simulation that the report's intervals and tests are right as often as they say."""
+
+    out: Path | None = None
+    """Markdown file to write; docs/coverage.md for the full study, none for a smaller one."""
+    trials: int | None = None
+    """Trials of every scenario; each scenario's own number if left out."""
+    quick: bool = False
+    """With few trials: some seconds instead of some ten minutes."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        full = self.trials is None and not self.quick
+        out = Path("docs/coverage.md") if self.out is None and full else self.out
+        if out is not None and not out.parent.is_dir():
+            raise ValueError(f"there is no directory {out.parent}; name a file to write with --out")
+        with Progress(TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+            task = bar.add_task("", total=len(verify.scenarios()))
+            results = verify.study(self.trials, self.quick, lambda done: bar.advance(task, done))
+        text = verify.page(results, verify.biases(verify.DISCRETISED_RUNS if full else verify.QUICK_RUNS))
+        say(text)
+        if out is not None:
+            out.write_text(text, encoding="utf-8")
+            say(f"wrote {out}")
+        if failed := verify.broken(results):
+            for result in failed:
+                errors.print(
+                    f"mtenvs: {result.claim.bounds.text}, but {result}",
+                    style="red",
+                    markup=False,
+                    highlight=False,
+                )
+            raise SystemExit(1)
+
+
 def say(text: str) -> None:
     """Prints text as it is: what users name things is no markup."""
     console.print(text, markup=False, highlight=False)
@@ -503,6 +540,7 @@ def main(arguments: list[str] | None = None) -> None:
         | Annotated[Sheet, tyro.conf.subcommand("sheet")]
         | Annotated[View, tyro.conf.subcommand("view")]
         | Annotated[Video, tyro.conf.subcommand("video")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
     )
     try:
         tyro.cli(

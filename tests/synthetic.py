@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.store import Store
+from harness.plan import write_plan
+from harness.store import ROW_COLUMNS, Store
 
 CHECKPOINTS = [0, *(1000 * 2**i for i in range(5)), *range(24_000, 217_000, 8_000)]
 FINE = list(range(0, 203_000, 1000))
@@ -151,16 +152,72 @@ def write(
     return directory
 
 
-def _row(run: Mapping[str, Any], checkpoint: int, steps: int, task: str, score: float) -> dict[str, Any]:
-    return {
+def write_planned(directory: Path, plan: Mapping[str, Any], curves: Mapping[int, Curve]) -> Path:
+    """Writes a plan of :func:`harness.plan.make_plan` and the rows of all its runs, all finished.
+
+    Args:
+        directory: where to.
+        plan: the plan.
+        curves: for every fold its learners.
+    """
+    write_plan(plan, directory)
+    store = Store(directory)
+    names = {task["number"]: task["name"] for task in plan["tasks"]}
+    for run in plan["runs"]:
+        store.begin(run["id"])
+        if run["phase"] == "pretrain":
+            points = [(0, run["steps"], names[k], 0.9) for k in [*run["tasks"], run["fold"]]]
+        else:
+            scores = curves[run["fold"]](np.array(plan["checkpoints"], float), run["arm"], run["seed"])
+            points = [
+                (c, steps, names[run["fold"]], g)
+                for c, (steps, g) in enumerate(zip(plan["checkpoints"], scores, strict=True))
+            ]
+        store.append([_row(run, *point, plan["reference"]["scores"]) for point in points])
+        record = {"steps": run["steps"], "wall_seconds": 2.5, "updates": 100, "parameters": 9000}
+        store.finish(run["id"], {"status": "finished", **record})
+    return directory
+
+
+def stalls(curve: Curve, arm: str, plateau: float) -> Curve:
+    """The same learners, but that those of one arm never score more than ``plateau``."""
+
+    def stalled(steps: np.ndarray, of_arm: str, seed: int) -> np.ndarray:
+        g = curve(steps, of_arm, seed)
+        return np.minimum(g, plateau) if of_arm == arm else g
+
+    return stalled
+
+
+def fails(curve: Curve, arm: str, seeds: Sequence[int]) -> Curve:
+    """The same learners, but that those of some seeds of one arm learn nothing."""
+
+    def failing(steps: np.ndarray, of_arm: str, seed: int) -> np.ndarray:
+        return np.zeros(len(steps)) if of_arm == arm and seed in seeds else curve(steps, of_arm, seed)
+
+    return failing
+
+
+def _row(
+    run: Mapping[str, Any],
+    checkpoint: int,
+    steps: int,
+    task: str,
+    score: float,
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
+    of_task = {"random": RANDOM, "reference": REFERENCE} if scores is None else scores[task]
+    row = {
         "run": run["id"],
         "checkpoint": checkpoint,
         "steps": steps,
         "task": task,
-        "return_mean": RANDOM + (REFERENCE - RANDOM) * float(score),
+        "code": "true",
+        "return_mean": of_task["random"] + (of_task["reference"] - of_task["random"]) * float(score),
         "return_std": 10.0,
         "length_mean": 400.0,
         "success": float(score > 0.5),
         "episodes": 112 if checkpoint == 0 else 16,
         "diverged": False,
     }
+    return {key: row[key] for key in ROW_COLUMNS}

@@ -1,0 +1,124 @@
+"""End to end (PROTOCOL §9): learners of known speed through plan, store, analysis and report, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+from synthetic import fails, ramp, stalls, write_planned
+
+from baselines.registry import describe_learner
+from harness.plan import Preset, make_plan
+from harness.report import analyse, warnings, write_report
+
+PLANTED = {0: 1.0, 1: 1.5, 2: 3.0, 3: 0.7}
+SEEDS = 6
+SCRATCH = 100_000
+"""Steps that a run from scratch takes to score 1, so that T_θ is θ times as many."""
+STALLED, FAILED = 5, 6
+"""Folds whose transfer runs stall at 0.6, and of whose transfer runs two never learn."""
+PLATEAU = 7
+"""Fold on which nobody scores above 0.52."""
+
+
+def learners(fold, speed_up, **options):
+    # so equal that chance moves a fold by a few hundredths
+    return ramp(speed_up, seed=fold, spread=0.05, noise=0.005, scratch_steps=SCRATCH, **options)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """Directory, plan and analysis of all eight folds; checkpoints about every 2,500 steps."""
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped")) | {"rollout": 1}
+    preset = Preset(arms=("scratch", "transfer"), seeds=SEEDS, budget=200_000, checkpoints=80)
+    plan = make_plan("Biped", preset, learner)
+    curves = {fold: learners(fold, ratio, plateau=0.95) for fold, ratio in PLANTED.items()}
+    curves[4] = learners(4, 3.0, start=0.3)
+    curves[STALLED] = stalls(learners(STALLED, 3.0), "transfer", 0.6)
+    curves[FAILED] = fails(learners(FAILED, 3.0), "transfer", (2, 5))
+    curves[PLATEAU] = learners(PLATEAU, 1.5, plateau=0.52)
+    directory = write_planned(tmp_path_factory.mktemp("synthetic") / "experiment", plan, curves)
+    return directory, plan, analyse(directory)
+
+
+def seen_late(plan, first, last=0.8, steps=SCRATCH, beyond=0):
+    """Ȳ of learners that take ``steps`` to score 1, over θ from ``first`` to ``last``, by hand.
+
+    An arrival is seen half a gap late on average; ``beyond`` more thresholds count with the budget.
+    """
+    gap = np.diff(plan["checkpoints"])[-1]
+    grid = [theta for theta in plan["thresholds"] if first - 1e-9 <= theta <= last + 1e-9]
+    return (sum(theta * steps + gap / 2 for theta in grid) + beyond * plan["budget"]) / (len(grid) + beyond)
+
+
+def test_planted_speed_ups_come_back(experiment):
+    _, plan, analysis = experiment
+    for fold, planted in PLANTED.items():
+        result = analysis.folds[fold]
+        estimate = result.log_ratio.exp()
+        assert estimate.value == pytest.approx(planted, rel=0.1)
+        seen = seen_late(plan, 0.1) / seen_late(plan, 0.1, steps=SCRATCH / planted)
+        assert result.log_ratio.value == pytest.approx(
+            math.log(seen), abs=4 * math.sqrt(result.log_ratio.variance)
+        )
+        assert estimate.high / estimate.low < 1.2
+        assert result.measures.estimable.all()
+        assert (result.p < 0.01) == (planted != 1.0)
+        assert result.negative == (planted < 1)
+
+
+def test_a_head_start_is_part_of_the_speed_up_and_shows_as_jumpstart(experiment):
+    _, plan, analysis = experiment
+    result = analysis.folds[4]
+    assert result.jumpstart.value == pytest.approx(0.3, abs=0.01)
+    # what is there at step 0 is seen at the first checkpoint, the rest at (θ - 0.3) / 3
+    grid = [theta for theta in plan["thresholds"] if theta > 0.3 + 1e-9]
+    gap = np.diff(plan["checkpoints"])[-1]
+    there = len(plan["thresholds"]) - len(grid)
+    later = sum((theta - 0.3) * SCRATCH / 3 + gap / 2 for theta in grid)
+    transfer = (there * plan["checkpoints"][1] + later) / len(plan["thresholds"])
+    assert result.measures.speed_up == pytest.approx(seen_late(plan, 0.1) / transfer, rel=0.1)
+
+
+def test_an_arm_that_stalls_counts_with_the_budget_above_its_plateau(experiment):
+    _, plan, analysis = experiment
+    result = analysis.folds[STALLED]
+    # at 0.60 itself noise decides, which is capped with the score: a third of a threshold at most
+    low = seen_late(plan, 0.1) / seen_late(plan, 0.1, 0.55, SCRATCH / 3, beyond=5)
+    high = seen_late(plan, 0.1) / seen_late(plan, 0.1, 0.60, SCRATCH / 3, beyond=4)
+    assert low * 0.95 < result.measures.speed_up < high * 1.05
+    assert result.measures.speed_up < 1  # although it learns three times as fast
+    assert result.measures.success[1][-1] == 0
+    assert result.measures.success[0][-1] == 1
+
+
+def test_failing_runs_come_back_as_the_mixture_that_they_are(experiment):
+    _, plan, analysis = experiment
+    result = analysis.folds[FAILED]
+    arrived = seen_late(plan, 0.1, steps=SCRATCH / 3)
+    truth = seen_late(plan, 0.1) / (2 / SEEDS * plan["budget"] + (1 - 2 / SEEDS) * arrived)
+    assert result.measures.speed_up == pytest.approx(truth, rel=0.1)
+    assert result.measures.success[1].tolist() == pytest.approx([1 - 2 / SEEDS] * len(plan["thresholds"]))
+    assert any(w.startswith(f"{result.measures.task}: mixed outcomes") for w in warnings(analysis))
+
+
+def test_above_a_common_plateau_nothing_is_estimable_and_below_it_all_is(experiment):
+    _, plan, analysis = experiment
+    result = analysis.folds[PLATEAU]
+    grid = np.array(plan["thresholds"])
+    assert grid[result.measures.estimable].max() == pytest.approx(0.5)
+    seen = seen_late(plan, 0.1, 0.5) / seen_late(plan, 0.1, 0.5, SCRATCH / 1.5)
+    assert result.measures.speed_up == pytest.approx(seen, rel=0.1)
+
+
+def test_the_suite_is_the_geometric_mean_and_stands_in_the_report(experiment):
+    directory, _, analysis = experiment
+    suite = analysis.headline.log_ratio
+    assert suite.value == pytest.approx(np.mean([math.log(f.measures.speed_up) for f in analysis.folds]))
+    assert analysis.marks == []
+    text = re.sub(r"<[^>]*>", "", write_report(directory).read_text())
+    for estimate in [suite.exp(), *(analysis.folds[fold].log_ratio.exp() for fold in PLANTED)]:
+        assert f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]" in text
