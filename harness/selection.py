@@ -118,26 +118,30 @@ def choose(
 def _model_order(values: np.ndarray, points: np.ndarray, held_out: int, most: int) -> list[int]:
     """Greedy choice by the expected improvement of the best transfer, averaged over the known targets.
 
-    The idea of model-based transfer learning (Cho et al. 2024, arXiv:2408.04498): a Gaussian process over
-    contexts, and a generalisation gap that grows linearly with their distance.
+    The idea of model-based transfer learning (Cho et al. 2024, arXiv:2408.04498): what a source is worth
+    varies smoothly over contexts and falls with the distance to the target. There the fall is linear and
+    its slope known; here one Gaussian process over source and distance learns both. The known targets
+    stand for the one to come; so that the neighbourhood of a source counts too, a source's own task is a
+    target at distance 0, whose value is only ever predicted.
     """
     known = [k for k in range(len(points)) if k != held_out]
     distances = _distances(points)
-    # nothing is observed yet, and whatever the slope of the gap, the most central source loses least
-    chosen = [min(known, key=lambda s: (distances[s, known].sum(), s))]
+    # nothing is observed yet, and however fast transfer falls with distance, the most central loses least
+    chosen = [_central(distances, known)]
     while len(chosen) < most:
         candidates = [s for s in known if s not in chosen]
         observed = [(s, t) for s in chosen for t in known if t != s]
-        pairs = [(s, t) for s in candidates for t in known if t != s]
-        # a target on which no chosen source has been seen, for it is the only one, is worth 0: no transfer
-        best = np.nan_to_num(np.fmax.reduce(values[chosen], axis=0))
-        mean, deviation = _predict(values, points, distances, observed, pairs)
-        gain = mean - best[[t for _, t in pairs]]
+        pairs = [(s, t) for s in candidates for t in known]
+        mean, deviation = _predict(values, points, distances, observed, pairs + [(s, s) for s in chosen])
+        best = np.fmax.reduce(values[chosen], axis=0)
+        best[chosen] = np.fmax(best[chosen], mean[len(pairs) :])
+        deviation = deviation[: len(pairs)]
+        gain = mean[: len(pairs)] - best[[t for _, t in pairs]]
         # E max(f - b, 0) of a normal f = (m - b) Φ(z) + σ φ(z) with z = (m - b) / σ
         z = gain / deviation
         improvement = gain * stats.norm.cdf(z) + deviation * stats.norm.pdf(z)
         # every candidate has equally many targets, so that sums rank as means do
-        total = improvement.reshape(len(candidates), -1).sum(axis=1)
+        total = improvement.reshape(len(candidates), len(known)).sum(axis=1)
         chosen.append(candidates[int(total.argmax())])
     return chosen
 
@@ -149,30 +153,37 @@ def _predict(
     observed: Sequence[tuple[int, int]],
     pairs: Sequence[tuple[int, int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, ``(pairs,)`` each, of the values that ``pairs`` would be measured at."""
-    (s, t), (s_new, t_new) = np.array(observed).T, np.array(pairs).T
-    y, d = values[s, t], distances[s, t]
-    # value = a - b d + residual: the gap grows with distance or not at all
-    slope = min(0.0, float(np.polyfit(d, y, 1)[0])) if np.ptp(d) > 0 else 0.0
+    """Mean and standard deviation, ``(pairs,)`` each, of what ``pairs`` would be measured at."""
+
+    def features(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+        source, target = np.array(pairs).T
+        return np.column_stack([points[source], distances[source, target]])
+
+    source, target = np.array(observed).T
     kernel = ConstantKernel(1.0, (1e-3, 1e3)) * RBF(1.0, (0.2, 20.0)) + WhiteKernel(0.1, (1e-4, 1e1))
     process = GaussianProcessRegressor(kernel, normalize_y=True)
     with warnings.catch_warnings():
         # with few observations a hyperparameter ends at its bound, where it is still good to predict with
         warnings.simplefilter("ignore", ConvergenceWarning)
-        process.fit(np.hstack([points[s], points[t]]), y - slope * d)
-        mean, deviation = process.predict(np.hstack([points[s_new], points[t_new]]), return_std=True)
-    return mean + slope * distances[s_new, t_new], deviation
+        process.fit(features(observed), values[source, target])
+    mean, deviation = process.predict(features(pairs), return_std=True)
+    return mean, deviation
 
 
 def _spread_order(points: np.ndarray, held_out: int, most: int) -> list[int]:
     """From the most central task on always the one farthest from those chosen (Gonzalez 1985)."""
     known = [k for k in range(len(points)) if k != held_out]
     distances = _distances(points)
-    chosen = [min(known, key=lambda s: (distances[s, known].sum(), s))]
+    chosen = [_central(distances, known)]
     while len(chosen) < most:
         rest = [s for s in known if s not in chosen]
         chosen.append(max(rest, key=lambda s: (distances[s, chosen].min(), -s)))
     return chosen
+
+
+def _central(distances: np.ndarray, known: Sequence[int]) -> int:
+    """The task nearest to all others, the first of equals."""
+    return known[int(distances[np.ix_(known, known)].sum(axis=1).argmin())]
 
 
 def _distances(points: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def planted(seed, decay=1.0, quality=0.6, noise=0.05, tasks=TASKS):
 def results():
     tables = [
         select_sources(*planted(seed), most=5, draws=200).assign(matrix=seed).set_index(["method", "n"])
-        for seed in range(4)
+        for seed in range(6)
     ]
     return pd.concat(tables)
 
@@ -43,7 +43,11 @@ def results():
 def test_the_model_beats_chance_on_average_and_the_oracle_bounds_all(results):
     mean = results.groupby(["method", "n"])["value"].mean().unstack("method")
     assert set(mean) == set(METHODS)
-    assert (mean["model"] > mean["random"]).all()
+    # at five of eight sources chance is near the oracle too
+    assert (mean["model"] > mean["random"] + 0.03).loc[:4].all()
+    # which is no matter of the central start alone: it catches up on what chance leaves to the oracle
+    left = (mean["oracle"] - mean["model"]) / (mean["oracle"] - mean["random"])
+    assert left.loc[4] < 0.5
     for _, table in results.groupby("matrix"):
         values = table["value"].unstack("method")
         assert (values.le(values["oracle"] + 1e-12, axis=0)).all(axis=None)
