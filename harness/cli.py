@@ -365,7 +365,7 @@ def check_frozen(directory: Path) -> None:
     plan = Store(directory).plan
     if plan.get("sha256") != digest(plan):
         raise PlanError(
-            f"the plan of {directory} was edited after it was frozen; restore its plan.json, or leave it out"
+            f"the plan of {directory} was edited after it was frozen; restore plan.json, or leave it out"
         )
 
 
