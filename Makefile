@@ -53,6 +53,7 @@ bench: install  ## measure speed beside the peers
 export: install  ## write what is made from the registry: assets/xml, docs/ and the README's table of families
 	$(BIN)/mtenvs export
 	$(BIN)/mtenvs tasks --markdown > docs/tasks.md
+	$(BIN)/mtenvs table --columns > docs/rows.md
 	$(BIN)/mtenvs tasks --readme README.md
 	$(BIN)/mtenvs sheet --all docs
 

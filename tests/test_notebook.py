@@ -1,0 +1,48 @@
+"""The notebook of docs/ runs, and what it stores is what it prints."""
+
+import copy
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+DOCS = Path(__file__).parents[1] / "docs"
+PATH = DOCS / "analysis.ipynb"
+
+
+def texts(notebook):
+    """Whatever the cells print or show, as plain text. Figures vary with fonts."""
+    found = []
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        data = [o.get("data") or {"text/plain": o["text"]} for o in cell.outputs]
+        found.append(["figure" if "image/png" in d else d["text/plain"] for d in data])
+    return found
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return nbformat.read(PATH, as_version=4)
+
+
+def test_running_it_again_gives_what_is_stored(stored, monkeypatch):
+    # the kernel is a process of its own, and shall import this copy of the repository
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    again = copy.deepcopy(stored)
+    for cell in again.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    NotebookClient(again, timeout=60, resources={"metadata": {"path": str(DOCS)}}).execute()
+    assert texts(again) == texts(stored), "run it: jupyter execute --inplace docs/analysis.ipynb"
+    assert ["figure"] in texts(again)
+
+
+def test_what_is_stored_is_small_and_names_no_machine(stored):
+    nbformat.validate(stored)
+    text = PATH.read_text()
+    assert len(text) < 150_000
+    assert not re.search(r"/home/|/root/|/tmp/|/Users/", text)
+    numbers = [t for cell in texts(stored) for t in cell if t.startswith("report: ")]
+    report, notebook = re.fullmatch(r"report: ([\d.]+), this notebook: ([\d.]+)\n", *numbers).groups()
+    assert report == notebook
