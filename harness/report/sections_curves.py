@@ -1,0 +1,221 @@
+"""Sections 3 to 6: learning curves, and what is read off them at each threshold and over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import measures, plots, statistics
+from harness.measures import ArmCurves
+from harness.report.analysis import Analysis, Comparison, rng
+from harness.report.page import Exhibit, Section
+from harness.statistics import Band, Estimate
+
+NOTHING = '<p class="absent">No run is complete yet.</p>'
+
+
+def learning_curves(analysis: Analysis) -> Section:
+    """Section 3: score against steps, per task and over the suite."""
+    title = "Learning curves"
+    return Section(title, [_learning_curves(analysis)] if analysis.begun else [NOTHING], 3)
+
+
+def _learning_curves(analysis: Analysis) -> Exhibit:
+    steps = np.asarray(analysis.plan["checkpoints"], float)
+    panels, rows = [], []
+    bands: dict[int, dict[str, Band]] = {}
+    for fold in analysis.begun:
+        name, seeds = analysis.name(fold), {}
+        bands[fold] = {}
+        for arm, curves in analysis.of_fold(fold).items():
+            band = statistics.curve_band(curves.cluster_scores, rng("band", fold, arm))
+            bands[fold][arm], seeds[arm] = band, curves.scores
+            rows += _band_rows(name, arm, steps, band)
+            rows += [
+                {"task": name, "arm": arm, "run": run, "steps": s, "score": g}
+                for run, scores in zip(curves.runs, curves.scores, strict=True)
+                for s, g in zip(steps, scores, strict=True)
+            ]
+        panels.append(plots.CurvePanel(panel_title(analysis, fold), bands[fold], seeds))
+    suite, number = suite_bands(analysis, bands)
+    if suite:
+        panels.append(plots.CurvePanel(f"mean of {number} tasks", suite, {}))
+        for arm, band in suite.items():
+            rows += _band_rows("mean of tasks", arm, steps, band)
+    return Exhibit(
+        "learning_curves",
+        "Learning curves",
+        "Score of the task that is learned against control steps, logarithmic from the first checkpoint on, "
+        "with step 0 at the left edge. Thin: single runs. Bands: 95% for the mean, pointwise (darker) and "
+        "simultaneous for the whole curve (lighter); a diverged run counts as 0.",
+        plots.learning_curves(panels, steps, analysis.plan["budget"], analysis.plan["thresholds"]),
+        pd.DataFrame(rows),
+    )
+
+
+def suite_bands(analysis: Analysis, bands: dict[int, dict[str, Band]]) -> tuple[dict[str, Band], int]:
+    """Mean over tasks of every arm that is planned on all folds, over the folds that have them all.
+
+    Over the same tasks in every arm, or the arms would differ by their tasks. Empty with fewer than two.
+    """
+    everywhere = [a for a in analysis.arms if all((f, a) in analysis.curves for f in analysis.plan["folds"])]
+    complete = [of_fold for of_fold in bands.values() if all(arm in of_fold for arm in everywhere)]
+    if len(complete) < 2:
+        return {}, len(complete)
+    return {a: statistics.mean_band([of_fold[a] for of_fold in complete]) for a in everywhere}, len(complete)
+
+
+def panel_title(analysis: Analysis, fold: int) -> str:
+    """Name of a task with the n of its arms: one number where all have as many, else one for each."""
+    counts = [curves.count for curves in analysis.of_fold(fold).values()]
+    n = str(counts[0]) if len(set(counts)) == 1 else "+".join(map(str, counts))
+    return f"{analysis.name(fold)} (n = {n})"
+
+
+def _band_rows(task: str, arm: str, steps: np.ndarray, band: Band) -> list[dict[str, Any]]:
+    fields = {
+        "low": band.low,
+        "high": band.high,
+        "low_simultaneous": band.low_simultaneous,
+        "high_simultaneous": band.high_simultaneous,
+    }
+    return [
+        {"task": task, "arm": arm, "run": "mean", "steps": s, "score": band.mean[i], "n": band.n}
+        | {name: values[i] for name, values in fields.items()}
+        for i, s in enumerate(steps)
+    ]
+
+
+# --- 4 against θ -----------------------------------------------------------------------------------
+
+
+def by_threshold(analysis: Analysis) -> Section:
+    """Section 4: speed-up, times and success at each threshold apart."""
+    if not analysis.begun:
+        return Section("Speed-up against θ", [NOTHING], 4)
+    return Section(
+        "Speed-up against θ", [speed_up(analysis), times(analysis), success_shares(analysis)], 4
+    )
+
+
+def threshold_ratios(comparison: Comparison) -> list[list[Estimate]]:
+    """log ρ_θ of every fold at every threshold, ``[fold][threshold]``."""
+    names = (comparison.baseline, comparison.arm)
+    return [
+        [
+            statistics.log_ratio(*(t[:, i] for t in result.measures.times), names=names)
+            if result.measures.estimable[i]
+            else Estimate(math.nan, reason="not estimable")
+            for i in range(len(result.measures.thresholds))
+        ]
+        for result in comparison.folds
+    ]
+
+
+def speed_up(analysis: Analysis) -> Exhibit:
+    """ρ_θ against θ, per task and over the suite."""
+    main, grid = analysis.main, analysis.thresholds
+    ratios = threshold_ratios(main)
+    by_task, rows = {}, []
+    for result, estimates in zip(main.folds, ratios, strict=True):
+        shown = [_exp(e) for e in estimates]
+        by_task[result.measures.task] = np.array([e.value for e in shown])
+        rows += [_ratio_row(result.measures.task, t, e) for t, e in zip(grid, shown, strict=True)]
+    suite = [_exp(statistics.suite_mean(of_theta)) for of_theta in zip(*ratios, strict=True)]
+    counts = [sum(not math.isnan(e.value) for e in of_theta) for of_theta in zip(*ratios, strict=True)]
+    rows += [_ratio_row("mean over tasks", t, e) for t, e in zip(grid, suite, strict=True)]
+    return Exhibit(
+        "speed_up_by_threshold",
+        "Speed-up against θ",
+        "The speed-up at each threshold apart. The left shows the start of learning, the right its end; "
+        "a line stops where no run of either arm arrives.",
+        plots.speed_up_by_threshold(by_task, suite, grid, counts, arm=main.arm),
+        pd.DataFrame(rows),
+    )
+
+
+def _exp(estimate: Estimate) -> Estimate:
+    return estimate if math.isnan(estimate.value) else estimate.exp()
+
+
+def _ratio_row(task: str, theta: float, ratio: Estimate) -> dict[str, Any]:
+    return {
+        "task": task,
+        "theta": theta,
+        "speed_up": ratio.value,
+        "low": ratio.low,
+        "high": ratio.high,
+        "no_interval": ratio.reason,
+    }
+
+
+def cluster_times(analysis: Analysis, fold: int, arm: str) -> np.ndarray:
+    """Y_θ of an arm, cluster means, ``(clusters, thresholds)``."""
+    times = measures.restricted_times(analysis.arrivals[fold, arm], analysis.plan["budget"])
+    return measures.cluster_means(times, analysis.curves[fold, arm].clusters)
+
+
+def shares(analysis: Analysis, fold: int, arm: str) -> np.ndarray:
+    """Share of an arm's runs that arrive by B, mean over clusters, ``(thresholds,)``."""
+    arrived = np.isfinite(analysis.arrivals[fold, arm])
+    return measures.cluster_means(arrived, analysis.curves[fold, arm].clusters).mean(axis=0)
+
+
+def times(analysis: Analysis) -> Exhibit:
+    """Mean restricted time of every arm against θ."""
+    grid = analysis.thresholds
+    budget, first = analysis.plan["budget"], analysis.plan["checkpoints"][1]
+    panels, rows = [], []
+    for fold in analysis.begun:
+        values, lows, highs, censored = {}, {}, {}, {}
+        for arm, curves in analysis.of_fold(fold).items():
+            estimates = [statistics.one_sample(column) for column in cluster_times(analysis, fold, arm).T]
+            share = shares(analysis, fold, arm)
+            values[arm] = np.array([e.value for e in estimates])
+            # a mean of times lies between the first checkpoint and the budget, and so does what is drawn
+            lows[arm] = np.clip([e.low for e in estimates], first, budget)
+            highs[arm] = np.clip([e.high for e in estimates], first, budget)
+            censored[arm] = share < 1
+            rows += [
+                {"task": analysis.name(fold), "arm": arm, "theta": t, "steps": e.value, "low": e.low}
+                | {"high": e.high, "arrived": s, "n": curves.count}
+                for t, e, s in zip(grid, estimates, share, strict=True)
+            ]
+        panels.append(plots.ThresholdPanel(panel_title(analysis, fold), values, lows, highs, censored))
+    return Exhibit(
+        "times_by_threshold",
+        "Steps to each score",
+        "Mean restricted time: control steps until a run holds the score θ for three checkpoints, at most "
+        "the budget B. The speed-up at θ is the ratio of two lines.",
+        plots.times_by_threshold(panels, grid, first, budget),
+        pd.DataFrame(rows),
+    )
+
+
+def success_shares(analysis: Analysis) -> Exhibit:
+    """Share of every arm's runs that arrive, against θ."""
+    grid = analysis.thresholds
+    panels, rows = [], []
+    for fold in analysis.begun:
+        values, lows, highs = {}, {}, {}
+        for arm, curves in analysis.of_fold(fold).items():
+            share = shares(analysis, fold, arm)
+            ends = np.array([statistics.wilson(float(s), curves.count) for s in share])
+            values[arm], lows[arm], highs[arm] = share, ends[:, 0], ends[:, 1]
+            rows += [
+                {"task": analysis.name(fold), "arm": arm, "theta": t, "share": s, "low": e[0], "high": e[1]}
+                | {"n": curves.count}
+                for t, s, e in zip(grid, share, ends, strict=True)
+            ]
+        panels.append(plots.ThresholdPanel(panel_title(analysis, fold), values, lows, highs))
+    return Exhibit(
+        "success_shares",
+        "Success within the budget",
+        "Share of runs that arrive at θ within the budget B. Where runs fail, speed alone misleads.",
+        plots.success_shares(panels, grid),
+        pd.DataFrame(rows),
+    )
