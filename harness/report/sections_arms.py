@@ -19,10 +19,12 @@ from harness.report.analysis import (
     Comparison,
     told,
 )
-from harness.report.page import Cell, Exhibit, Section, bullets, heading, paragraph, table
+from harness.report.page import Cell, Exhibit, Section, details, heading, paragraph, table
 from harness.report.variations import Variation, variations
 from harness.statistics import Estimate
 
+SEEDS = (3, 5, 10, 20, 40)
+"""Numbers of runs in each arm for which detectable effects are drawn, besides the planned one."""
 DEFAULT_THETA = 0.5
 """Score at which a break-even is given where the plan names none."""
 
@@ -77,7 +79,67 @@ def told_or_not(analysis: Analysis) -> Section:
     else:
         parts.append(absent("The arm blind, which is never told its task, was not planned."))
     parts += _codes(analysis)
-    return Section("Told or not", parts, 8)
+    return Section("Told or not", [*_told_figure(analysis), *parts], 8)
+
+
+def _told_figure(analysis: Analysis) -> list[str | Exhibit]:
+    arms = [c for c in analysis.against_scratch if c.arm in (TREATMENT, "blind")]
+    speed_ups = [
+        plots.Dot(f.measures.task, ratio_of(f.log_ratio), c.arm)
+        for c in arms
+        for f in c.folds
+        if len(arms) == 2
+    ]
+    scores = told(analysis)
+    codes = [
+        plots.Dot(analysis.name(fold), statistics.one_sample(of_fold[code].to_numpy()), code)
+        for fold, of_fold in scores.groupby("fold", sort=False)
+        for code in CODES
+    ]
+    panels = {
+        "speed-up over scratch": (speed_ups, "speed-up ρ̄", 1.0),
+        "score at hand-over": (codes, "score g at step 0", 0.0),
+    }
+    shown = {
+        title: plots.DotPanel(title, label, dots, reference, ratio=reference == 1.0)
+        for title, (dots, label, reference) in panels.items()
+        if any(not math.isnan(d.estimate.value) for d in dots)
+    }
+    if not shown:
+        return []
+    drawn = list(shown.values())
+    data = pd.DataFrame(
+        [
+            {
+                "task": d.label,
+                "panel": panel.title,
+                "arm": d.arm,
+                "value": d.estimate.value,
+                "low": d.estimate.low,
+                "high": d.estimate.high,
+                "no_interval": d.estimate.reason,
+            }
+            for panel in drawn
+            for d in panel.dots
+        ]
+    )
+    return [
+        Exhibit(
+            "told_or_not",
+            "Told or not",
+            "Left: speed-up with the task's code and without. Right: score of the pretrained network on the "
+            "held-out task by the code that it is told. 95% t intervals."
+            if len(drawn) == 2
+            else "With 95% t intervals.",
+            plots.told_or_not(*drawn) if len(drawn) == 2 else plots.levels(drawn),
+            data,
+        )
+    ]
+
+
+def ratio_of(log_ratio: Estimate) -> Estimate:
+    """A logarithm as a ratio; NaN stays."""
+    return log_ratio if math.isnan(log_ratio.value) else log_ratio.exp()
 
 
 def _codes(analysis: Analysis) -> list[str | Exhibit]:
@@ -144,6 +206,7 @@ def break_even(analysis: Analysis) -> Section:
     return Section(
         title,
         [
+            *_break_even_figures(found, theta),
             table(
                 ["held-out task", "steps of one pretraining", f"steps saved at θ={theta:.2f} [95%]",
                  "tasks until break-even [95% Fieller]"],
@@ -199,6 +262,37 @@ def break_evens(analysis: Analysis, theta: float) -> list[BreakEven]:
     return found
 
 
+def _break_even_figures(found: Sequence[BreakEven], theta: float) -> list[str | Exhibit]:
+    rows = [
+        plots.BreakEvenRow(b.label, b.tasks, b.n, uses(b.tasks), suite=b.label == "mean of tasks") for b in found
+    ]
+    data = pd.DataFrame(
+        [
+            {
+                "task": b.label,
+                "pretraining_steps": b.cost,
+                "saved_steps": b.saving.value,
+                "saved_low": b.saving.low,
+                "saved_high": b.saving.high,
+                "tasks": b.tasks.value,
+                "low": b.tasks.low,
+                "high": b.tasks.high,
+                "no_interval": b.tasks.reason,
+            }
+            for b in found
+        ]
+    )
+    return [
+        Exhibit(
+            "break_even",
+            "Break-even",
+            "Number of new tasks after which the steps of pretraining are saved again, with Fieller intervals.",
+            plots.break_even(rows, f"θ = {theta:.2f}"),
+            data,
+        )
+    ]
+
+
 def _steps(saving: Estimate) -> str:
     text = words.count(saving.value)
     return f"{text} ({saving.reason})" if saving.reason else (
@@ -239,6 +333,7 @@ def variance(analysis: Analysis) -> Section:
         )
     suite = statistics.minimum_detectable(main.sets["all_folds"].log_ratio)
     parts: list[str | Exhibit] = [
+        *_variance_figure(analysis),
         table(
             ["held-out task", *(f"spread of Ȳ, {arm}" for arm in (main.baseline, main.arm)),
              "interval reaches ×/÷", "detectable ρ̄", "note"],
@@ -254,6 +349,60 @@ def variance(analysis: Analysis) -> Section:
         *_splits(analysis),
     ]  # fmt: skip
     return Section("Variance and detectable effects", parts, 11)
+
+
+def variance_splits(analysis: Analysis) -> list[tuple[int, str, statistics.VarianceSplit]]:
+    """Of log Ȳ, by fold and arm, where pretrainings were fine-tuned several times."""
+    found = []
+    for (fold, arm), curves in analysis.curves.items():
+        if arm == BASELINE or curves.count == len(curves.runs):
+            continue
+        times = measures.restricted_times(analysis.arrivals[fold, arm], analysis.plan["budget"]).mean(axis=1)
+        found.append((fold, arm, statistics.variance_split(list(np.log(times)), curves.clusters)))
+    return found
+
+
+def _variance_figure(analysis: Analysis) -> list[str | Exhibit]:
+    bars = [
+        plots.VarianceRow(
+            f"{analysis.name(fold)}, {arm} (n = {s.clusters} × {s.runs / s.clusters:g})",
+            {"pretraining": s.between, "fine-tuning": s.within},
+            f"sd {math.sqrt(s.between + s.within):.2f} of log steps",
+        )
+        for fold, arm, s in variance_splits(analysis)
+        if not s.reason
+    ]
+    main, planned = analysis.main, int(analysis.plan["seeds"])
+    named = [(f.measures.task, f.log_ratio) for f in main.folds] + [("suite", main.sets["all_folds"].log_ratio)]
+    lines = []
+    for name, estimate in named:
+        if estimate.reason:
+            continue
+        counts = sorted({planned, *SEEDS})
+        seen = [statistics.minimum_detectable(estimate, runs=n / planned) for n in counts if n > 1]
+        lines.append(plots.Line(name, np.array([n for n in counts if n > 1]), np.array([s.ratio for s in seen])))
+    if not bars and not lines:
+        return []
+    data = [
+        {"task": line.name, "clusters_per_arm": n, "detectable_speed_up": y}
+        for line in lines
+        for n, y in zip(line.x, line.y, strict=True)
+    ]
+    data += [
+        {"task": analysis.name(fold), "arm": arm, "between": s.between, "within": s.within}
+        for fold, arm, s in variance_splits(analysis)
+    ]
+    return [
+        Exhibit(
+            "variance",
+            "Variance and detectable effects",
+            "The smallest true speed-up that is seen with a power of 80%, if the runs scatter as these do, "
+            "against the number of runs in each arm."
+            + (" Above: where the variance of log steps comes from." if bars else ""),
+            plots.variance(bars, lines, planned),
+            pd.DataFrame(data),
+        )
+    ]
 
 
 def _spread(times: np.ndarray) -> Cell:
@@ -272,11 +421,7 @@ def _seen(seen: statistics.Detectable) -> list[Cell | str]:
 def _splits(analysis: Analysis) -> list[str | Exhibit]:
     """Between pretrainings and between the fine-tunings of one, where several were planned."""
     rows = []
-    for (fold, arm), curves in analysis.curves.items():
-        if arm == BASELINE or curves.count == len(curves.runs):
-            continue
-        times = measures.restricted_times(analysis.arrivals[fold, arm], analysis.plan["budget"]).mean(axis=1)
-        split = statistics.variance_split(list(np.log(times)), curves.clusters)
+    for fold, arm, split in variance_splits(analysis):
         rows.append(
             [
                 analysis.name(fold),
@@ -320,6 +465,7 @@ def sensitivity(analysis: Analysis) -> Section:
         for v in found
     ]
     parts: list[str | Exhibit] = [
+        *_sensitivity_figure(analysis, found),
         table(["variation", "tasks", "ρ̄ [95% t interval]", "t-test p"], rows, "sensitivity of the headline"),
         paragraph(
             "Each row changes one thing and leaves all others as the plan has them. Half the evaluation "
@@ -331,13 +477,60 @@ def sensitivity(analysis: Analysis) -> Section:
     if not others:
         parts.append(absent("No control arm was planned."))
     for comparison in others:
-        parts += [
-            f"<h4>{comparison.arm} against {comparison.baseline}</h4>"
-            if comparison.arm.isidentifier()
-            else heading(f"{comparison.arm} against {comparison.baseline}"),
-            comparison_table(comparison),
-        ]
+        parts.append(
+            details(f"{comparison.arm} against {comparison.baseline}", comparison_table(comparison))
+        )
     return Section("Sensitivity and controls", parts, 12)
+
+
+def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[str | Exhibit]:
+    main = analysis.main
+    rows = [
+        plots.ForestRow(
+            v.label, ratio_of(v.log_ratio), (v.estimable,), words.short_ratio(v.log_ratio, ""), suite=True,
+            arm=main.arm,
+        )
+        for v in found
+    ]  # fmt: skip
+    for comparison in analysis.comparisons.values():
+        suite = comparison.sets["all_folds"]
+        if comparison is not main:
+            rows.append(
+                plots.ForestRow(
+                    f"{comparison.arm} over {comparison.baseline}",
+                    ratio_of(suite.log_ratio),
+                    (len(suite.estimable),),
+                    words.short_ratio(suite.log_ratio, suite.limit),
+                    suite=True,
+                    arm=main.arm,
+                    limit=suite.limit,
+                )
+            )
+    if all(math.isnan(row.ratio.value) for row in rows):
+        return []
+    data = pd.DataFrame(
+        [
+            {
+                "variation": row.label,
+                "speed_up": row.ratio.value,
+                "low": row.ratio.low,
+                "high": row.ratio.high,
+                "no_interval": row.ratio.reason,
+                "tasks": row.n[0],
+            }
+            for row in rows
+        ]
+    )
+    return [
+        Exhibit(
+            "sensitivity",
+            "Sensitivity and controls",
+            "The mean speed-up with one thing changed at a time, over its interval as planned, and that of the "
+            "other arms.",
+            plots.sensitivity(rows, ratio_of(analysis.headline.log_ratio)),
+            data,
+        )
+    ]
 
 
 # --- 15 distance -----------------------------------------------------------------------------------
@@ -363,6 +556,7 @@ def distance(analysis: Analysis) -> Section:
     return Section(
         title,
         [
+            *_distance_figure(analysis, distances),
             table(
                 ["held-out task", "distance to the nearest", "nearest training task", "ρ̄ [95% t interval]",
                  "jumpstart [95%]"],
@@ -376,6 +570,45 @@ def distance(analysis: Analysis) -> Section:
         ],
         15,
     )  # fmt: skip
+
+
+def _distance_figure(analysis: Analysis, distances: Mapping[int, tuple[str, float]]) -> list[str | Exhibit]:
+    points = [
+        plots.DistancePoint(
+            f.measures.task, distances[f.measures.fold][1], ratio_of(f.log_ratio), f.jumpstart, f.mark
+        )
+        for f in analysis.main.folds
+        if f.measures.fold in distances
+    ]
+    if all(math.isnan(p.jumpstart.value) for p in points):
+        return []
+    data = pd.DataFrame(
+        [
+            {
+                "task": p.label,
+                "distance": p.distance,
+                "nearest": distances[f][0],
+                "speed_up": p.speed_up.value,
+                "speed_up_low": p.speed_up.low,
+                "speed_up_high": p.speed_up.high,
+                "jumpstart": p.jumpstart.value,
+                "jumpstart_low": p.jumpstart.low,
+                "jumpstart_high": p.jumpstart.high,
+                "mark": p.mark,
+            }
+            for f, p in zip(distances, points, strict=True)
+        ]
+    )
+    return [
+        Exhibit(
+            "distance",
+            "Speed-up against distance",
+            "Each held-out task over its distance to the nearest training task, with 95% t intervals. "
+            "Hollow: solved at step 0.",
+            plots.distance(points),
+            data,
+        )
+    ]
 
 
 def nearest_distances(analysis: Analysis) -> dict[int, tuple[str, float]]:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from harness import measures, plots, statistics
-from harness.measures import ArmCurves
+from harness.report import words
 from harness.report.analysis import Analysis, Comparison, rng
-from harness.report.page import Exhibit, Section
+from harness.report.page import Cell, Exhibit, Section, details, heading, paragraph, table
 from harness.statistics import Band, Estimate
 
 NOTHING = '<p class="absent">No run is complete yet.</p>'
@@ -62,11 +62,10 @@ def suite_bands(analysis: Analysis, bands: dict[int, dict[str, Band]]) -> tuple[
 
     Over the same tasks in every arm, or the arms would differ by their tasks. Empty with fewer than two.
     """
-    everywhere = [a for a in analysis.arms if all((f, a) in analysis.curves for f in analysis.plan["folds"])]
-    complete = [of_fold for of_fold in bands.values() if all(arm in of_fold for arm in everywhere)]
-    if len(complete) < 2:
-        return {}, len(complete)
-    return {a: statistics.mean_band([of_fold[a] for of_fold in complete]) for a in everywhere}, len(complete)
+    arms, folds = common(analysis)
+    if len(folds) < 2:
+        return {}, len(folds)
+    return {arm: statistics.mean_band([bands[fold][arm] for fold in folds]) for arm in arms}, len(folds)
 
 
 def panel_title(analysis: Analysis, fold: int) -> str:
@@ -219,3 +218,153 @@ def success_shares(analysis: Analysis) -> Exhibit:
         plots.success_shares(panels, grid),
         pd.DataFrame(rows),
     )
+
+
+# --- 5 runtime profile -----------------------------------------------------------------------------
+
+
+def profile(analysis: Analysis) -> Section:
+    """Section 5: share of (task, θ) pairs reached over time, and expected running times."""
+    if not analysis.begun:
+        return Section("Runtime profile", [NOTHING], 5)
+    arms, folds = common(analysis)
+    drawn = [_profile(analysis, arms, folds)] if folds else []
+    headers = [f"{arm}, θ={analysis.thresholds[i]:.2f}" for i in analysis.shown for arm in analysis.arms]
+    rows = [
+        [analysis.name(fold), *(_ert(analysis, fold, arm, i) for i in analysis.shown for arm in analysis.arms)]
+        for fold in analysis.begun
+    ]
+    return Section(
+        "Runtime profile",
+        [
+            *drawn,
+            heading("Expected running time, steps"),
+            table(["task", *headers], rows, "expected running time"),
+            paragraph(
+                "Steps of all runs up to arrival or the budget, divided by the number that arrive: what one "
+                "success costs if failures are started anew. ∞: no run arrives. Secondary."
+            ),
+        ],
+        5,
+    )
+
+
+def common(analysis: Analysis) -> tuple[list[str], list[int]]:
+    """The arms that are planned on all folds, and the folds on which a run of each of them is complete."""
+    arms = [a for a in analysis.arms if all((f, a) in analysis.curves for f in analysis.plan["folds"])]
+    return arms, [f for f in analysis.begun if all(arm in analysis.of_fold(f) for arm in arms)]
+
+
+def _profile(analysis: Analysis, arms: Sequence[str], folds: Sequence[int]) -> Exhibit:
+    steps = np.asarray(analysis.plan["checkpoints"], float)
+    steps = steps[(steps > 0) & (steps <= analysis.plan["budget"])]
+    lines, rows = [], []
+    for arm in arms:
+        estimates = []
+        for step in steps:
+            of_folds = []
+            for fold in folds:
+                reached = (analysis.arrivals[fold, arm] <= step).mean(axis=1)
+                clusters = measures.cluster_means(reached, analysis.curves[fold, arm].clusters)
+                of_folds.append(statistics.one_sample(clusters))
+            estimates.append(statistics.suite_mean(of_folds))
+        y, low, high = (np.array([getattr(e, end) for e in estimates]) for end in ("value", "low", "high"))
+        # where all agree there is no spread, and the interval is the point
+        known = np.isfinite(low)
+        lows, highs = np.where(known, np.clip(low, 0, 1), y), np.where(known, np.clip(high, 0, 1), y)
+        runs = sum(len(analysis.curves[fold, arm].runs) for fold in folds)
+        single = all(analysis.curves[fold, arm].count < 2 for fold in folds)
+        ends = (None, None) if single else (lows, highs)
+        lines.append(plots.Line(arm, steps, y, *ends, n=f"{runs} runs"))
+        rows += [
+            {"arm": arm, "steps": s, "share": v, "low": a, "high": b, "runs": runs, "tasks": len(folds)}
+            for s, v, a, b in zip(steps, y, lows, highs, strict=True)
+        ]
+    return Exhibit(
+        "runtime_profile",
+        "Runtime profile",
+        f"Share of all pairs of one of {len(folds)} tasks and a threshold θ that are reached by so many steps, "
+        "with 95% t intervals for these tasks. At the right what is never reached within the budget, which is "
+        "censored. Arms that are planned on some tasks only are left out.",
+        plots.runtime_profile(lines, analysis.plan["budget"]),
+        pd.DataFrame(rows),
+    )
+
+
+def _ert(analysis: Analysis, fold: int, arm: str, threshold: int) -> Cell:
+    arrival = analysis.arrivals.get((fold, arm))
+    if arrival is None or not len(arrival):
+        return Cell("–", math.nan)
+    return words.count_cell(
+        measures.expected_running_time(arrival[:, threshold], analysis.plan["budget"])
+    )
+
+
+# --- 6 Kaplan-Meier --------------------------------------------------------------------------------
+
+
+def survival(analysis: Analysis) -> Section:
+    """Section 6: share of runs that have not arrived yet, with the numbers at risk."""
+    title = "Kaplan-Meier panels"
+    if not analysis.begun:
+        return Section(title, [NOTHING], 6)
+    return Section(title, [_survival(analysis, analysis.shown[0]), *_logrank(analysis)], 6)
+
+
+def _survival(analysis: Analysis, threshold: int) -> Exhibit:
+    budget = float(analysis.plan["budget"])
+    steps = np.asarray(analysis.plan["checkpoints"], float)
+    theta = f"θ = {analysis.thresholds[threshold]:.2f}"
+    panels, rows = [], []
+    for fold in analysis.begun:
+        arms = {}
+        for arm, curves in analysis.of_fold(fold).items():
+            arrival = analysis.arrivals[fold, arm][:, threshold]
+            curve = statistics.kaplan_meier(arrival, budget)
+            # the step function at the checkpoints, of which those after B are not watched
+            at = np.searchsorted(curve.times, steps, side="right") - 1
+            share, low, high = (
+                np.where(steps <= budget, values[at], np.nan) for values in (curve.share, curve.low, curve.high)
+            )
+            risk = np.where(steps <= budget, statistics.at_risk(arrival, budget, list(steps)), 0)
+            arms[arm] = plots.Survival(share, risk, low, high)
+            rows += [
+                {"task": analysis.name(fold), "arm": arm, "theta": analysis.thresholds[threshold], "steps": s}
+                | {"share": v, "low": a, "high": b, "at_risk": r, "n": len(curves.runs)}
+                for s, v, a, b, r in zip(steps, share, low, high, risk, strict=True)
+                if s <= budget
+            ]
+        panels.append(plots.SurvivalPanel(panel_title(analysis, fold), arms))
+    return Exhibit(
+        "kaplan_meier",
+        "Kaplan-Meier panels",
+        f"Share of runs that have not arrived at {theta} yet, with the number at risk just before each step "
+        "below. Runs that are left at B are censored. Intervals are pointwise and take runs as independent.",
+        plots.kaplan_meier(panels, steps, budget, note=theta),
+        pd.DataFrame(rows),
+    )
+
+
+def _logrank(analysis: Analysis) -> list[str]:
+    budget = float(analysis.plan["budget"])
+    rows = []
+    for comparison in analysis.against_scratch:
+        for result in comparison.folds:
+            arrivals = result.measures.arrivals
+            tests = [
+                statistics.logrank(arrivals[0][:, i], arrivals[1][:, i], budget, budget)
+                for i in analysis.shown
+            ]
+            rows.append([result.measures.task, comparison.arm, *map(words.p_cell, tests)])
+    if not rows:
+        return []
+    return [
+        details(
+            "Log-rank tests against scratch, supportive only",
+            table(
+                ["task", "arm", *(f"p at θ={analysis.thresholds[i]:.2f}" for i in analysis.shown)],
+                rows,
+                "log-rank tests",
+            ),
+        )
+    ]

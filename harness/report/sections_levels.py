@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from harness import measures
+import numpy as np
+import pandas as pd
+
+from harness import measures, plots, statistics
 from harness.report import words
-from harness.report.analysis import Analysis, Comparison
-from harness.report.page import Cell, Section, heading, table
+from harness.report.analysis import Analysis, Comparison, FoldResult
+from harness.report.page import Cell, Exhibit, Section, heading, table
+from harness.statistics import Estimate
 
 
 def levels(analysis: Analysis) -> Section:
     """Section 7: where learning starts and ends, and the areas of others' measures."""
     first = analysis.plan["first_episodes"]
-    parts = []
+    parts: list[str | Exhibit] = _figure(analysis)
     for comparison in analysis.against_scratch:
         parts += [
             heading(f"{comparison.arm} against {comparison.baseline}")
@@ -32,6 +36,65 @@ def levels(analysis: Analysis) -> Section:
         ],
         7,
     )
+
+
+def area_difference(analysis: Analysis, comparison: Comparison, result: FoldResult) -> Estimate:
+    """A_arm - A_baseline of one fold, with Welch's t interval."""
+    budget = analysis.plan["budget"]
+    areas = [
+        measures.cluster_means(measures.areas(c.steps, c.scores, budget), c.clusters)
+        for c in result.measures.curves
+    ]
+    return statistics.difference(*areas, names=(comparison.baseline, comparison.arm))
+
+
+def _figure(analysis: Analysis) -> list[str | Exhibit]:
+    found: dict[str, list[plots.Dot]] = {"jumpstart": [], "asymptote difference": [], "area difference": []}
+    for comparison in analysis.against_scratch:
+        estimates = {
+            "jumpstart": [f.jumpstart for f in comparison.folds],
+            "asymptote difference": [f.asymptote for f in comparison.folds],
+            "area difference": [area_difference(analysis, comparison, f) for f in comparison.folds],
+        }
+        for measure, of_folds in estimates.items():
+            found[measure] += [
+                plots.Dot(f.measures.task, e, comparison.arm)
+                for f, e in zip(comparison.folds, of_folds, strict=True)
+            ]
+            # the mean is over the same tasks in every arm
+            if len(of_folds) > 1 and len(of_folds) == len(analysis.plan["folds"]):
+                mean = statistics.suite_mean(of_folds)
+                found[measure].append(plots.Dot("mean of tasks", mean, comparison.arm, suite=True))
+    # rows of single tasks first, whichever arm brings them
+    dots = {measure: sorted(given, key=lambda d: d.suite) for measure, given in found.items()}
+    if all(math.isnan(d.estimate.value) for given in dots.values() for d in given):
+        return []
+    panels = [plots.DotPanel(measure, "score", given) for measure, given in dots.items()]
+    data = pd.DataFrame(
+        [
+            {
+                "task": d.label,
+                "arm": d.arm,
+                "measure": measure,
+                "difference": d.estimate.value,
+                "low": d.estimate.low,
+                "high": d.estimate.high,
+                "no_interval": d.estimate.reason,
+            }
+            for measure, given in dots.items()
+            for d in given
+        ]
+    )
+    return [
+        Exhibit(
+            "levels",
+            "Jumpstart, asymptote and areas",
+            "Differences to scratch with 95% t intervals: of the scores at step 0, of the means of the last "
+            "three checkpoints, and of the areas under the curves clipped to [0, 1].",
+            plots.levels(panels),
+            data,
+        )
+    ]
 
 
 def _table(comparison: Comparison) -> str:

@@ -30,6 +30,8 @@ def sections(analysis: Analysis, directory: Path) -> list[Section]:
         sections_opening.per_task(analysis),
         sections_curves.learning_curves(analysis),
         sections_curves.by_threshold(analysis),
+        sections_curves.profile(analysis),
+        sections_curves.survival(analysis),
         sections_levels.levels(analysis),
         sections_arms.told_or_not(analysis),
         sections_arms.break_even(analysis),
