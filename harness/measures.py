@@ -3,28 +3,42 @@
 Arrays are named by their axes: ``(runs, checkpoints)`` for learning curves, ``(runs, thresholds)`` for
 what is read off them. Times are control steps summed over all worlds of a run. Scores are
 ``g = (J - R_random) / (R_reference - R_random)``: 0 is a random policy, 1 the reference.
+
+An arm is compared with a baseline, which is ``scratch`` unless said otherwise; pairs of either are in the
+order (baseline, arm).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness import statistics
+from harness.statistics import Estimate
 from harness.store import COMPLETE
 
+BASELINE = "scratch"
+"""What an arm is compared with, unless said otherwise."""
+TRUE_CODE = "true"
+"""Column ``code`` of an evaluation in which the network was told its task; also of rows without it."""
+JOINT_ARMS = ("joint", "joint-wide")
+"""Arms whose runs learn all tasks at once and are evaluated at the plan's ``joint_checkpoints``."""
+
 SOLVED = 0.5
-"""A fold whose transfer arm scores at least this at step 0 is solved: generalisation (PROTOCOL §4.3)."""
+"""A fold whose arm scores at least this at step 0 is solved: generalisation (PROTOCOL §4.3)."""
 COMPETENT = 0.7
 """Mean score on the source tasks below which a pretraining is flagged (PROTOCOL §4.12)."""
 LOOK_AHEAD = 3
 """Checkpoints whose mean must hold the threshold, the arriving one included (PROTOCOL §4.1)."""
 RESOLUTION = 0.1
 """Share of a mean time that arrivals at the first checkpoint may make up before it counts as resolved."""
+SIGNIFICANT = 0.05
+"""Holm-adjusted p below which a task shows positive or negative transfer (PROTOCOL §4.10)."""
 _ROUNDING = 1e-9
 """Slack in comparisons of scores, so that a mean of three equal scores equals them."""
 
@@ -167,9 +181,35 @@ def cluster_means(values: np.ndarray, clusters: Sequence[Any]) -> np.ndarray:
     return np.array([values[[c == label for c in clusters]].mean(axis=0) for label in labels])
 
 
-def speed_up(scratch: np.ndarray, transfer: np.ndarray) -> float:
-    """ρ = mean(Y_scratch) / mean(Y_transfer), of ``(clusters,)`` each; above 1 transfer is faster."""
-    return float(np.mean(scratch) / np.mean(transfer))
+def speed_up(baseline: np.ndarray, arm: np.ndarray) -> float:
+    """ρ = mean(Y_baseline) / mean(Y_arm), of ``(clusters,)`` each; above 1 the arm is faster."""
+    return float(np.mean(baseline) / np.mean(arm))
+
+
+def expected_running_times(arrival: np.ndarray, budget: float) -> np.ndarray:
+    """Expected running time ΣY / number of arrivals (Hansen et al. 2021, arXiv:1603.08785; PROTOCOL §4.7).
+
+    Args:
+        arrival: T_θ, ``(runs, thresholds)``.
+        budget: B.
+
+    Returns:
+        Steps, ``(thresholds,)``; infinite where no run arrives, NaN with no run.
+    """
+    arrived = np.isfinite(arrival).sum(axis=0)
+    spent = restricted_times(arrival, budget).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(arrived > 0, spent / arrived, np.inf if len(arrival) else np.nan)
+
+
+def reached_shares(steps: np.ndarray, arrival: np.ndarray) -> np.ndarray:
+    """Share of the thresholds that each run has reached at each checkpoint, ``(runs, checkpoints)``.
+
+    Args:
+        steps: steps of the checkpoints, ``(checkpoints,)``.
+        arrival: T_θ, ``(runs, thresholds)``.
+    """
+    return (np.asarray(arrival)[:, None, :] <= np.asarray(steps, float)[:, None]).mean(axis=-1)
 
 
 def first_checkpoint_share(times: np.ndarray, which: np.ndarray, first: float) -> float:
@@ -187,17 +227,17 @@ def first_checkpoint_share(times: np.ndarray, which: np.ndarray, first: float) -
     return float((chosen * (chosen <= first)).sum() / chosen.sum()) if chosen.size else 0.0
 
 
-def resolution_limit(scratch_share: float, transfer_share: float) -> str:
+def resolution_limit(baseline_share: float, arm_share: float) -> str:
     """How the first checkpoint limits a speed-up: one of ``""``, ``at least``, ``at most``, ``unresolved``.
 
     Args:
-        scratch_share: :func:`first_checkpoint_share` of the scratch arm.
-        transfer_share: the same of the transfer arm.
+        baseline_share: :func:`first_checkpoint_share` of the baseline.
+        arm_share: the same of the arm.
     """
-    scratch, transfer = scratch_share > RESOLUTION, transfer_share > RESOLUTION
-    if scratch and transfer:
+    baseline, arm = baseline_share > RESOLUTION, arm_share > RESOLUTION
+    if baseline and arm:
         return "unresolved"
-    return "at least" if transfer else "at most" if scratch else ""
+    return "at least" if arm else "at most" if baseline else ""
 
 
 def asymptotes(scores: np.ndarray) -> np.ndarray:
@@ -223,17 +263,19 @@ def areas(steps: np.ndarray, scores: np.ndarray, budget: float) -> np.ndarray:
     return np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0) @ widths / budget
 
 
-def forward_transfer(scratch: float, transfer: float) -> float:
-    """(A_t - A_s) / (1 - A_s) of Continual World (Wolczyk et al. 2021, arXiv:2105.10919); NaN at 1.
+def forward_transfer(baseline: float, arm: float) -> float:
+    """(A_t - A_s) / (1 - A_s) of Continual World (Wolczyk et al. 2021, arXiv:2105.10919); NaN at A_s = 1.
 
-    Areas of the transfer and the scratch arm, in [0, 1].
+    Args:
+        baseline: A_s, area of the baseline, in [0, 1].
+        arm: A_t, area of the arm.
     """
-    return (transfer - scratch) / (1.0 - scratch) if scratch < 1.0 else math.nan
+    return (arm - baseline) / (1.0 - baseline) if baseline < 1.0 else math.nan
 
 
-def transfer_ratio(scratch: float, transfer: float) -> float:
+def transfer_ratio(baseline: float, arm: float) -> float:
     """(A_t - A_s) / A_s (Taylor and Stone 2009, JMLR 10, section 2); NaN at A_s = 0."""
-    return (transfer - scratch) / scratch if scratch > 0.0 else math.nan
+    return (arm - baseline) / baseline if baseline > 0.0 else math.nan
 
 
 # --- from tables to folds --------------------------------------------------------------------------
@@ -267,6 +309,22 @@ class ArmCurves:
         return cluster_means(np.nan_to_num(self.scores, nan=0.0), self.clusters)
 
 
+def true_rows(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """The evaluations in which the network was told its task truly, each (run, checkpoint, task) once.
+
+    Rows without the column ``code`` are of before there was one, and true. Of a duplicated row the first
+    counts, as in the store.
+    """
+    if "code" in evaluations:
+        evaluations = evaluations[evaluations["code"] == TRUE_CODE]
+    return evaluations.drop_duplicates(["run", "checkpoint", "task"], keep="first")
+
+
+def checkpoints(plan: Mapping[str, Any], arm: str) -> np.ndarray:
+    """Steps at which the learning runs of an arm are evaluated, ``(checkpoints,)``."""
+    return np.asarray(plan["joint_checkpoints" if arm in JOINT_ARMS else "checkpoints"], float)
+
+
 def damaged_runs(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str, Any]) -> dict[str, str]:
     """Finished learning runs whose rows are not what the plan asks for, with the reason.
 
@@ -277,22 +335,44 @@ def damaged_runs(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[st
         runs: :meth:`harness.store.Store.runs`.
         plan: the plan.
     """
-    planned = np.asarray(plan["checkpoints"])
     damaged = {}
-    by_run = dict(tuple(evaluations.groupby("run")))
+    by_run = dict(tuple(true_rows(evaluations).groupby("run")))
+    tasks = {run["id"]: run["tasks"] for run in plan["runs"]}
     for run in runs[(runs["phase"] == "learn") & runs["status"].isin(COMPLETE)].itertuples():
-        rows = by_run.get(run.run, evaluations.iloc[:0])
-        rows = rows[rows["task"] == task_name(plan, run.fold)]
-        index = rows["checkpoint"].to_numpy()
-        if np.any((index < 0) | (index >= len(planned))) or np.any(
-            rows["steps"].to_numpy() != planned[index]
-        ):
-            damaged[run.run] = "its rows are not at the plan's checkpoints"
-        elif run.status == "finished" and len(index) < len(planned):
-            damaged[run.run] = (
-                f"{len(planned) - len(index)} of {len(planned)} checkpoints are not in the store"
-            )
+        planned = checkpoints(plan, run.arm)
+        of_run = by_run.get(run.run, evaluations.iloc[:0])
+        for number in tasks[run.run]:
+            rows = of_run[of_run["task"] == task_name(plan, number)]
+            index = rows["checkpoint"].to_numpy()
+            if np.any((index < 0) | (index >= len(planned))) or np.any(
+                rows["steps"].to_numpy() != planned[index]
+            ):
+                damaged[run.run] = "its rows are not at the plan's checkpoints"
+            elif run.status == "finished" and len(index) < len(planned):
+                damaged[run.run] = (
+                    f"{len(planned) - len(index)} of {len(planned)} checkpoints are not in the store"
+                )
     return damaged
+
+
+def score_rows(evaluations: pd.DataFrame, runs: Sequence[str], task: str, steps: np.ndarray) -> np.ndarray:
+    """Learning curves of some runs on one task.
+
+    Args:
+        evaluations: :func:`true_rows` with the column ``score``.
+        runs: ids, in the order wanted.
+        task: name of the task.
+        steps: steps of the checkpoints, ``(checkpoints,)``.
+
+    Returns:
+        ``(runs, checkpoints)``, NaN where a row or its score is missing and from there on: a run that
+        diverged has not come back.
+    """
+    rows = evaluations[(evaluations["task"] == task) & evaluations["run"].isin(list(runs))]
+    scores = np.full((len(runs), len(steps)), np.nan)
+    position = {run: i for i, run in enumerate(runs)}
+    scores[rows["run"].map(position).to_numpy(int), rows["checkpoint"].to_numpy(int)] = rows["score"]
+    return np.where(np.logical_or.accumulate(np.isnan(scores), axis=1), np.nan, scores)
 
 
 def arm_curves(
@@ -316,7 +396,7 @@ def arm_curves(
     Returns:
         The curves; with zero runs where none is complete.
     """
-    steps = np.asarray(plan["checkpoints"], float)
+    steps = checkpoints(plan, arm)
     chosen = runs[
         (runs["phase"] == "learn")
         & (runs["fold"] == fold)
@@ -329,11 +409,7 @@ def arm_curves(
     lowest: dict[str, int] = {}
     for source, seed in zip(sources, chosen["seed"], strict=True):
         lowest[source] = min(int(seed), lowest.get(source, int(seed)))
-    rows = evaluations[evaluations["task"] == task_name(plan, fold)]
-    rows = rows[rows["run"].isin(chosen["run"])]
-    scores = np.full((len(chosen), len(steps)), np.nan)
-    position = {run: i for i, run in enumerate(chosen["run"])}
-    scores[rows["run"].map(position).to_numpy(int), rows["checkpoint"].to_numpy(int)] = rows["score"]
+    scores = score_rows(true_rows(evaluations), list(chosen["run"]), task_name(plan, fold), steps)
     return ArmCurves(
         arm,
         tuple(chosen["run"]),
@@ -346,12 +422,14 @@ def arm_curves(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldMeasures:
-    """What PROTOCOL §4 reads off one fold: arrays by arm, in the order (scratch, transfer)."""
+    """What PROTOCOL §4 reads off one fold: pairs of arrays, in the order (baseline, arm)."""
 
     fold: int
     """Number of the held-out task."""
     task: str
     """Its name."""
+    budget: float
+    """B, in steps."""
     curves: tuple[ArmCurves, ArmCurves]
     """Learning curves."""
     thresholds: np.ndarray
@@ -362,10 +440,12 @@ class FoldMeasures:
     """Y_θ, cluster means, ``(clusters, thresholds)``."""
     estimable: np.ndarray
     """Thresholds that some run reaches, ``(thresholds,)`` of bool; the others are left out of Ȳ."""
+    run_mean_times: tuple[np.ndarray, np.ndarray]
+    """Ȳ of every run, ``(runs,)``, whose cluster is in ``curves``."""
     mean_times: tuple[np.ndarray, np.ndarray]
     """Ȳ, cluster means, ``(clusters,)``."""
     speed_up: float
-    """ρ̄; NaN where an arm has no complete run or no θ is estimable."""
+    """ρ̄; NaN where one side has no complete run or no θ is estimable."""
     limit: str
     """How the first checkpoint limits ρ̄, see :func:`resolution_limit`."""
     at_start: tuple[np.ndarray, np.ndarray]
@@ -378,13 +458,23 @@ class FoldMeasures:
     """Share of runs that arrive by B, mean over clusters, ``(thresholds,)``."""
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Names of the baseline and the arm."""
+        return self.curves[0].arm, self.curves[1].arm
+
+    @property
+    def complete(self) -> bool:
+        """Whether both sides have a complete run."""
+        return all(curves.count for curves in self.curves)
+
+    @property
     def solved(self) -> bool:
-        """Whether the transfer arm does the task before any training on it (generalisation)."""
+        """Whether the arm does the task before any training on it (generalisation)."""
         return bool(len(self.at_start[1])) and float(np.mean(self.at_start[1])) >= SOLVED
 
     @property
     def mixed(self) -> list[tuple[str, float]]:
-        """Arms of which some runs arrive by B and others do not, each with the lowest such θ."""
+        """Sides of which some runs arrive by B and others do not, each with the lowest such θ."""
         found = []
         for curves, share in zip(self.curves, self.success, strict=True):
             between = self.estimable & (share > 0) & (share < 1)
@@ -392,13 +482,17 @@ class FoldMeasures:
                 found.append((curves.arm, float(self.thresholds[between][0])))
         return found
 
+    def log_ratio(self, confidence: float = statistics.CONFIDENCE) -> Estimate:
+        """log ρ̄ with its t interval, the sides called by their names in a reason."""
+        return statistics.log_ratio(*self.mean_times, confidence=confidence, names=self.names)
+
 
 def fold_measures(
     fold: int,
     task: str,
-    scratch: ArmCurves,
-    transfer: ArmCurves,
-    thresholds: Sequence[float],
+    baseline: ArmCurves,
+    arm: ArmCurves,
+    thresholds: Sequence[float] | np.ndarray,
     budget: float,
 ) -> FoldMeasures:
     """Applies the measures to one fold.
@@ -406,18 +500,19 @@ def fold_measures(
     Args:
         fold: number of the held-out task.
         task: its name.
-        scratch: curves of the baseline.
-        transfer: curves of the arm that is compared with it.
+        baseline: curves of the baseline.
+        arm: curves of the arm that is compared with it.
         thresholds: θ grid.
         budget: B, in steps.
     """
     grid = np.asarray(thresholds, float)
-    arms = (scratch, transfer)
+    arms = (baseline, arm)
     arrived = tuple(arrivals(a.steps, a.scores, grid, budget) for a in arms)
     which = estimable(*arrived)
-    run_times = tuple(restricted_times(t, budget) for t in arrived)
-    means = [cluster_means(mean_times(t, which), a.clusters) for t, a in zip(run_times, arms, strict=True)]
-    shares = [first_checkpoint_share(t, which, scratch.steps[1]) for t in run_times]
+    times = tuple(restricted_times(t, budget) for t in arrived)
+    run_means = tuple(mean_times(t, which) for t in times)
+    means = [cluster_means(y, a.clusters) for y, a in zip(run_means, arms, strict=True)]
+    shares = [first_checkpoint_share(t, which, a.steps[1]) for t, a in zip(times, arms, strict=True)]
     some = all(a.count for a in arms)
     ends = []
     for a in arms:
@@ -426,25 +521,68 @@ def fold_measures(
     return FoldMeasures(
         fold=fold,
         task=task,
+        budget=budget,
         curves=arms,
         thresholds=grid,
         arrivals=(arrived[0], arrived[1]),
-        times=(
-            cluster_means(run_times[0], scratch.clusters),
-            cluster_means(run_times[1], transfer.clusters),
-        ),
+        times=(cluster_means(times[0], baseline.clusters), cluster_means(times[1], arm.clusters)),
         estimable=which,
+        run_mean_times=(run_means[0], run_means[1]),
         mean_times=(means[0], means[1]),
         speed_up=speed_up(*means) if some and which.any() else math.nan,
         limit=resolution_limit(*shares) if some and which.any() else "",
         at_start=(
-            cluster_means(np.nan_to_num(scratch.scores[:, 0]), scratch.clusters),
-            cluster_means(np.nan_to_num(transfer.scores[:, 0]), transfer.clusters),
+            cluster_means(np.nan_to_num(baseline.scores[:, 0]), baseline.clusters),
+            cluster_means(np.nan_to_num(arm.scores[:, 0]), arm.clusters),
         ),
         at_end=(ends[0], ends[1]),
-        area=(_mean_area(scratch, budget), _mean_area(transfer, budget)),
-        success=(_share(arrived[0], scratch), _share(arrived[1], transfer)),
+        area=(_mean_area(baseline, budget), _mean_area(arm, budget)),
+        success=(_share(arrived[0], baseline), _share(arrived[1], arm)),
     )
+
+
+def compare(
+    evaluations: pd.DataFrame,
+    runs: pd.DataFrame,
+    plan: Mapping[str, Any],
+    arm: str,
+    baseline: str = BASELINE,
+    exclude: Iterable[str] = (),
+) -> tuple[FoldMeasures, ...]:
+    """Compares an arm with a baseline on every fold on which both are planned, in the plan's order.
+
+    Args:
+        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
+        runs: :meth:`harness.store.Store.runs`.
+        plan: the plan.
+        arm: name of the arm.
+        baseline: name of the baseline, any other arm.
+        exclude: ids of runs to leave out, see :func:`damaged_runs`.
+
+    Raises:
+        ValueError: for an arm that is planned nowhere.
+    """
+    learning = runs[runs["phase"] == "learn"]
+    planned = {name: set(learning.loc[learning["arm"] == name, "fold"]) for name in (baseline, arm)}
+    for name, folds in planned.items():
+        if not folds:
+            raise ValueError(f"no run of arm {name!r} is planned; there are {sorted(set(learning['arm']))}")
+    evaluations, exclude = true_rows(evaluations), list(exclude)
+    return tuple(
+        fold_measures(
+            fold,
+            task_name(plan, fold),
+            arm_curves(evaluations, runs, plan, fold, baseline, exclude),
+            arm_curves(evaluations, runs, plan, fold, arm, exclude),
+            plan["thresholds"],
+            plan["budget"],
+        )
+        for fold in plan["folds"]
+        if fold in planned[baseline] and fold in planned[arm]
+    )
+
+
+# --- what is evaluated when pretraining ends -------------------------------------------------------
 
 
 def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
@@ -462,9 +600,7 @@ def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str,
     names = {task["number"]: task["name"] for task in plan["tasks"]}
     planned = {run["id"]: run for run in plan["runs"]}
     rows = []
-    for run in runs[(runs["phase"] == "pretrain") & runs["status"].isin(COMPLETE)].itertuples():
-        of_run = evaluations[evaluations["run"] == run.run]
-        last = of_run[of_run["checkpoint"] == of_run["checkpoint"].max()]
+    for run, last in _hand_over(true_rows(evaluations), runs):
         score = last.set_index("task")["score"].fillna(0.0)
         sources = score.reindex([names[number] for number in planned[run.run]["tasks"]])
         rows.append(
@@ -474,10 +610,455 @@ def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str,
                 "arm": run.arm,
                 "seed": run.seed,
                 "score": sources.mean(skipna=False),
-                "held_out": score.get(names[run.fold], math.nan),
+                # a pretraining of no fold, as the sources of a matrix, holds nothing out
+                "held_out": score.get(names.get(run.fold, ""), math.nan),
             }
         )
     return pd.DataFrame(rows, columns=["run", "fold", "arm", "seed", "score", "held_out"])
+
+
+def code_scores(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """Scores on the held-out task when pretraining ends, by the code that the network was told.
+
+    Args:
+        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
+        runs: :meth:`harness.store.Store.runs`.
+        plan: the plan.
+
+    Returns:
+        One row per complete pretraining and code: ``run, fold, task, arm, seed, code, score``; a diverged
+        evaluation counts as 0.
+    """
+    if "code" not in evaluations:
+        evaluations = evaluations.assign(code=TRUE_CODE)
+    evaluations = evaluations.drop_duplicates(["run", "checkpoint", "task", "code"], keep="first")
+    names = {task["number"]: task["name"] for task in plan["tasks"]}
+    rows = []
+    for run, last in _hand_over(evaluations, runs):
+        held_out = last[last["task"] == names.get(run.fold, "")]
+        for code, score in zip(held_out["code"], held_out["score"].fillna(0.0), strict=True):
+            of_run = {"run": run.run, "fold": run.fold, "task": names[run.fold], "arm": run.arm}
+            rows.append(of_run | {"seed": run.seed, "code": code, "score": score})
+    return pd.DataFrame(rows, columns=["run", "fold", "task", "arm", "seed", "code", "score"])
+
+
+def code_differences(scores: pd.DataFrame) -> pd.DataFrame:
+    """What the true code is worth at hand-over: true - other, within the same network.
+
+    Args:
+        scores: :func:`code_scores`.
+
+    Returns:
+        One row per arm, fold and other code: ``arm, fold, task, code, n, difference, low, high, reason``,
+        and one per arm and code for the mean over folds, of ``fold`` -1 and task ``mean of tasks``.
+    """
+    columns = ["arm", "fold", "task", "code", "n", "difference", "low", "high", "reason"]
+    rows = []
+    wide = scores.pivot_table("score", ["arm", "fold", "task", "run"], "code")
+    for code in [c for c in wide.columns if c != TRUE_CODE]:
+        worth = (wide[TRUE_CODE] - wide[code]).dropna()
+        for arm, of_arm in worth.groupby("arm"):
+            estimates = []
+            for (fold, task), values in of_arm.groupby(["fold", "task"]):
+                estimates.append(statistics.one_sample(values.to_numpy()))
+                rows.append([arm, fold, task, code, len(values), *_interval(estimates[-1])])
+            mean = statistics.suite_mean(estimates)
+            rows.append([arm, -1, "mean of tasks", code, len(of_arm), *_interval(mean)])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _hand_over(evaluations: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Complete pretrainings, each with the rows of its last checkpoint."""
+    by_run = dict(tuple(evaluations.groupby("run")))
+    for run in runs[(runs["phase"] == "pretrain") & runs["status"].isin(COMPLETE)].itertuples():
+        of_run = by_run.get(run.run, evaluations.iloc[:0])
+        yield run, of_run[of_run["checkpoint"] == of_run["checkpoint"].max()]
+
+
+# --- tables over folds -----------------------------------------------------------------------------
+
+
+def arrival_table(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
+    """Every arrival: one row per fold, side, run and θ, as Kaplan-Meier curves and log-rank tests need.
+
+    Returns:
+        Columns ``fold, task, arm, run, cluster`` (what the run started from), ``theta, steps`` (Y_θ),
+        ``arrived`` and ``follow_up`` (B).
+    """
+    tables = []
+    for fold in folds:
+        for curves, arrived in zip(fold.curves, fold.arrivals, strict=True):
+            runs, thresholds = arrived.shape
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "fold": fold.fold,
+                        "task": fold.task,
+                        "arm": curves.arm,
+                        "run": np.repeat(np.array(curves.runs, object), thresholds),
+                        "cluster": np.repeat(np.array([c for _, c in curves.clusters], object), thresholds),
+                        "theta": np.tile(fold.thresholds, runs),
+                        "steps": restricted_times(arrived, fold.budget).ravel(),
+                        "arrived": np.isfinite(arrived).ravel(),
+                        "follow_up": float(fold.budget),
+                    }
+                )
+            )
+    columns = ["fold", "task", "arm", "run", "cluster", "theta", "steps", "arrived", "follow_up"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def threshold_table(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
+    """Success, restricted mean and expected running time by θ (PROTOCOL §4.2, §4.5, §4.7).
+
+    Returns:
+        One row per fold, side and θ: ``fold, task, arm, theta, clusters, runs, arrived`` (number of runs),
+        ``success`` with its Wilson interval ``low, high``, ``restricted_mean`` and
+        ``expected_running_time`` (infinite where no run arrives).
+    """
+    rows = []
+    for fold in folds:
+        for i, curves in enumerate(fold.curves):
+            if not curves.count:
+                continue
+            expected = expected_running_times(fold.arrivals[i], fold.budget)
+            for j, theta in enumerate(fold.thresholds):
+                share = float(fold.success[i][j])
+                of_side = [fold.fold, fold.task, curves.arm, theta, curves.count, len(curves.runs)]
+                success = [int(np.isfinite(fold.arrivals[i][:, j]).sum()), share]
+                interval = statistics.wilson(share, curves.count)
+                rows.append([*of_side, *success, *interval, fold.times[i][:, j].mean(), expected[j]])
+    columns = ["fold", "task", "arm", "theta", "clusters", "runs", "arrived", "success", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "restricted_mean", "expected_running_time"])
+
+
+def success_differences(folds: Sequence[FoldMeasures], theta: float) -> pd.DataFrame:
+    """Difference of the shares that arrive by B at one θ, arm - baseline, with Newcombe's interval.
+
+    Args:
+        folds: of one comparison.
+        theta: one of the thresholds.
+
+    Returns:
+        One row per fold: ``fold, task, baseline, arm`` (the two shares), ``difference, low, high, reason``.
+    """
+    rows = []
+    for fold in folds:
+        i = threshold_index(fold.thresholds, theta)
+        shares = [float(share[i]) for share in fold.success]
+        counts = [curves.count for curves in fold.curves]
+        estimate = statistics.newcombe(shares[0], counts[0], shares[1], counts[1])
+        rows.append([fold.fold, fold.task, *shares, *_interval(estimate)])
+    return pd.DataFrame(
+        rows, columns=["fold", "task", "baseline", "arm", "difference", "low", "high", "reason"]
+    )
+
+
+def profile_curves(fold: FoldMeasures) -> tuple[np.ndarray, np.ndarray]:
+    """Share of θ reached against steps, cluster means up to B, ``(clusters, checkpoints)`` of each side."""
+    both = [
+        cluster_means(reached_shares(c.steps[c.steps <= fold.budget], t), c.clusters)
+        for c, t in zip(fold.curves, fold.arrivals, strict=True)
+    ]
+    return both[0], both[1]
+
+
+def runtime_profile(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
+    """Share of all (task, θ) pairs that are reached within a number of steps, equal weight to each task.
+
+    Only folds with complete runs on both sides count, so that the sides have the same tasks.
+
+    Returns:
+        One row per side and checkpoint up to B: ``arm, steps, share, tasks`` and ``censored``, the share
+        that is not reached by B: the profile's right end lies this much below 1.
+    """
+    complete = [fold for fold in folds if fold.complete]
+    rows = []
+    for i in range(2 if complete else 0):
+        curves = complete[0].curves[i]
+        steps = curves.steps[curves.steps <= complete[0].budget]
+        share = np.mean([profile_curves(fold)[i].mean(axis=0) for fold in complete], axis=0)
+        rows += [
+            [curves.arm, s, y, len(complete), 1 - share[-1]] for s, y in zip(steps, share, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["arm", "steps", "share", "tasks", "censored"])
+
+
+def pretraining_steps(plan: Mapping[str, Any], curves: ArmCurves) -> float:
+    """C_pretrain: steps of what the arm's runs started from, mean over clusters; 0 for a fresh start."""
+    planned = {run["id"]: run for run in plan["runs"]}
+    spent = []
+    for _, source in sorted(set(curves.clusters)):
+        # a cluster of its own name started from nothing
+        run = None if source in curves.runs else source
+        steps = 0
+        while run is not None:
+            steps += planned[run]["steps"]
+            run = planned[run]["start"]
+        spent.append(steps)
+    return float(np.mean(spent)) if spent else math.nan
+
+
+def break_even(folds: Sequence[FoldMeasures], plan: Mapping[str, Any], theta: float) -> pd.DataFrame:
+    """After how many held-out tasks like this one pretraining has paid for itself (PROTOCOL §4.9).
+
+    C_pretrain / (mean Y_baseline - mean Y_arm) at one θ, with Fieller's interval.
+
+    Args:
+        folds: of one comparison.
+        plan: the plan.
+        theta: one of the thresholds; the plan's ``theta``.
+
+    Returns:
+        One row per fold: ``fold, task, theta, pretraining_steps, saving, saving_low, saving_high`` (steps),
+        ``uses, low, high`` (infinite: unbounded, the saving may be 0) and ``reason``.
+    """
+    rows = []
+    for fold in folds:
+        i = threshold_index(fold.thresholds, theta)
+        cost = pretraining_steps(plan, fold.curves[1])
+        if not fold.estimable[i]:
+            saving = Estimate(math.nan, reason=f"not estimable: no run reaches θ = {theta:.2f}")
+        else:
+            baseline, arm = fold.times[0][:, i], fold.times[1][:, i]
+            saving = statistics.difference(arm, baseline, names=(fold.names[1], fold.names[0]))
+        if cost > 0:
+            uses = statistics.fieller(cost, saving)
+        else:
+            uses = Estimate(math.nan, reason=saving.reason or "nothing was spent beforehand")
+        rows.append(
+            [fold.fold, fold.task, theta, cost, saving.value, saving.low, saving.high, *_interval(uses)]
+        )
+    columns = ["fold", "task", "theta", "pretraining_steps", "saving", "saving_low", "saving_high"]
+    return pd.DataFrame(rows, columns=[*columns, "uses", "low", "high", "reason"])
+
+
+def verdicts(folds: Sequence[FoldMeasures], p_values: Sequence[float]) -> pd.DataFrame:
+    """Which tasks show positive or negative transfer, the others being inconclusive (PROTOCOL §4.10).
+
+    Negative is a Holm-adjusted p below .05 with log ρ̄ < 0. Absence is no verdict on a task; for the suite
+    mean see :func:`harness.statistics.tost`.
+
+    Args:
+        folds: of one comparison.
+        p_values: a two-sided p of each, :func:`harness.statistics.permutation_p`.
+
+    Returns:
+        One row per fold: ``fold, task, log_ratio, low, high`` (interval at the Bonferroni level over the
+        estimable folds), ``p, p_holm, verdict, reason``.
+    """
+    adjusted = statistics.holm(p_values)
+    level = statistics.bonferroni(max(1, sum(not math.isnan(fold.speed_up) for fold in folds)))
+    rows = []
+    for fold, p, p_holm in zip(folds, p_values, adjusted, strict=True):
+        e = fold.log_ratio(level)
+        verdict = "inconclusive"
+        if p_holm < SIGNIFICANT and e.value != 0:
+            verdict = "negative" if e.value < 0 else "positive"
+        rows.append([fold.fold, fold.task, e.value, e.low, e.high, p, p_holm, verdict, e.reason])
+    columns = ["fold", "task", "log_ratio", "low", "high", "p", "p_holm", "verdict", "reason"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def nearest_sources(plan: Mapping[str, Any], arm: str = "transfer") -> pd.DataFrame:
+    """Distance of every fold's held-out task to the nearest task that the arm was pretrained on (§4.11).
+
+    Args:
+        plan: the plan, with ``leaks`` or, in its place, ``descriptors``.
+        arm: name of the arm; if it has no pretraining on a fold, all other tasks are its sources.
+
+    Returns:
+        One row per fold: ``fold, task, nearest`` (name of the source), ``distance`` (Euclidean, in
+        standardised descriptor units).
+
+    Raises:
+        ValueError: if the plan holds neither distances nor descriptors of a task.
+    """
+    rows = []
+    for fold in plan["folds"]:
+        task = task_name(plan, fold)
+        sources = {
+            number
+            for run in plan["runs"]
+            if (run["phase"], run["fold"], run["arm"]) == ("pretrain", fold, arm)
+            for number in run["tasks"]
+        } or {other["number"] for other in plan["tasks"]}
+        names = [task_name(plan, number) for number in sorted(sources - {fold})]
+        distances = [(_distance(plan, task, name), name) for name in names]
+        nearest = min(distances, default=(math.nan, ""))
+        rows.append([fold, task, nearest[1], nearest[0]])
+    return pd.DataFrame(rows, columns=["fold", "task", "nearest", "distance"])
+
+
+def _distance(plan: Mapping[str, Any], task: str, source: str) -> float:
+    known = plan.get("leaks", {}).get("distances", {}).get(task, {})
+    if source in known:
+        return float(known[source])
+    descriptors = plan.get("descriptors", {})
+    absent = [name for name in (task, source) if name not in descriptors]
+    if absent:
+        raise ValueError(
+            f"the plan has no distance between {task!r} and {source!r}, and no descriptor of {absent[0]!r}"
+        )
+    return float(np.linalg.norm(np.subtract(descriptors[task], descriptors[source])))
+
+
+def fairness(runs: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """What the complete runs of each phase and arm spent, so that a reader sees whether arms are equal.
+
+    Args:
+        runs: :meth:`harness.store.Store.runs`.
+        plan: the plan; its ``tuning`` counts for every arm alike.
+
+    Returns:
+        One row per phase and arm, in the plan's order: ``phase, arm, runs`` and means per run of ``steps,
+        updates`` (of the gradient), ``parameters, wall_seconds`` (a run's share of its batch), then
+        ``tuning_trials, tuning_steps, shared`` (whether arms share one configuration); NaN and None where
+        the plan does not say.
+    """
+    tuning = plan.get("tuning", {})
+    rows = []
+    for (phase, arm), chosen in runs.groupby(["phase", "arm"], sort=False):
+        done = chosen[chosen["status"].isin(COMPLETE)]
+        spent = [done[name].mean() for name in ("steps", "updates", "parameters", "wall_seconds")]
+        tuned = [tuning.get("trials", math.nan), tuning.get("steps", math.nan), tuning.get("shared")]
+        rows.append([phase, arm, len(done), *spent, *tuned])
+    columns = ["phase", "arm", "runs", "steps", "updates", "parameters", "wall_seconds"]
+    return pd.DataFrame(rows, columns=[*columns, "tuning_trials", "tuning_steps", "shared"])
+
+
+# --- many comparisons ------------------------------------------------------------------------------
+
+
+def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
+    """The suite's speed-up with one choice changed at a time (PROTOCOL §8.12).
+
+    Changed are the range of θ, the budget (half), and the grid of checkpoints (every second one, which
+    also doubles the span of the three-checkpoint rule): coarse checkpoints pull ρ̄ towards 1. Half the
+    episodes cannot be had from means over episodes; the store keeps no single ones.
+
+    Args:
+        folds: of one comparison.
+
+    Returns:
+        One row per setting and set of folds: ``setting, set, tasks`` (estimable), ``log_ratio, low, high,
+        p, reason``. The sets are ``all_folds`` and ``not_yet_solved`` (at step 0).
+    """
+    columns = ["setting", "set", "tasks", "log_ratio", "low", "high", "p", "reason"]
+    if not folds:
+        return pd.DataFrame(columns=columns)
+    grid, budget = folds[0].thresholds, folds[0].budget
+    settings: list[tuple[str, np.ndarray, float, int]] = [
+        ("as planned", grid, budget, 1),
+        ("θ from 0.1 to 0.5", np.round(np.arange(0.10, 0.501, 0.05), 2), budget, 1),
+        ("θ from 0.1 to 0.9", np.round(np.arange(0.10, 0.901, 0.05), 2), budget, 1),
+        ("half the budget", grid, budget / 2, 1),
+        ("every second checkpoint", grid, budget, 2),
+    ]
+    rows: list[list[Any]] = []
+    for name, thresholds, until, stride in settings:
+        changed = []
+        for f in folds:
+            baseline, arm = (_every(curves, stride) for curves in f.curves)
+            changed.append(fold_measures(f.fold, f.task, baseline, arm, thresholds, until))
+        # a fold without runs of the arm is neither solved nor unsolved
+        unsolved = [c for c, f in zip(changed, folds, strict=True) if f.curves[1].count and not f.solved]
+        for key, chosen in (("all_folds", changed), ("not_yet_solved", unsolved)):
+            estimates = [fold.log_ratio() for fold in chosen]
+            e = statistics.suite_mean(estimates)
+            tasks = sum(not math.isnan(estimate.value) for estimate in estimates)
+            rows.append([name, key, tasks, e.value, e.low, e.high, e.p, e.reason])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _every(curves: ArmCurves, stride: int) -> ArmCurves:
+    """The curves at step 0 and at every ``stride``-th checkpoint, counted from the last."""
+    kept = np.unique([0, *range(len(curves.steps) - 1, 0, -stride)])
+    return dataclasses.replace(curves, steps=curves.steps[kept], scores=curves.scores[:, kept])
+
+
+def dose_table(comparisons: Mapping[str, Sequence[FoldMeasures]]) -> pd.DataFrame:
+    """Speed-up against the dose: number of source tasks, or pretraining steps.
+
+    Args:
+        comparisons: folds by arm; arms are called ``sources=3`` or ``steps=100000``.
+
+    Returns:
+        One row per dose and task, sorted, and one for the mean over tasks (``fold`` -1): ``kind, dose, arm,
+        fold, task, log_ratio, low, high, p`` (of the t test), ``limit, reason``.
+
+    Raises:
+        ValueError: for an arm whose name is no dose.
+    """
+    rows = []
+    for arm, folds in comparisons.items():
+        kind, _, dose = arm.partition("=")
+        if kind not in ("sources", "steps") or not dose.isdecimal():
+            raise ValueError(f"arm {arm!r} is no dose; doses are called like sources=3 or steps=100000")
+        estimates = [fold.log_ratio() for fold in folds]
+        for fold, e in zip(folds, estimates, strict=True):
+            of_fold = [kind, int(dose), arm, fold.fold, fold.task]
+            rows.append([*of_fold, e.value, e.low, e.high, e.p, fold.limit, e.reason])
+        mean = statistics.suite_mean(estimates)
+        of_suite = [kind, int(dose), arm, -1, "mean of tasks"]
+        rows.append([*of_suite, mean.value, mean.low, mean.high, mean.p, "", mean.reason])
+    columns = ["kind", "dose", "arm", "fold", "task", "log_ratio", "low", "high", "p", "limit", "reason"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values(["kind", "dose"], kind="stable", ignore_index=True)
+
+
+def transfer_matrix(
+    comparisons: Mapping[str, Sequence[FoldMeasures]], rng: np.random.Generator
+) -> pd.DataFrame:
+    """Speed-up of every target from every single source, with negative transfer marked.
+
+    Args:
+        comparisons: folds, the targets, by arm; arms are called ``from=<task name>``.
+        rng: draws the permutations of the tests, cell by cell.
+
+    Returns:
+        One row per cell: ``source, target, log_ratio, low, high, p`` (permutation), ``p_holm`` (over all
+        cells), ``negative, limit, reason``. A task as its own source is no transfer and left out.
+
+    Raises:
+        ValueError: for an arm whose name is no source.
+    """
+    cells = []
+    for arm, folds in comparisons.items():
+        if not arm.startswith("from="):
+            raise ValueError(f"arm {arm!r} is no source; sources are called like from=nominal")
+        source = arm.removeprefix("from=")
+        for fold in folds:
+            if fold.task != source:
+                p = statistics.permutation_p(*fold.mean_times, rng) if fold.complete else math.nan
+                cells.append((source, fold, p))
+    adjusted = statistics.holm([p for _, _, p in cells])
+    rows = []
+    for (source, fold, p), p_holm in zip(cells, adjusted, strict=True):
+        e = fold.log_ratio()
+        negative = p_holm < SIGNIFICANT and e.value < 0
+        rows.append([source, fold.task, e.value, e.low, e.high, p, p_holm, negative, fold.limit, e.reason])
+    columns = ["source", "target", "log_ratio", "low", "high", "p", "p_holm", "negative", "limit", "reason"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+# --- small things ----------------------------------------------------------------------------------
+
+
+def threshold_index(thresholds: np.ndarray, theta: float) -> int:
+    """Position of θ in the grid.
+
+    Raises:
+        ValueError: for a θ that is not in it.
+    """
+    near = np.flatnonzero(np.abs(np.asarray(thresholds, float) - theta) < _ROUNDING)
+    if not len(near):
+        raise ValueError(f"θ = {theta} is not in the grid {np.asarray(thresholds).tolist()}")
+    return int(near[0])
+
+
+def _interval(e: Estimate) -> list[Any]:
+    return [e.value, e.low, e.high, e.reason]
 
 
 def task_name(plan: Mapping[str, Any], number: int) -> str:

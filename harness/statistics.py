@@ -469,7 +469,7 @@ def newcombe(
         compare="diff",
         alpha=1 - confidence,
     )
-    return Estimate(arm - baseline, float(low), float(high))
+    return Estimate(float(arm - baseline), float(low), float(high))
 
 
 # --- times with censoring --------------------------------------------------------------------------
@@ -621,7 +621,7 @@ def minimum_detectable(
     critical = float(stats.t.ppf(0.5 + confidence / 2, again.df))
 
     def excess(shift: float) -> float:
-        # power = P(|T| > t), T noncentral with shift = effect / se; of the far tail scipy says NaN for 1e-16
+        # power = P(|T| > t), T noncentral with shift = effect / se; scipy's far tail is NaN below 1e-16
         near, far = stats.nct.sf(critical, again.df, shift), stats.nct.cdf(-critical, again.df, shift)
         return float(near + np.nan_to_num(far)) - power
 
