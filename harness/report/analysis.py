@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 
 from harness import measures, statistics
-from harness.measures import ArmCurves, FoldMeasures
+from harness.measures import BASELINE, SIGNIFICANT, ArmCurves, FoldMeasures
 from harness.statistics import Estimate
 from harness.store import COMPLETE, Store
 
-BASELINE, TREATMENT = "scratch", "transfer"
+TREATMENT = "transfer"
 SETS = {
     "all_folds": "all folds",
     "not_yet_solved": "folds not yet solved at step 0 (acceleration)",
@@ -29,10 +29,6 @@ SETS = {
 """The sets of folds over which ρ̄ is reported; the plan's ``headline`` is one of them (PROTOCOL §4.3)."""
 AGAINST = ("blind", "single_source")
 """Arms that transfer is compared with besides scratch: what the code, and what many tasks are worth."""
-EQUIVALENCE = 1.1
-"""Factor within which a suite mean counts as no transfer, where the plan names none (PROTOCOL §4.10)."""
-NEGATIVE = 0.05
-"""Holm-adjusted p below which a slower arm is negative transfer (PROTOCOL §4.10)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +53,14 @@ class FoldResult:
     @property
     def negative(self) -> bool:
         """Negative transfer: Holm-adjusted p below .05 and log ρ̄ < 0 (PROTOCOL §4.10)."""
-        return self.p_holm < NEGATIVE and self.log_ratio.value < 0
+        return self.verdict == "negative"
+
+    @property
+    def verdict(self) -> str:
+        """``positive`` or ``negative`` where that is shown, else ``inconclusive``."""
+        if self.p_holm < SIGNIFICANT and self.log_ratio.value != 0:
+            return "negative" if self.log_ratio.value < 0 else "positive"
+        return "inconclusive"
 
     @property
     def mark(self) -> str:
@@ -306,10 +309,10 @@ def compare_fold(fold: FoldMeasures, of: int) -> FoldResult:
     arms = (fold.curves[0].arm, fold.curves[1].arm)
     return FoldResult(
         fold,
-        statistics.log_ratio(*fold.mean_times, names=arms),
+        fold.log_ratio(),
         statistics.permutation_p(*fold.mean_times, rng("permutation", fold.fold, *arms)),
         math.nan,
-        statistics.log_ratio(*fold.mean_times, statistics.bonferroni(of), arms),
+        fold.log_ratio(statistics.bonferroni(of)),
         statistics.difference(*fold.at_start, names=arms),
         statistics.difference(*fold.at_end, names=arms),
     )
@@ -443,31 +446,3 @@ def leak_checks(plan: Mapping[str, Any]) -> list[LeakCheck]:
             )
         )
     return checks
-
-
-# --- what the code is worth, without training ------------------------------------------------------
-
-CODES = ("true", "mean", "wrong")
-"""Codes with which the pretrained networks are evaluated on the held-out task (PROTOCOL §5)."""
-
-
-def told(analysis: Analysis) -> pd.DataFrame:
-    """Scores of the pretrained networks on the held-out task by the code that they were told.
-
-    Returns:
-        Columns ``fold, run, true, mean, wrong``, one row per complete pretraining of the arm transfer that
-        has all three; a diverged evaluation counts as 0, a random policy.
-    """
-    columns = ["fold", "run", *CODES]
-    table = analysis.evaluations
-    if "code" not in table:
-        return pd.DataFrame(columns=columns)
-    table = table[(table["phase"] == "pretrain") & (table["arm"] == TREATMENT)]
-    names = {task["number"]: task["name"] for task in analysis.plan["tasks"]}
-    table = table[table["task"] == table["fold"].map(names)]
-    last = table.groupby("run")["checkpoint"].transform("max")
-    table = table[table["checkpoint"] == last].assign(score=table["score"].fillna(0.0))
-    wide = table.pivot_table(index=["fold", "run"], columns="code", values="score").reindex(
-        columns=list(CODES)
-    )
-    return wide.dropna().reset_index().rename_axis(columns=None)[columns]

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from harness import measures, plots, statistics
+from harness.measures import BASELINE, FoldMeasures
 from harness.report import words
-from harness.report.analysis import (
-    BASELINE,
-    CODES,
-    TREATMENT,
-    Analysis,
-    Comparison,
-    told,
-)
+from harness.report.analysis import TREATMENT, Analysis, Comparison
 from harness.report.page import Cell, Exhibit, Section, details, heading, paragraph, table
 from harness.report.variations import Variation, variations
 from harness.statistics import Estimate
@@ -90,15 +83,16 @@ def _told_figure(analysis: Analysis) -> list[str | Exhibit]:
         for f in c.folds
         if len(arms) == 2
     ]
-    scores = told(analysis)
-    codes = [
-        plots.Dot(analysis.name(fold), statistics.one_sample(of_fold[code].to_numpy()), code)
-        for fold, of_fold in scores.groupby("fold", sort=False)
-        for code in CODES
+    scores = codes(analysis)
+    scores = scores[scores["arm"] == TREATMENT]
+    by_code = [
+        plots.Dot(task, statistics.one_sample(of_code["score"].to_numpy()), code)
+        for (task, code), of_code in scores.groupby(["task", "code"], sort=False)
+        if scores["code"].nunique() > 1
     ]
     panels = {
         "speed-up over scratch": (speed_ups, "speed-up ρ̄", 1.0),
-        "score at hand-over": (codes, "score g at step 0", 0.0),
+        "score at hand-over": (by_code, "score g at step 0", 0.0),
     }
     shown = {
         title: plots.DotPanel(title, label, dots, reference, ratio=reference == 1.0)
@@ -143,76 +137,82 @@ def ratio_of(log_ratio: Estimate) -> Estimate:
 
 
 def _codes(analysis: Analysis) -> list[str | Exhibit]:
-    scores = told(analysis)
-    if scores.empty:
-        return [absent("No pretrained network was evaluated with the mean and a wrong code.")]
-    rows = []
-    for fold, of_fold in scores.groupby("fold", sort=False):
-        gaps = [statistics.one_sample(of_fold["true"] - of_fold[code]) for code in ("mean", "wrong")]
-        rows.append(
-            [
-                analysis.name(fold),
-                words.count_cell(len(of_fold)),
-                *(words.number_cell(of_fold[code].mean()) for code in CODES),
-                *map(words.difference_cell, gaps),
-            ]
-        )
+    scores = codes(analysis)
+    if scores["code"].nunique() < 2:
+        return [absent("No pretrained network was evaluated with another code than the task's own.")]
+    gaps = measures.code_differences(scores)
+    means = scores.groupby(["arm", "fold", "code"])["score"].mean()
+    rows = [
+        [
+            row.task,
+            row.arm,
+            row.code,
+            words.count_cell(row.n),
+            words.number_cell(float(means.get((row.arm, row.fold, "true"), math.nan))),
+            words.number_cell(float(means.get((row.arm, row.fold, row.code), math.nan))),
+            words.difference_cell(Estimate(row.difference, row.low, row.high, reason=row.reason)),
+        ]
+        for row in gaps.itertuples()
+    ]
     return [
         heading("True, mean and wrong code at hand-over"),
         table(
-            ["held-out task", "pretrainings", *(f"g, {code} code" for code in CODES),
-             "true − mean [95%]", "true − wrong [95%]"],
+            ["held-out task", "arm", "other code", "pretrainings", "g, true code", "g, other code",
+             "true − other [95%]"],
             rows,
             "scores by the code told",
         ),
         paragraph(
             "Score of the pretrained networks on the held-out task, before any training on it, told the "
-            "task's own code, the mean of the source tasks' codes, and the code of the farthest source. "
+            "task's own code, the mean of the source tasks' codes, or the code of the farthest source. "
             "Differences are within networks, with t intervals."
         ),
     ]  # fmt: skip
 
 
+def codes(analysis: Analysis) -> pd.DataFrame:
+    """Scores at hand-over by the code told, of the arms that were told several."""
+    scores = measures.code_scores(analysis.evaluations, analysis.runs, analysis.plan)
+    several = scores.groupby("arm")["code"].transform("nunique") > 1
+    return scores[several | (scores["arm"] == TREATMENT)]
+
+
 # --- 10 break-even ---------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class BreakEven:
-    """After how many new tasks one pretraining has paid for itself."""
-
-    label: str
-    """The held-out task, or the mean of all."""
-    n: tuple[int, ...]
-    """Clusters of both arms; of the mean, how many tasks."""
-    cost: float
-    """Steps of one pretraining."""
-    saving: Estimate
-    """Steps saved on the task."""
-    tasks: Estimate
-    """cost / saving with Fieller's interval."""
 
 
 def break_even(analysis: Analysis) -> Section:
     """Section 10: after how many tasks pretraining has paid for itself."""
-    theta = float(analysis.plan.get("theta", DEFAULT_THETA))
-    found = break_evens(analysis, theta)
-    title = "Break-even"
-    if not found:
+    title, plan, main = "Break-even", analysis.plan, analysis.main
+    wanted = float(plan.get("theta", DEFAULT_THETA))
+    theta = float(analysis.thresholds[np.abs(analysis.thresholds - wanted).argmin()])
+    complete = [f.measures for f in main.folds if f.measures.complete]
+    found = measures.break_even(complete, plan, theta)
+    found = found[found["pretraining_steps"] > 0]
+    if found.empty:
         return Section(title, [absent("No arm that is pretrained was planned, or none is complete.")], 10)
     rows = [
-        [b.label, words.count_cell(b.cost), Cell(_steps(b.saving), b.saving.value), Cell(uses(b.tasks), b.tasks.value)]
-        for b in found
+        [
+            row.task,
+            words.count_cell(row.pretraining_steps),
+            Cell(
+                words.count(row.saving)
+                + (f" [{words.count(row.saving_low)}, {words.count(row.saving_high)}]" if row.saving_low == row.saving_low else ""),
+                row.saving,
+            ),
+            Cell(uses(tasks), tasks.value),
+        ]
+        for row in found.itertuples()
+        for tasks in [Estimate(row.uses, row.low, row.high, reason=row.reason)]
     ]
     return Section(
         title,
         [
-            *_break_even_figures(found, theta),
+            _break_even_figure(found, complete, theta),
             table(
                 ["held-out task", "steps of one pretraining", f"steps saved at θ={theta:.2f} [95%]",
                  "tasks until break-even [95% Fieller]"],
-                rows if len(rows) == 1 else rows[:-1],
+                rows,
                 "break-even",
-                () if len(rows) == 1 else rows[-1],
             ),
             paragraph(
                 "Steps of pretraining divided by the mean restricted steps that it saves on one new task at "
@@ -223,91 +223,33 @@ def break_even(analysis: Analysis) -> Section:
     )  # fmt: skip
 
 
-def break_evens(analysis: Analysis, theta: float) -> list[BreakEven]:
-    """Break-even of every fold with complete runs, and of their mean where there are several."""
-    main = analysis.main
-    pretrained = analysis.runs[
-        (analysis.runs["phase"] == "pretrain") & analysis.runs["run"].isin(analysis.runs["start"].dropna())
-    ]
-    found = []
-    for result in main.folds:
-        fold = result.measures.fold
-        curves = [analysis.curves[fold, arm] for arm in (main.baseline, main.arm)]
-        cost = pretrained[(pretrained["fold"] == fold) & (pretrained["arm"] == main.arm)]["steps"].mean()
-        if math.isnan(cost) or not all(c.count for c in curves):
-            continue
-        times = []
-        for c in curves:
-            arrival = measures.arrivals(c.steps, c.scores, np.array([theta]), analysis.plan["budget"])[:, 0]
-            times.append(
-                measures.cluster_means(
-                    measures.restricted_times(arrival, analysis.plan["budget"]), c.clusters
-                )
-            )
-        saving = statistics.difference(times[1], times[0], names=(main.arm, main.baseline))
-        found.append(
-            BreakEven(
-                result.measures.task,
-                (curves[0].count, curves[1].count),
-                cost,
-                saving,
-                statistics.fieller(cost, saving),
-            )
-        )
-    if len(found) > 1:
-        saving = statistics.suite_mean([b.saving for b in found])
-        cost = float(np.mean([b.cost for b in found]))
-        mean = BreakEven("mean of tasks", (len(found),), cost, saving, statistics.fieller(cost, saving))
-        found.append(mean)
-    return found
-
-
-def _break_even_figures(found: Sequence[BreakEven], theta: float) -> list[str | Exhibit]:
-    rows = [
-        plots.BreakEvenRow(b.label, b.tasks, b.n, uses(b.tasks), suite=b.label == "mean of tasks") for b in found
-    ]
-    data = pd.DataFrame(
-        [
-            {
-                "task": b.label,
-                "pretraining_steps": b.cost,
-                "saved_steps": b.saving.value,
-                "saved_low": b.saving.low,
-                "saved_high": b.saving.high,
-                "tasks": b.tasks.value,
-                "low": b.tasks.low,
-                "high": b.tasks.high,
-                "no_interval": b.tasks.reason,
-            }
-            for b in found
-        ]
+def _break_even_figure(found: pd.DataFrame, folds: Sequence[FoldMeasures], theta: float) -> Exhibit:
+    counts = {fold.fold: tuple(c.count for c in fold.curves) for fold in folds}
+    rows = []
+    for row in found.itertuples():
+        tasks = Estimate(row.uses, row.low, row.high, reason=row.reason)
+        rows.append(plots.BreakEvenRow(row.task, tasks, counts[row.fold], uses(tasks, short=True)))
+    return Exhibit(
+        "break_even",
+        "Break-even",
+        "Number of new tasks after which the steps of pretraining are saved again, with Fieller intervals.",
+        plots.break_even(rows, f"θ = {theta:.2f}"),
+        found,
     )
-    return [
-        Exhibit(
-            "break_even",
-            "Break-even",
-            "Number of new tasks after which the steps of pretraining are saved again, with Fieller intervals.",
-            plots.break_even(rows, f"θ = {theta:.2f}"),
-            data,
-        )
-    ]
 
 
-def _steps(saving: Estimate) -> str:
-    text = words.count(saving.value)
-    return f"{text} ({saving.reason})" if saving.reason else (
-        f"{text} [{words.count(saving.low)}, {words.count(saving.high)}]"
-    )  # fmt: skip
+def uses(tasks: Estimate, short: bool = False) -> str:
+    """A number of tasks with its interval; "unbounded" where there is no end.
 
-
-def uses(tasks: Estimate) -> str:
-    """A number of tasks with its interval; "unbounded" where there is no end."""
-    if math.isinf(tasks.value):
-        text = "never, by the estimate"
-    else:
-        text = words.factor(tasks.value)
+    Args:
+        tasks: of :func:`harness.statistics.fieller`.
+        short: leaves out why there is no interval, for a figure.
+    """
+    if math.isnan(tasks.value):
+        return "not estimable" if short else tasks.reason
+    text = "never" if math.isinf(tasks.value) else words.factor(tasks.value)
     if tasks.reason:
-        return f"{text} (no interval: {tasks.reason})"
+        return text if short else f"{text} (no interval: {tasks.reason})"
     if math.isinf(tasks.low):
         return text
     high = "unbounded" if tasks.unbounded else words.factor(tasks.high)
@@ -458,7 +400,7 @@ def sensitivity(analysis: Analysis) -> Section:
     rows = [
         [
             v.label,
-            f"{v.estimable} of {v.folds}",
+            words.count_cell(v.estimable),
             words.ratio_cell(v.log_ratio),
             words.p_cell(v.log_ratio.p),
         ]
@@ -468,8 +410,9 @@ def sensitivity(analysis: Analysis) -> Section:
         *_sensitivity_figure(analysis, found),
         table(["variation", "tasks", "ρ̄ [95% t interval]", "t-test p"], rows, "sensitivity of the headline"),
         paragraph(
-            "Each row changes one thing and leaves all others as the plan has them. Half the evaluation "
-            "episodes: noise is added to every evaluation, as large as half as many episodes would have."
+            "Each row changes one thing and leaves all others as the plan has them. Every second checkpoint "
+            "also doubles the span that an arrival must hold. Half the evaluation episodes: noise is added to "
+            "every evaluation, so much that it scatters as half as many episodes would."
         ),
         heading("Other arms"),
     ]
@@ -538,25 +481,54 @@ def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[
 
 def distance(analysis: Analysis) -> Section:
     """Section 15: speed-up and jumpstart against the distance to the nearest training task."""
-    title = "Speed-up against distance"
-    distances = nearest_distances(analysis)
-    if not distances:
+    title, plan, main = "Speed-up against distance", analysis.plan, analysis.main
+    if not ("leaks" in plan or "descriptors" in plan):
         return Section(title, [absent("The plan holds no distances between tasks.")], 15)
+    nearest = measures.nearest_sources(plan, main.arm).set_index("fold")
+    nearest = nearest.loc[[f.measures.fold for f in main.folds]]
+    points = [
+        plots.DistancePoint(f.measures.task, d, ratio_of(f.log_ratio), f.jumpstart, f.mark)
+        for f, d in zip(main.folds, nearest["distance"], strict=True)
+    ]
     rows = [
         [
             f.measures.task,
-            words.number_cell(distances[f.measures.fold][1], 3),
-            distances[f.measures.fold][0],
+            words.number_cell(d, 3),
+            name,
             words.ratio_cell(f.log_ratio, f.measures.limit),
             words.difference_cell(f.jumpstart),
         ]
-        for f in analysis.main.folds
-        if f.measures.fold in distances
+        for f, d, name in zip(main.folds, nearest["distance"], nearest["nearest"], strict=True)
     ]
+    data = pd.DataFrame(
+        [
+            {
+                "task": p.label,
+                "nearest": name,
+                "distance": p.distance,
+                "speed_up": p.speed_up.value,
+                "speed_up_low": p.speed_up.low,
+                "speed_up_high": p.speed_up.high,
+                "jumpstart": p.jumpstart.value,
+                "jumpstart_low": p.jumpstart.low,
+                "jumpstart_high": p.jumpstart.high,
+                "mark": p.mark,
+            }
+            for p, name in zip(points, nearest["nearest"], strict=True)
+        ]
+    )
+    figure = Exhibit(
+        "distance",
+        title,
+        "Each held-out task over its distance to the nearest training task, with 95% t intervals. "
+        "Hollow: solved at step 0.",
+        plots.distance(points),
+        data,
+    )
     return Section(
         title,
         [
-            *_distance_figure(analysis, distances),
+            *([] if all(math.isnan(p.jumpstart.value) for p in points) else [figure]),
             table(
                 ["held-out task", "distance to the nearest", "nearest training task", "ρ̄ [95% t interval]",
                  "jumpstart [95%]"],
@@ -570,61 +542,3 @@ def distance(analysis: Analysis) -> Section:
         ],
         15,
     )  # fmt: skip
-
-
-def _distance_figure(analysis: Analysis, distances: Mapping[int, tuple[str, float]]) -> list[str | Exhibit]:
-    points = [
-        plots.DistancePoint(
-            f.measures.task, distances[f.measures.fold][1], ratio_of(f.log_ratio), f.jumpstart, f.mark
-        )
-        for f in analysis.main.folds
-        if f.measures.fold in distances
-    ]
-    if all(math.isnan(p.jumpstart.value) for p in points):
-        return []
-    data = pd.DataFrame(
-        [
-            {
-                "task": p.label,
-                "distance": p.distance,
-                "nearest": distances[f][0],
-                "speed_up": p.speed_up.value,
-                "speed_up_low": p.speed_up.low,
-                "speed_up_high": p.speed_up.high,
-                "jumpstart": p.jumpstart.value,
-                "jumpstart_low": p.jumpstart.low,
-                "jumpstart_high": p.jumpstart.high,
-                "mark": p.mark,
-            }
-            for f, p in zip(distances, points, strict=True)
-        ]
-    )
-    return [
-        Exhibit(
-            "distance",
-            "Speed-up against distance",
-            "Each held-out task over its distance to the nearest training task, with 95% t intervals. "
-            "Hollow: solved at step 0.",
-            plots.distance(points),
-            data,
-        )
-    ]
-
-
-def nearest_distances(analysis: Analysis) -> dict[int, tuple[str, float]]:
-    """By fold the nearest training task of the compared arm and its distance, in descriptor units."""
-    plan = analysis.plan
-    known = plan.get("leaks", {}).get("distances", {})
-    found = {}
-    for fold in plan["folds"]:
-        of_fold = known.get(analysis.name(fold))
-        sources = {
-            analysis.name(number)
-            for run in plan["runs"]
-            if run["phase"] == "pretrain" and run["fold"] == fold and run["arm"] == analysis.main.arm
-            for number in run["tasks"]
-        }
-        if of_fold and sources <= set(of_fold) and sources:
-            nearest = min(sources, key=lambda name: (of_fold[name], name))
-            found[fold] = (nearest, float(of_fold[nearest]))
-    return found

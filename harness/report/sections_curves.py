@@ -295,9 +295,7 @@ def _ert(analysis: Analysis, fold: int, arm: str, threshold: int) -> Cell:
     arrival = analysis.arrivals.get((fold, arm))
     if arrival is None or not len(arrival):
         return Cell("–", math.nan)
-    return words.count_cell(
-        measures.expected_running_time(arrival[:, threshold], analysis.plan["budget"])
-    )
+    return words.count_cell(float(measures.expected_running_times(arrival, analysis.plan["budget"])[threshold]))
 
 
 # --- 6 Kaplan-Meier --------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from harness.report.page import (
     paragraph,
     table,
 )
-from harness.store import COMPLETE
 
 REBUILD = "mtenvs report ."
 FILM = "mtenvs video {family} --task {task} --policy {policy} --out {out}"
@@ -37,34 +36,30 @@ LARGEST_FILMS = 40_000_000
 
 def fairness(analysis: Analysis) -> Section:
     """Section 13: what each arm was given, and what it spent."""
-    rows = []
-    for (phase, arm), chosen in analysis.runs.groupby(["phase", "arm"], sort=False):
-        done = chosen[chosen["status"].isin(COMPLETE)]
-        rows.append(
-            [
-                f"{phase} {arm}",
-                words.count_cell(len(done)),
-                words.count_cell(done["steps_planned"].max()),
-                words.count_cell(done["steps"].sum()),
-                words.count_cell(done["updates"].sum()),
-                words.count_cell(done["parameters"].max()),
-                words.number_cell(done["wall_seconds"].sum() / 60, 1),
-            ]
-        )
+    rows = [
+        [
+            f"{row.phase} {row.arm}",
+            words.count_cell(row.runs),
+            *map(words.count_cell, (row.steps, row.updates, row.parameters)),
+            words.number_cell(row.wall_seconds / 60, 1),
+            words.count_cell(row.tuning_trials),
+        ]
+        for row in measures.fairness(analysis.runs, analysis.plan).itertuples()
+    ]
     return Section(
         "Fairness",
         [
             paragraph(tuning(analysis)),
-            heading("Spent by the complete runs"),
+            heading("Spent per complete run"),
             table(
-                ["phase and arm", "runs", "steps planned per run", "steps", "gradient updates",
-                 "parameters per network", "wall-clock, min (sum)"],
+                ["phase and arm", "complete runs", "steps", "gradient updates", "parameters",
+                 "wall-clock, min", "tuning trials"],
                 rows,
                 "what each arm spent",
             ),
             paragraph(
-                "The wall-clock of a run is its share of the batch that it trained in. Evaluation steps are "
-                "not counted."
+                "Means over runs. The wall-clock of a run is its share of the batch that it trained in. "
+                "Evaluation steps are not counted."
             ),
             *competence(analysis),
             *exclusion(analysis),

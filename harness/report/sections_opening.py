@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness import measures, plots, statistics
 from harness.report import words
-from harness.report.analysis import EQUIVALENCE, Analysis, flow
+from harness.report.analysis import Analysis, flow
 from harness.report.page import Cell, Exhibit, Section, bullets, details, escape, paragraph, table
 from harness.statistics import Estimate
 
@@ -96,6 +96,7 @@ def per_task(analysis: Analysis) -> Section:
             words.p_cell(f.p_holm),
             words.ratio_cell(f.bonferroni, f.measures.limit),
             *(words.arrived_cell([f], arm, i) for i in analysis.shown for arm in (0, 1)),
+            f.verdict,
             f.mark,
         ]
         for f in analysis.folds
@@ -106,14 +107,14 @@ def per_task(analysis: Analysis) -> Section:
             forest(analysis),
             table(
                 ["held-out task", "n", "ρ̄ [95% t interval]", "permutation p", "Holm",
-                 "ρ̄ [Bonferroni interval]", *names, "mark"],
+                 "ρ̄ [Bonferroni interval]", *names, "verdict", "mark"],
                 rows,
                 "speed-up of every held-out task",
             ),
             paragraph(
-                "Shares are runs arrived of runs trained, with 95% Wilson intervals. Negative transfer is "
-                "claimed where the Holm-adjusted p is below .05 and ρ̄ below 1; the Bonferroni intervals "
-                "hold for all tasks at once. A task without either is inconclusive."
+                "Shares are runs arrived of runs trained, with 95% Wilson intervals. Positive and negative "
+                "transfer are claimed where the Holm-adjusted p is below .05; the Bonferroni intervals "
+                "hold for all tasks at once. “Inconclusive” is no claim that nothing is transferred."
             ),
             *sets(analysis),
         ],
@@ -172,9 +173,10 @@ def _flip(estimate: Estimate) -> str:
 
 def absence(analysis: Analysis) -> str:
     """Whether two one-sided tests show that transfer changes nothing, as a sentence."""
-    margin = float(analysis.plan.get("equivalence", EQUIVALENCE))
-    result = statistics.tost([f.log_ratio for f in analysis.headline.folds], math.log(margin))
-    within = f"within a factor {margin:g} of 1"
+    # plans of the first format name no margin
+    margin = math.log(analysis.plan["equivalence"]) if "equivalence" in analysis.plan else statistics.EQUIVALENCE
+    result = statistics.tost([f.log_ratio for f in analysis.headline.folds], margin)
+    within = f"within a factor {math.exp(margin):.3g} of 1"
     if result.reason:
         return f"Whether the suite mean is {within} cannot be tested: {result.reason}."
     shown = f"two one-sided tests give p {words.p_is(result.p)}"
