@@ -1,0 +1,466 @@
+"""What all figures share: one colour-blind-safe style, the look of each arm, axes, and the files.
+
+Figures are made without pyplot, so that nothing is global, and saved without dates, so that equal data
+give equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.textpath import TextToPath
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+INK = "#222222"
+GUIDE = "#767676"
+GROUND = "#ffffff"
+DPI = 144
+WIDTH = 7.0
+"""Width of every figure, inches; with SMALL on it, what is written can be read on a phone's screen."""
+SMALL = 8.0
+"""Smallest letters of any figure, points."""
+RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+DASHED = (0, (4, 3))
+DOTTED = (0, (1, 2))
+
+Handle: TypeAlias = Line2D | Patch
+Dash: TypeAlias = Literal["-", "none"] | tuple[float, tuple[float, ...]]
+
+
+# --- the look of arms ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How an arm is drawn; colour, marker and dash each tell it apart, so that it reads in grey."""
+
+    colour: str
+    """Hexadecimal colour."""
+    marker: str
+    """Matplotlib's marker."""
+    dash: Dash
+    """Matplotlib's line style."""
+    hollow: bool = False
+    """Whether its markers are empty."""
+
+    @property
+    def face(self) -> str:
+        """Colour of the inside of its markers."""
+        return GROUND if self.hollow else self.colour
+
+
+# Okabe and Ito's palette, told apart by the common colour blindnesses
+LOOKS = {
+    "scratch": Look("#D55E00", "o", "-"),
+    "transfer": Look("#0072B2", "s", (0, (6, 1.2))),
+    "blind": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
+    "single_source": Look("#CC79A7", "D", (0, (2.5, 1.2))),
+    "normalizer": Look("#E69F00", "v", (0, (1, 1))),
+    "shuffled": Look("#56B4E9", "P", (0, (4, 1.2, 1, 1.2, 1, 1.2))),
+    "ceiling": Look(INK, "X", (0, (9, 1.5, 2, 1.5))),
+    # joint plans
+    "separate": Look("#D55E00", "o", "-"),
+    "lock-step": Look("#D55E00", "o", "-"),
+    "one after another": Look("#E69F00", "v", (0, (1, 1))),
+    "joint": Look("#0072B2", "s", (0, (6, 1.2))),
+    "joint-wide": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
+    # codes told at hand-over
+    "true": Look("#0072B2", "s", "-"),
+    "mean": Look("#0072B2", "o", "-", hollow=True),
+    "wrong": Look("#D55E00", "X", "-"),
+    # choice of sources
+    "Gaussian process": Look("#0072B2", "s", "-"),
+    "random": Look(GUIDE, "o", (0, (1, 1))),
+    "spread out": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
+}
+COLOURS = {arm: look.colour for arm, look in LOOKS.items()}
+_OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", GUIDE)
+_MARKERS = "so^DvPXhd*"
+_DASHES: tuple[Dash, ...] = (
+    "-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1.2)), (0, (4, 1, 1, 1, 1, 1)),
+    (0, (9, 2)), (0, (9, 1.5, 2, 1.5)),
+)  # fmt: skip
+
+
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """The look of each arm: its own where it has one, else one by its place among the others.
+
+    Arms of a dose (``sources=3``) go from light to dark in the order given.
+
+    Args:
+        names: arms, or tasks where lines stand for tasks.
+    """
+    names = list(dict.fromkeys(names))
+    others = [name for name in names if name not in LOOKS]
+    doses = [name for name in others if re.fullmatch(r"[a-z]+=[\d.]+", name)]
+    ramp = matplotlib.colormaps["viridis_r"](np.linspace(0.25, 1.0, len(doses)))
+    colours = {name: matplotlib.colors.to_hex(c) for name, c in zip(doses, ramp, strict=True)}
+    found = {
+        name: Look(
+            colours.get(name, _OTHERS[i % len(_OTHERS)]),
+            _MARKERS[i % len(_MARKERS)],
+            # the dash goes on where the colours begin again
+            _DASHES[(i + i // len(_OTHERS)) % len(_DASHES)],
+        )
+        for i, name in enumerate(others)
+    }
+    return {name: LOOKS.get(name) or found[name] for name in names}
+
+
+def arm_label(arm: str) -> str:
+    """``single_source`` as ``single source``."""
+    return arm.replace("_", " ")
+
+
+def key(arm: str, look: Look, label: str = "", line: bool = True) -> Line2D:
+    """An arm's entry in a legend."""
+    return Line2D(
+        [], [], color=look.colour, linestyle=look.dash if line else "none", linewidth=1.9,
+        marker=look.marker, markersize=5, markerfacecolor=look.face, label=label or arm_label(arm),
+    )  # fmt: skip
+
+
+# --- style and files -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The style of all figures, for the time of the block."""
+    rc = {
+        "font.family": "DejaVu Sans",  # comes with matplotlib: bytes do not depend on the machine's fonts
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.labelsize": 9,
+        "axes.edgecolor": GUIDE,
+        "axes.facecolor": "none",
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "figure.facecolor": GROUND,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "legend.fontsize": 8.5,
+        "legend.title_fontsize": 8.5,
+        "legend.frameon": False,
+        "legend.handlelength": 2.6,
+        "axes.linewidth": 0.8,
+        "figure.dpi": DPI,
+        "savefig.dpi": DPI,
+        # names of tasks are text, not formulas
+        "text.parse_math": False,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "mtenvs",
+        "svg.id": None,
+    }
+    # from the defaults, whatever the user's matplotlibrc says
+    with matplotlib.rc_context(matplotlib.rcParamsDefault | sns.axes_style("ticks") | rc):
+        yield
+
+
+def freeze(figure: Figure) -> Figure:
+    """The figure with its layout done, so that it is the same in every file it is written to."""
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, the same bytes for the same figure."""
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, facecolor=GROUND)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, name: str = "", inline: bool = False, alt: str = "") -> bytes:
+    """The figure as SVG with its text as paths, the same bytes for the same figure.
+
+    Every id begins with ``name`` and a digest of the drawing, so that several figures go into one page.
+
+    Args:
+        figure: the figure.
+        name: tells apart the ids of one figure that stands twice in a page.
+        inline: whether it goes into an HTML page rather than a file: without namespaces, and with ink,
+            guides and ground taken from the page's custom properties ``--figure-ink``,
+            ``--figure-guide`` and ``--figure-ground`` where it sets them. Where it does not, the figure
+            is dark on white, as in a file.
+        alt: what the figure shows, for those who do not see it.
+    """
+    FigureCanvasSVG(figure)
+    buffer = io.BytesIO()
+    with style():
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing, facecolor=GROUND)
+    text = buffer.getvalue().decode()
+    # a hundredth of a point is enough
+    text = re.sub(r' d="([^"]*)"', lambda m: f' d="{_rounded(m[1])}"', text)
+    prefix = f"{name or 'f'}-{hashlib.sha256(text.encode()).hexdigest()[:10]}-"
+    used = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", text)
+    # the rule for every element would reach the page's other drawings
+    rule = re.search(r'<style type="text/css">\*\{([^}]*)\}</style>', text)
+    assert rule
+    text = text.replace(f"<defs>\n  {rule[0]}\n </defs>", "", 1)
+    says = f' role="img" aria-label="{html.escape(alt)}"' if alt else ""
+    text = text.replace("<svg ", f'<svg style="{rule[1]}"{says} ', 1)
+    if inline:
+        text = text[text.index("<svg ") :].replace("xlink:href", "href")
+        text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+        for colour, which in ((INK, "ink"), (GUIDE, "guide"), (GROUND, "ground")):
+            text = text.replace(f": {colour}", f": var(--figure-{which}, {colour})")
+    return text.encode()
+
+
+def _rounded(path: str) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), path).replace(
+        "\n", ""
+    )
+
+
+# --- text ------------------------------------------------------------------------------------------
+
+
+def steps_text(steps: float) -> str:
+    """``1500`` as ``1.5k``, ``2000000`` as ``2M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(steps) >= size * 0.9995:
+            return f"{steps / size:.3g}{letter}"
+    return f"{steps:.3g}"
+
+
+def ratio_text(ratio: float) -> str:
+    """``1.234`` as ``1.23``, ``43.21`` as ``43``."""
+    return f"{ratio:.0f}" if ratio >= 20 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
+
+
+@functools.cache
+def text_width(text: str, size: float = 9.0, weight: str = "normal") -> float:
+    """Width of the longest line, inches."""
+    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    measure = TextToPath().get_text_width_height_descent
+    return max((measure(line, font, False)[0] / 72 for line in text.split("\n") if line), default=0.0)
+
+
+def fit(text: str, width: float, size: float = 9.0, weight: str = "normal", lines: int = 1) -> str:
+    """The text broken at spaces and hyphens into at most ``lines`` of ``width`` inches, then cut with ….
+
+    Args:
+        text: one line or more.
+        width: inches.
+        size: letters, points.
+        weight: of the font.
+        lines: how many at most.
+    """
+    broken = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in re.findall(r"[^\s-]*-+|\S+|\s+", paragraph):
+            if line.strip() and text_width((line + word).rstrip(), size, weight) > width:
+                broken.append(line.rstrip())
+                line = word.lstrip()
+            else:
+                line += word
+        broken.append(line.rstrip())
+    if len(broken) > lines:
+        rest = broken[lines - 1 :]
+        broken[lines - 1] = "".join(t if t.endswith("-") else f"{t} " for t in rest).rstrip() + "…"
+    return "\n".join(_cut(line, width, size, weight) for line in broken[:lines])
+
+
+def fit_title(title: str, width: float) -> str:
+    """A panel's title in at most two lines; ``(n = ...)`` or ``θ = ...`` at its end is never cut."""
+    if text_width(title, 9.5) <= width:
+        return title
+    name, n = re.fullmatch(r"(.*?)( \(n = .*\)|,? θ = .*)?", title, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not n:
+        return fit(name, width, 9.5, lines=2)
+    return fit(name, width, 9.5) + "\n" + fit(n.lstrip(", "), width, 9.5)
+
+
+def _cut(line: str, width: float, size: float, weight: str) -> str:
+    while text_width(line, size, weight) > width and len(line) > 1:
+        line = line.rstrip("…")[:-1].rstrip() + "…"
+    return line
+
+
+# --- axes ------------------------------------------------------------------------------------------
+
+
+def step_axis(ax: Axes, steps: np.ndarray, inches: float) -> None:
+    """Logarithmic from the first positive checkpoint on, and linear down to step 0, which is shown."""
+    positive = np.asarray(steps, float)[np.asarray(steps, float) > 0]
+    first, last = (float(positive[0]), float(positive[-1])) if len(positive) else (1.0, 10.0)
+    ax.set_xscale("symlog", linthresh=first, linscale=0.45)
+    ax.set_xlim(0, max(last * 1.06, first * 3))
+    # room for "100k" and a gap at each tick
+    ticks = thin(decades(first, max(last, first * 3)), max(1, int(inches / 0.5) - 1))
+    ax.xaxis.set_major_locator(FixedLocator([0.0, *ticks]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: steps_text(x)))
+    ax.xaxis.set_minor_locator(FixedLocator(decades(first, last)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def log_step_axis(axis: Any, low: float, high: float, most: int = 6) -> None:
+    """Steps on a logarithmic x or y axis."""
+    axis.set_major_locator(FixedLocator(thin(decades(low, high), most)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: steps_text(value)))
+    axis.set_minor_locator(FixedLocator(decades(low, high)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def ratio_axis(axis: Any, low: float, high: float, most: int = 8) -> None:
+    """Ratios on a logarithmic x or y axis, 1 among its ticks where it is within the limits."""
+    ticks = [t for t in RATIO_TICKS if low <= t <= high]
+    if len(ticks) > most:
+        ticks = [t for t in ticks if math.log10(t) % 1 == 0]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    axis.set_minor_locator(NullLocator())
+
+
+def threshold_axis(ax: Axes, thresholds: np.ndarray) -> None:
+    """θ on the x axis."""
+    ax.set_xlim(float(thresholds[0]) - 0.03, float(thresholds[-1]) + 0.03)
+    ax.xaxis.set_major_locator(
+        FixedLocator([t for t in np.arange(0, 1.05, 0.2) if t <= thresholds[-1] + 0.01])
+    )
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.1f}"))
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Powers of ten within the limits, with their threefolds where those would be fewer than three."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [10.0**e for e in exponents if low <= 10.0**e <= high * 1.0001]
+    if len(ticks) < 3:
+        ticks = [m * 10.0**e for e in exponents for m in (1, 3) if low <= m * 10.0**e <= high * 1.0001]
+    return ticks or [low]
+
+
+def thin(ticks: Sequence[float], most: int) -> list[float]:
+    """Every tick, or every second, third, ... of them, the last one kept."""
+    stride = math.ceil(len(ticks) / most)
+    return list(ticks)[::-1][::stride][::-1]
+
+
+def finite(values: Sequence[Any]) -> np.ndarray:
+    """All finite numbers of arrays and numbers, in one array."""
+    parts = [np.ravel(np.asarray(v, float)) for v in values if v is not None]
+    joined = np.concatenate(parts) if parts else np.empty(0)
+    return joined[np.isfinite(joined)]
+
+
+# --- legends and small multiples -------------------------------------------------------------------
+
+
+def legend(figure: Figure, handles: Sequence[Handle], note: str = "", columns: int = 5) -> None:
+    """One legend above all panels, in as many columns as fit, under a note that says n.
+
+    Args:
+        figure: with constrained layout.
+        handles: its entries.
+        note: printed above them.
+        columns: how many at most.
+    """
+    if not handles and not note:
+        return
+    width = figure.get_figwidth() - 0.3
+    widest = max((text_width(str(h.get_label()), 8.5) for h in handles), default=0.0) + 0.55
+    figure.legend(
+        handles=list(handles),
+        loc="outside upper left",
+        ncols=max(1, min(columns, int(width / widest), len(handles))),
+        title=fit(note, width, 8.5, lines=3) or None,
+        alignment="left",
+        columnspacing=1.3,
+        borderaxespad=0.2,
+    )
+
+
+def grid(
+    count: int,
+    draw: Callable[[Axes, int], None],
+    x_label: str,
+    y_label: str,
+    handles: Sequence[Handle],
+    limits: tuple[float, float],
+    note: str = "",
+    panel_height: float = 1.75,
+) -> Figure:
+    """Small multiples with shared axes and one legend above.
+
+    Args:
+        count: how many panels.
+        draw: draws the i-th.
+        x_label: of all panels.
+        y_label: of all panels.
+        handles: of the legend.
+        limits: of the y axis.
+        note: above the legend.
+        panel_height: inches.
+    """
+    columns = panel_columns(count)
+    rows = math.ceil(count / columns)
+    with style():
+        figure = Figure(figsize=(WIDTH, 0.4 + rows * (panel_height + 0.4) + 0.2), layout="constrained")
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for i, ax in enumerate(axes.flat):
+            if i >= count:
+                ax.remove()
+                continue
+            draw(ax, i)
+            ax.set_ylim(limits)
+            sns.despine(ax=ax)
+            # with shared axes only the outer panels are labelled, and those above a gap are outer too
+            ax.tick_params(labelbottom=i + columns >= count, labelleft=i % columns == 0)
+        figure.supxlabel(x_label, fontsize=9)
+        figure.supylabel(y_label, fontsize=9)
+        legend(figure, handles, note)
+        grow(figure)
+        return freeze(figure)
+
+
+def grow(figure: Figure) -> None:
+    """Makes room for the figure's legend by its own height."""
+    FigureCanvasAgg(figure)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    taken = sum(entry.get_window_extent(renderer).height for entry in figure.legends) / figure.dpi
+    figure.set_figheight(figure.get_figheight() + taken)
+
+
+def panel_columns(count: int) -> int:
+    """How many panels stand side by side."""
+    return count if count <= 3 else 2 if count == 4 else 3
+
+
+def panel_width(count: int) -> float:
+    """About how wide a panel's axes are, inches."""
+    return (WIDTH - 0.65) / panel_columns(count) - 0.15
+
+
+def panel_title(ax: Axes, title: str, count: int) -> None:
+    """A title in at most two lines of the panel's width."""
+    ax.set_title(fit_title(title, panel_width(count)))
