@@ -432,9 +432,7 @@ def leak_checks(plan: Mapping[str, Any]) -> list[LeakCheck]:
         if not sources:
             continue
         try:
-            hashes = {
-                name: (leaks["models"][name], leaks["goals"][name]) for name in [held_out, *sources]
-            }
+            hashes = {name: (leaks["models"][name], leaks["goals"][name]) for name in [held_out, *sources]}
             distances = {name: float(leaks["distances"][held_out][name]) for name in sources}
         except KeyError as error:
             raise ValueError(f"the plan's leaks lack task {error} for fold {held_out!r}") from None

@@ -196,7 +196,11 @@ def break_even(analysis: Analysis) -> Section:
             words.count_cell(row.pretraining_steps),
             Cell(
                 words.count(row.saving)
-                + (f" [{words.count(row.saving_low)}, {words.count(row.saving_high)}]" if row.saving_low == row.saving_low else ""),
+                + (
+                    f" [{words.count(row.saving_low)}, {words.count(row.saving_high)}]"
+                    if row.saving_low == row.saving_low
+                    else ""
+                ),
                 row.saving,
             ),
             Cell(uses(tasks), tasks.value),
@@ -299,7 +303,9 @@ def variance_splits(analysis: Analysis) -> list[tuple[int, str, statistics.Varia
     for (fold, arm), curves in analysis.curves.items():
         if arm == BASELINE or curves.count == len(curves.runs):
             continue
-        times = measures.restricted_times(analysis.arrivals[fold, arm], analysis.plan["budget"]).mean(axis=1)
+        times = measures.restricted_times(analysis.arrivals[fold, arm], analysis.plan["budget"]).mean(
+            axis=1
+        )
         found.append((fold, arm, statistics.variance_split(list(np.log(times)), curves.clusters)))
     return found
 
@@ -315,14 +321,18 @@ def _variance_figure(analysis: Analysis) -> list[str | Exhibit]:
         if not s.reason
     ]
     main, planned = analysis.main, int(analysis.plan["seeds"])
-    named = [(f.measures.task, f.log_ratio) for f in main.folds] + [("suite", main.sets["all_folds"].log_ratio)]
+    named = [(f.measures.task, f.log_ratio) for f in main.folds] + [
+        ("suite", main.sets["all_folds"].log_ratio)
+    ]
     lines = []
     for name, estimate in named:
         if estimate.reason:
             continue
         counts = sorted({planned, *SEEDS})
         seen = [statistics.minimum_detectable(estimate, runs=n / planned) for n in counts if n > 1]
-        lines.append(plots.Line(name, np.array([n for n in counts if n > 1]), np.array([s.ratio for s in seen])))
+        lines.append(
+            plots.Line(name, np.array([n for n in counts if n > 1]), np.array([s.ratio for s in seen]))
+        )
     if not bars and not lines:
         return []
     data = [
@@ -357,7 +367,11 @@ def _spread(times: np.ndarray) -> Cell:
 def _seen(seen: statistics.Detectable) -> list[Cell | str]:
     if seen.reason:
         return [words.number_cell(math.nan), words.number_cell(math.nan), seen.reason]
-    return [Cell(words.factor(seen.width_ratio), seen.width_ratio), Cell(words.factor(seen.ratio), seen.ratio), ""]
+    return [
+        Cell(words.factor(seen.width_ratio), seen.width_ratio),
+        Cell(words.factor(seen.ratio), seen.ratio),
+        "",
+    ]
 
 
 def _splits(analysis: Analysis) -> list[str | Exhibit]:
@@ -378,7 +392,11 @@ def _splits(analysis: Analysis) -> list[str | Exhibit]:
             ]
         )
     if not rows:
-        return [absent("Every pretraining was fine-tuned once, so pretraining and fine-tuning cannot be told apart.")]
+        return [
+            absent(
+                "Every pretraining was fine-tuned once, so pretraining and fine-tuning cannot be told apart."
+            )
+        ]
     return [
         heading("Between pretrainings, and between fine-tunings of one"),
         table(
@@ -408,7 +426,9 @@ def sensitivity(analysis: Analysis) -> Section:
     ]
     parts: list[str | Exhibit] = [
         *_sensitivity_figure(analysis, found),
-        table(["variation", "tasks", "ρ̄ [95% t interval]", "t-test p"], rows, "sensitivity of the headline"),
+        table(
+            ["variation", "tasks", "ρ̄ [95% t interval]", "t-test p"], rows, "sensitivity of the headline"
+        ),
         paragraph(
             "Each row changes one thing and leaves all others as the plan has them. Every second checkpoint "
             "also doubles the span that an arrival must hold. Half the evaluation episodes: noise is added to "
@@ -416,7 +436,9 @@ def sensitivity(analysis: Analysis) -> Section:
         ),
         heading("Other arms"),
     ]
-    others = [c for pair, c in analysis.comparisons.items() if c is not analysis.main and pair[0] != "blind"]
+    others = [
+        c for pair, c in analysis.comparisons.items() if c is not analysis.main and pair[0] != "blind"
+    ]
     if not others:
         parts.append(absent("No control arm was planned."))
     for comparison in others:

@@ -96,9 +96,7 @@ def by_threshold(analysis: Analysis) -> Section:
     """Section 4: speed-up, times and success at each threshold apart."""
     if not analysis.begun:
         return Section("Speed-up against θ", [NOTHING], 4)
-    return Section(
-        "Speed-up against θ", [speed_up(analysis), times(analysis), success_shares(analysis)], 4
-    )
+    return Section("Speed-up against θ", [speed_up(analysis), times(analysis), success_shares(analysis)], 4)
 
 
 def threshold_ratios(comparison: Comparison) -> list[list[Estimate]]:
@@ -231,7 +229,10 @@ def profile(analysis: Analysis) -> Section:
     drawn = [_profile(analysis, arms, folds)] if folds else []
     headers = [f"{arm}, θ={analysis.thresholds[i]:.2f}" for i in analysis.shown for arm in analysis.arms]
     rows = [
-        [analysis.name(fold), *(_ert(analysis, fold, arm, i) for i in analysis.shown for arm in analysis.arms)]
+        [
+            analysis.name(fold),
+            *(_ert(analysis, fold, arm, i) for i in analysis.shown for arm in analysis.arms),
+        ]
         for fold in analysis.begun
     ]
     return Section(
@@ -295,7 +296,9 @@ def _ert(analysis: Analysis, fold: int, arm: str, threshold: int) -> Cell:
     arrival = analysis.arrivals.get((fold, arm))
     if arrival is None or not len(arrival):
         return Cell("–", math.nan)
-    return words.count_cell(float(measures.expected_running_times(arrival, analysis.plan["budget"])[threshold]))
+    return words.count_cell(
+        float(measures.expected_running_times(arrival, analysis.plan["budget"])[threshold])
+    )
 
 
 # --- 6 Kaplan-Meier --------------------------------------------------------------------------------
@@ -322,12 +325,18 @@ def _survival(analysis: Analysis, threshold: int) -> Exhibit:
             # the step function at the checkpoints, of which those after B are not watched
             at = np.searchsorted(curve.times, steps, side="right") - 1
             share, low, high = (
-                np.where(steps <= budget, values[at], np.nan) for values in (curve.share, curve.low, curve.high)
+                np.where(steps <= budget, values[at], np.nan)
+                for values in (curve.share, curve.low, curve.high)
             )
             risk = np.where(steps <= budget, statistics.at_risk(arrival, budget, list(steps)), 0)
             arms[arm] = plots.Survival(share, risk, low, high)
             rows += [
-                {"task": analysis.name(fold), "arm": arm, "theta": analysis.thresholds[threshold], "steps": s}
+                {
+                    "task": analysis.name(fold),
+                    "arm": arm,
+                    "theta": analysis.thresholds[threshold],
+                    "steps": s,
+                }
                 | {"share": v, "low": a, "high": b, "at_risk": r, "n": len(curves.runs)}
                 for s, v, a, b, r in zip(steps, share, low, high, risk, strict=True)
                 if s <= budget

@@ -106,7 +106,15 @@ def competence(analysis: Analysis) -> list[str]:
     return [
         *found,
         table(
-            ["held-out task", "arm", "pretrainings", "mean g on sources", "lowest", "g on held out", "mark"],
+            [
+                "held-out task",
+                "arm",
+                "pretrainings",
+                "mean g on sources",
+                "lowest",
+                "g on held out",
+                "mark",
+            ],
             rows,
             "competence at hand-over",
         ),
@@ -133,7 +141,10 @@ def leaks(analysis: Analysis) -> list[str]:
     found = [heading("No leaks")]
     plan = analysis.plan
     if "leaks" not in plan:
-        return [*found, '<p class="absent">The plan holds no hashes of models and goals to prove it by.</p>']
+        return [
+            *found,
+            '<p class="absent">The plan holds no hashes of models and goals to prove it by.</p>',
+        ]
     shared = int(plan["leaks"]["seeds"]["shared"])
     seeds = (
         f"The {plan['leaks']['seeds']['runs']:,} streams of the runs and the "
@@ -294,7 +305,11 @@ def tasks(analysis: Analysis) -> Section:
     given = analysis.plan["tasks"]
     names = list(dict.fromkeys(name for task in given for name in task["parameters"]))
     rows = [
-        [Cell(str(t["number"]), t["number"]), t["name"], "held out" if t["number"] in analysis.plan["folds"] else ""]
+        [
+            Cell(str(t["number"]), t["number"]),
+            t["name"],
+            "held out" if t["number"] in analysis.plan["folds"] else "",
+        ]
         + [_parameter(t["parameters"].get(n)) for n in names]
         for t in given
     ]

@@ -107,10 +107,7 @@ def _table(comparison: Comparison) -> str:
                 f.measures.task,
                 *map(words.number_cell, starts),
                 words.difference_cell(f.jumpstart),
-                *(
-                    _end(a, c.count)
-                    for a, c in zip(f.measures.at_end, f.measures.curves, strict=True)
-                ),
+                *(_end(a, c.count) for a, c in zip(f.measures.at_end, f.measures.curves, strict=True)),
                 words.difference_cell(f.asymptote),
                 *map(words.number_cell, area),
                 words.number_cell(measures.forward_transfer(*area)),

@@ -28,7 +28,10 @@ def flow_of_runs(analysis: Analysis) -> Section:
     by_arm = table(list(counts.columns), rows[:-1], "runs by phase and arm", rows[-1])
     return Section(
         "Flow of runs",
-        [f'<p class="flow">{escape(line)}</p>', details("By phase and arm", by_arm + paragraph(DIVERGED_NOTE))],
+        [
+            f'<p class="flow">{escape(line)}</p>',
+            details("By phase and arm", by_arm + paragraph(DIVERGED_NOTE)),
+        ],
     )
 
 
@@ -174,7 +177,9 @@ def _flip(estimate: Estimate) -> str:
 def absence(analysis: Analysis) -> str:
     """Whether two one-sided tests show that transfer changes nothing, as a sentence."""
     # plans of the first format name no margin
-    margin = math.log(analysis.plan["equivalence"]) if "equivalence" in analysis.plan else statistics.EQUIVALENCE
+    margin = (
+        math.log(analysis.plan["equivalence"]) if "equivalence" in analysis.plan else statistics.EQUIVALENCE
+    )
     result = statistics.tost([f.log_ratio for f in analysis.headline.folds], margin)
     within = f"within a factor {math.exp(margin):.3g} of 1"
     if result.reason:

@@ -65,8 +65,6 @@ def half_the_episodes(analysis: Analysis) -> Variation | None:
     for result in analysis.headline.folds:
         f = result.measures
         arms = (noisy(f.fold, main.baseline), noisy(f.fold, main.arm))
-        estimates.append(
-            measures.fold_measures(f.fold, f.task, *arms, f.thresholds, f.budget).log_ratio()
-        )
+        estimates.append(measures.fold_measures(f.fold, f.task, *arms, f.thresholds, f.budget).log_ratio())
     known = sum(not math.isnan(e.value) for e in estimates)
     return Variation("half the evaluation episodes", statistics.suite_mean(estimates), known)

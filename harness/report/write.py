@@ -65,7 +65,10 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     figures = Path(directory) / "report" / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for exhibit in (e for section in shown for e in section.exhibits):
-        for name, content in ((f"{exhibit.name}.svg", exhibit.svg()), (f"{exhibit.name}.csv", exhibit.csv())):
+        for name, content in (
+            (f"{exhibit.name}.svg", exhibit.svg()),
+            (f"{exhibit.name}.csv", exhibit.csv()),
+        ):
             _write(figures / name, content)
     path = figures.parent / "index.html"
     _write(path, page(str(analysis.plan["title"]), analysis.marks, shown).encode())
