@@ -125,8 +125,14 @@ def arrivals(steps: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, budg
     Raises:
         ValueError: if ``steps`` does not start with 0 and increase, or does not fit ``scores``.
     """
+    return level_arrivals(steps, arrival_levels(scores), thresholds, budget)
+
+
+def level_arrivals(
+    steps: np.ndarray, levels: np.ndarray, thresholds: np.ndarray, budget: float
+) -> np.ndarray:
+    """Arrival times from the levels of :func:`arrival_levels`; see :func:`arrivals`."""
     steps = np.asarray(steps, float)
-    levels = arrival_levels(scores)
     if steps.ndim != 1 or len(steps) < 2 or steps[0] != 0 or np.any(np.diff(steps) <= 0):
         raise ValueError(f"checkpoints must start at 0 and increase, got {steps.tolist()}")
     if levels.shape[1] != len(steps):
