@@ -41,7 +41,7 @@ ul { padding-left: 1.2rem; margin: 0.5rem 0; max-width: 50rem; overflow-wrap: br
 table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.3rem 1rem 0.3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
-tbody th, tfoot th { font-weight: 400; }
+tbody th, tfoot th { font-weight: 400; white-space: nowrap; }
 tfoot th, tfoot td { font-weight: 600; border-bottom: 0; }
 .facts th { color: var(--soft); white-space: nowrap; }
 .whole { white-space: nowrap; }
@@ -49,9 +49,9 @@ thead th, thead td { vertical-align: bottom; }
 thead button { all: unset; cursor: pointer; color: var(--soft); font-weight: 600; }
 thead button:hover { color: var(--ink); }
 thead button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-thead button::after { content: " \\2195"; opacity: 0.35; }
-[aria-sort="ascending"] button::after { content: " \\2191"; opacity: 1; }
-[aria-sort="descending"] button::after { content: " \\2193"; opacity: 1; }
+thead button::after { content: "\\00a0\\2195"; opacity: 0.35; }
+[aria-sort="ascending"] button::after { content: "\\00a0\\2191"; opacity: 1; }
+[aria-sort="descending"] button::after { content: "\\00a0\\2193"; opacity: 1; }
 figure { margin: 1.2rem 0; }
 figure svg { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: 0.86rem; margin-top: 0.4rem; max-width: 50rem; }
@@ -66,7 +66,7 @@ summary { cursor: pointer; margin: 0.6rem 0; }
 nav { background: var(--card); border-radius: 8px; padding: 0.8rem 1.1rem; margin: 0 0 1.6rem;
   font-size: 0.9rem; }
 nav h2 { font-size: 0.9rem; margin: 0 0 0.3rem; }
-nav ol { list-style: none; margin: 0; padding: 0; columns: 13rem; column-gap: 1.5rem; }
+nav ol { list-style: none; margin: 0; padding: 0; columns: 10rem; column-gap: 1.5rem; }
 nav li { break-inside: avoid; padding: 0.12rem 0; }
 nav a { display: flex; gap: 0.5rem; text-decoration: none; color: inherit; }
 nav a:hover { color: var(--accent); text-decoration: underline; }

@@ -136,16 +136,18 @@ def table(
         caption: what the table holds, for those who do not see it.
         footer: a last row that stays last.
     """
+    given = [list(row) for row in rows]
+    # a column in which nothing stands is left out
+    kept = [i for i in range(len(headers)) if any(row[i] != "" for row in [*given, footer] if row)]
     head = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button">{escape(h)}</button></th>'
-        if h
-        else '<td class="none"></td>'
-        for h in headers
+        f'<th scope="col" aria-sort="none"><button type="button">{escape(headers[i])}</button></th>'
+        for i in kept
     )
-    foot = f"<tfoot>{_row(footer)}</tfoot>" if footer else ""
+    body = "".join(_row([row[i] for i in kept]) for row in given)
+    foot = f"<tfoot>{_row([footer[i] for i in kept])}</tfoot>" if footer else ""
     return (
         f'<div class="table" role="region" aria-label="{escape(caption)}" tabindex="0"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, rows))}</tbody>{foot}</table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
     )
 
 

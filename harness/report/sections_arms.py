@@ -452,7 +452,7 @@ def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[
     main = analysis.main
     rows = [
         plots.ForestRow(
-            v.label, ratio_of(v.log_ratio), (v.estimable,), words.short_ratio(v.log_ratio, ""), suite=True,
+            v.label, ratio_of(v.log_ratio), (v.estimable,), words.short_ratio(v.log_ratio, ""),
             arm=main.arm,
         )
         for v in found
@@ -466,7 +466,6 @@ def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[
                     ratio_of(suite.log_ratio),
                     (len(suite.estimable),),
                     words.short_ratio(suite.log_ratio, suite.limit),
-                    suite=True,
                     arm=main.arm,
                     limit=suite.limit,
                 )
@@ -492,7 +491,7 @@ def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[
             "Sensitivity and controls",
             "The mean speed-up with one thing changed at a time, over its interval as planned, and that of the "
             "other arms.",
-            plots.sensitivity(rows, ratio_of(analysis.headline.log_ratio)),
+            plots.sensitivity(rows, ratio_of(analysis.headline.log_ratio), note="n: tasks"),
             data,
         )
     ]

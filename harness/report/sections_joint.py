@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness import comparability, joint, measures, plots
+from harness import joint, measures, plots
 from harness.joint import SEPARATE, JointCurves
 from harness.report import words
 from harness.report.analysis import Analysis, rng

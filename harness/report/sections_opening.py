@@ -171,7 +171,7 @@ def sets(analysis: Analysis) -> list[str]:
 
 
 def _flip(estimate: Estimate) -> str:
-    return estimate.reason or words.ratio(estimate)
+    return "–" if estimate.reason else words.ratio(estimate)
 
 
 def absence(analysis: Analysis) -> str:

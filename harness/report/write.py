@@ -7,10 +7,13 @@ from pathlib import Path
 
 from harness.report import (
     sections_arms,
+    sections_comparability,
     sections_curves,
     sections_facts,
+    sections_joint,
     sections_levels,
     sections_opening,
+    sections_sources,
 )
 from harness.report.analysis import Analysis, analyse
 from harness.report.page import Section, page
@@ -23,8 +26,20 @@ def sections(analysis: Analysis, directory: Path) -> list[Section]:
         analysis: the numbers.
         directory: the experiment's directory, for its videos.
     """
+    main = {"joint": _joint, "dose": _dose, "matrix": _matrix}.get(analysis.kind, _folds)
     return [
         sections_opening.flow_of_runs(analysis),
+        *main(analysis),
+        sections_facts.videos(analysis, directory),
+        sections_facts.counted(analysis),
+        sections_facts.reference(analysis),
+        sections_facts.tasks(analysis),
+        sections_facts.rebuild(analysis),
+    ]
+
+
+def _folds(analysis: Analysis) -> list[Section]:
+    return [
         sections_opening.headline(analysis),
         *sections_opening.read_first(analysis),
         sections_opening.per_task(analysis),
@@ -34,16 +49,42 @@ def sections(analysis: Analysis, directory: Path) -> list[Section]:
         sections_curves.survival(analysis),
         sections_levels.levels(analysis),
         sections_arms.told_or_not(analysis),
+        sections_joint.absent_joint(analysis),
         sections_arms.break_even(analysis),
         sections_arms.variance(analysis),
         sections_arms.sensitivity(analysis),
         sections_facts.fairness(analysis),
+        sections_comparability.comparability_panel(analysis),
         sections_arms.distance(analysis),
-        sections_facts.videos(analysis, directory),
-        sections_facts.counted(analysis),
-        sections_facts.reference(analysis),
-        sections_facts.tasks(analysis),
-        sections_facts.rebuild(analysis),
+    ]
+
+
+def _joint(analysis: Analysis) -> list[Section]:
+    result = sections_joint.analyse_joint(analysis)
+    return [
+        sections_joint.headline(analysis, result),
+        *sections_opening.read_first(analysis),
+        sections_joint.joint_against_separate(analysis, result),
+        sections_facts.fairness(analysis),
+        sections_joint.joint_comparability(analysis, result),
+    ]
+
+
+def _dose(analysis: Analysis) -> list[Section]:
+    return [
+        sections_sources.dose(analysis),
+        *sections_opening.read_first(analysis),
+        sections_curves.learning_curves(analysis),
+        sections_facts.fairness(analysis),
+    ]
+
+
+def _matrix(analysis: Analysis) -> list[Section]:
+    return [
+        sections_sources.matrix(analysis),
+        *sections_opening.read_first(analysis),
+        sections_curves.learning_curves(analysis),
+        sections_facts.fairness(analysis),
     ]
 
 
