@@ -57,11 +57,18 @@ def rows(tasks: int, arms: int) -> list[plots.ForestRow]:
 def hard_rows() -> list[plots.ForestRow]:
     return [
         plots.ForestRow(LONG[0], NONE, (2, 2), "not estimable"),
-        plots.ForestRow(LONG[1], Estimate(3.0, reason="one seed"), (1, 1), "3.00 (one seed in scratch, so no interval)"),
-        plots.ForestRow(LONG[3], Estimate(30.0, 1e-3, 1e6), (2, 2), "30 [0.001, 1000000]", "solved at step 0"),
-        plots.ForestRow(LONG[6], Estimate(0.02, reason="zero variance"), (2, 2), "0.02", "negative transfer"),
+        plots.ForestRow(LONG[1], Estimate(3.0, reason="one seed"), (1, 1), "3.00 (one seed, so no interval)"),
+        plots.ForestRow(LONG[3], Estimate(30.0, 1e-3, 1e6), (2, 2), "30 [0.001, 1e6]", "solved at step 0"),
+        plots.ForestRow(LONG[6], Estimate(0.02, reason="constant"), (2, 2), "0.02", "negative transfer"),
         plots.ForestRow("mean of all folds", NONE, (0,), "no task is estimable", suite=True),
     ]  # fmt: skip
+
+
+def dose_rows() -> list[plots.ForestRow]:
+    return [
+        plots.ForestRow(LONG[0], ratio(1 + 0.3 * i), (3, 3), "1.0 [0.8, 1.2]", arm=f"sources={i}")
+        for i in (1, 2, 4, 7)
+    ]
 
 
 def curves(arm: int, runs: int, task: int, plateau: float = 0.95) -> np.ndarray:
@@ -209,8 +216,8 @@ def break_even(tasks: int) -> Figure:
 
 def sensitivity() -> Figure:
     names = (
-        "θ = 0.10 to 0.80 (headline)", "θ = 0.10 to 0.50", "θ = 0.50 to 0.80", "half the budget", "M = 8 episodes",
-        "not yet solved at step 0", "without the fold of the largest speed-up, whatever it is",
+        "θ = 0.10 to 0.80 (headline)", "θ = 0.10 to 0.50", "θ = 0.50 to 0.80", "half the budget",
+        "M = 8 episodes", "not yet solved at step 0", "without the fold of the largest speed-up, whatever it is",
     )  # fmt: skip
     found = []
     for k, name in enumerate(names):
@@ -242,16 +249,18 @@ def comparability(arms: int, nan: bool = False) -> Figure:
     ]
     names = ("mean", "median", "IQM", "optimality gap")
     return plots.comparability(
-        [panel(name, m) for m, name in enumerate(names)], lines,
-        panel("probability of improvement", 0, 0.5, 1), note="n = 10 runs of each of 8 tasks; 95% intervals, whole runs resampled",
-    )  # fmt: skip
+        [panel(name, m) for m, name in enumerate(names)],
+        lines,
+        panel("probability of improvement", 0, 0.5, 1),
+        note="n = 10 runs of each of 8 tasks; 95% intervals, whole runs resampled",
+    )
 
 
 def variance(tasks: int) -> Figure:
-    bars = [
-        plots.VarianceRow(f"{LONG[k]}, transfer", {"pretraining": 0.7 - 0.1 * k, "fine-tuning": 0.2, "evaluation": 0.05}, "sd 0.21, n = 10 × 3")
-        for k in range(min(tasks, 2))
-    ]  # fmt: skip
+    bars = []
+    for k in range(min(tasks, 2)):
+        parts = {"pretraining": 0.7 - 0.1 * k, "fine-tuning": 0.2, "evaluation": 0.05}
+        bars.append(plots.VarianceRow(f"{LONG[k]}, transfer", parts, "sd 0.21, n = 10 × 3"))
     bars.append(plots.VarianceRow("no spread at all", {"pretraining": 0.0, "fine-tuning": 0.0}))
     n = np.array([3, 5, 10, 20, 40])
     effects = [plots.Line(LONG[k], n, np.exp((1 + 0.2 * k) / np.sqrt(n))) for k in range(tasks)]
@@ -330,12 +339,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "forest-8": lambda: plots.forest(rows(8, 1), note="n: clusters from scratch + with transfer"),
     "forest-arms": lambda: plots.forest(rows(8, 6)),
     "forest-hard": lambda: plots.forest(hard_rows()),
-    "forest-doses": lambda: plots.forest(
-        [plots.ForestRow(LONG[0], ratio(1 + 0.3 * i), (3, 3), "1.0 [0.8, 1.2]", arm=f"sources={i}") for i in (1, 2, 4, 7)]
-    ),
+    "forest-doses": lambda: plots.forest(dose_rows()),
     "curves-1": lambda: plots.learning_curves(curve_panels(1, 2, 2), STEPS, BUDGET, ENDS),
     "curves-8": lambda: plots.learning_curves(curve_panels(8, 2, 10), STEPS, BUDGET, ENDS),
-    "curves-arms": lambda: plots.learning_curves(curve_panels(3, 7, 5), STEPS, BUDGET, ENDS, note="n = 5 in each arm"),
+    "curves-arms": lambda: plots.learning_curves(curve_panels(3, 7, 5), STEPS, BUDGET, ENDS, note="n = 5"),
     "curves-one-checkpoint": lambda: plots.learning_curves(one_checkpoint(), STEPS, BUDGET, ENDS),
     "theta-8": lambda: by_threshold(8),
     "theta-1": lambda: by_threshold(1),

@@ -156,7 +156,10 @@ class ThresholdPanel:
 
 
 def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray, note: str = "") -> Figure:
-    """Share of runs that arrive at θ within the budget, with Wilson intervals, a panel per task."""
+    """Share of runs that arrive at θ within the budget, a panel per task.
+
+    Wilson intervals are drawn for up to three arms; more would hide each other.
+    """
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.values))
     style_of = looks(arms)
     # side by side, so that equal shares do not hide each other
@@ -169,20 +172,24 @@ def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray, not
                 continue
             look = style_of[arm]
             x = thresholds + gap * (k / max(len(arms) - 1, 1) - 0.5)
-            ax.vlines(
-                x, panels[i].low[arm], panels[i].high[arm], color=look.colour, linewidth=0.9, alpha=0.5
-            )
-            ax.plot(x, panels[i].values[arm], color=look.colour, linewidth=0.8, alpha=0.6, zorder=2)
+            share = panels[i].values[arm]
+            ax.plot(x, share, color=look.colour, linestyle=look.dash, linewidth=0.9, alpha=0.7, zorder=2)
+            if len(arms) <= 3:
+                ends = panels[i].low[arm], panels[i].high[arm]
+                ax.vlines(x, *ends, color=look.colour, linewidth=0.9, alpha=0.5)
             ax.plot(
-                x, panels[i].values[arm], marker=look.marker, markersize=3.4 if len(arms) < 4 else 2.8,
-                color=look.colour, linestyle="none", clip_on=False, zorder=3,
+                x, share, color=look.colour, linestyle="none", marker=look.marker, clip_on=False, zorder=3,
+                markersize=3.4 if len(arms) <= 3 else 3.0,
             )  # fmt: skip
         panel_title(ax, panels[i].title, len(panels))
         threshold_axis(ax, thresholds)
 
     handles: list[Handle] = [
-        *(key(arm, look, line=False) for arm, look in style_of.items()),
-        Line2D([], [], color=INK, linewidth=1.1, alpha=0.6, label="95% Wilson interval"),
+        *(key(arm, look) for arm, look in style_of.items()),
+        *(
+            [Line2D([], [], color=INK, linewidth=1.1, alpha=0.6, label="95% Wilson interval")]
+            * (len(arms) <= 3)
+        ),
     ]
     return grid(
         len(panels), draw, "threshold θ (score)", "share arrived by B", handles, (-0.04, 1.04), note
@@ -192,7 +199,10 @@ def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray, not
 def times_by_threshold(
     panels: Sequence[ThresholdPanel], thresholds: np.ndarray, first: float, budget: float, note: str = ""
 ) -> Figure:
-    """Mean restricted time to θ, a panel per task; hollow where runs never arrived and count with B."""
+    """Mean restricted time to θ, a panel per task; hollow where runs never arrived and count with B.
+
+    Intervals are drawn for up to three arms; more would hide each other.
+    """
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.values))
     style_of = looks(arms)
 
@@ -206,6 +216,8 @@ def times_by_threshold(
             ax.plot(thresholds, times, color=look.colour, linewidth=1.5, linestyle=look.dash, zorder=2)
             hollow = panels[i].censored.get(arm, np.zeros(len(thresholds), bool))
             for which, face in ((~hollow, look.colour), (hollow, GROUND)):
+                if not which.any():
+                    continue
                 ax.plot(
                     thresholds[which], times[which], marker=look.marker, markersize=3.6, color=look.colour,
                     markerfacecolor=face, linestyle="none", clip_on=False, zorder=3,
@@ -269,9 +281,11 @@ def speed_up_by_threshold(
             ]
         ax.axhline(1.0, color=GUIDE, linewidth=1.0, linestyle=DASHED, zorder=0)
         ax.set(yscale="log", ylim=(low, high))
-        ratio_axis(ax.yaxis, low, high)
+        ratio_axis(ax.yaxis, low, high, 2.5)
         threshold_axis(ax, thresholds)
-        if min(counts) < max(counts):
+        if not len(finite(list(tasks.values()))):
+            ax.text(0.5, 0.25, "no θ is estimable", transform=ax.transAxes, ha="center", color=GUIDE)
+        if len(tasks) > 1 and min(counts) < max(counts):
             for x, count in zip(thresholds, counts, strict=True):
                 ax.text(x, 1.01, str(count), transform=ax.get_xaxis_transform(), ha="center", va="bottom",
                         fontsize=SMALL, color=GUIDE)  # fmt: skip

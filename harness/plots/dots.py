@@ -25,6 +25,7 @@ from harness.plots.style import (
     Handle,
     Look,
     arm_label,
+    count_axis,
     finite,
     fit,
     fit_title,
@@ -152,11 +153,13 @@ def _dots(
     if panel.ratio:
         low, high = ratio_limits([dot.estimate for dot in panel.dots], panel.reference)
         ax.set(xscale="log", xlim=(low, high))
-        ratio_axis(ax.xaxis, low, high, most=max(3, int(width / 0.42)))
+        ratio_axis(ax.xaxis, low, high, width)
     else:
         low, high = _limits(panel)
         ax.set_xlim(low, high)
-        ax.xaxis.set_major_locator(MaxNLocator(max(3, int(width / 0.45)), steps=[1, 2, 2.5, 5, 10]))
+        ax.xaxis.set_major_locator(
+            MaxNLocator(max(3, int(width / 0.45)), steps=[1, 2, 2.5, 5, 10], min_n_ticks=3)
+        )
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_yticks(range(len(rows)), [labels[row] for row in rows])
@@ -174,6 +177,8 @@ def _dots(
         here = [dot for dot in panel.dots if dot.label == row]
         for dot, shift in zip(here, _dodge(len(here), len(style_of)), strict=True):
             _dot(ax, y + shift, dot, style_of[dot.arm], (low, high), len(style_of))
+    if all(math.isnan(dot.estimate.value) for dot in panel.dots):
+        ax.text(0.5, 0.5, "no estimate", transform=ax.transAxes, ha="center", va="center", color=GUIDE)
     ax.set_title(fit_title(panel.title, width))
     ax.set_xlabel(fit(panel.x_label, width + 0.1, 9, lines=3))
     sns.despine(ax=ax, left=True)
@@ -206,7 +211,7 @@ def _limits(panel: DotPanel) -> tuple[float, float]:
     """Every estimate, and every interval but for what lies more than the estimates' spread beyond."""
     values = finite([dot.estimate.value for dot in panel.dots] + [panel.reference])
     if not len(values):
-        return -1.0, 1.0
+        return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
     reach = max(high - low, 0.1 * max(abs(low), abs(high)), 0.05)
     ends = finite(
@@ -214,7 +219,8 @@ def _limits(panel: DotPanel) -> tuple[float, float]:
     )
     low = min(low, max(float(ends.min(initial=low)), low - reach))
     high = max(high, min(float(ends.max(initial=high)), high + reach))
-    return low - 0.06 * (high - low + 0.02), high + 0.06 * (high - low + 0.02)
+    margin = max(0.06 * (high - low), 0.05 - (high - low) / 2)
+    return low - margin, high + margin
 
 
 # --- comparability ---------------------------------------------------------------------------------
@@ -287,8 +293,8 @@ def _arm_dots(
         dict.fromkeys([d.arm for d in panel.dots], Look(INK, "o", "-")),
         width,
     )
-    for artist in list(ax.lines):
-        artist.remove()
+    for line in list(ax.lines):
+        line.remove()
     if panel.reference is not None:
         ax.axvline(panel.reference, color=GUIDE, linewidth=1.0, linestyle=DASHED, zorder=0)
     for dot in panel.dots:
@@ -331,7 +337,7 @@ def variance(
         note: above the legend.
     """
     with style():
-        bars = 0.30 * len(rows) + 0.75 if rows else 0.0
+        bars = 0.36 * len(rows) + 0.75 if rows else 0.0
         figure = Figure(figsize=(WIDTH, bars + (2.9 if effects else 0.0)), layout="constrained")
         parts = [(bars, "bars")] * bool(rows) + [(2.9, "effects")] * bool(effects)
         pieces = figure.subfigures(len(parts), 1, height_ratios=[h for h, _ in parts], squeeze=False)[:, 0]
@@ -375,7 +381,7 @@ def _split(ax: Axes, rows: Sequence[VarianceRow]) -> None:
         ax.text(
             1.015, y, fit(said, 1.6, SMALL), va="center", fontsize=SMALL, transform=ax.get_yaxis_transform()
         )
-    ax.set_yticks(range(len(rows)), [fit(row.label, 1.9, 8.5) for row in rows])
+    ax.set_yticks(range(len(rows)), [fit(row.label, 1.8, 8.5, lines=2) for row in rows])
     ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="share of the variance of log steps")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
     ax.tick_params(axis="y", length=0)
@@ -396,10 +402,8 @@ def _effects(ax: Axes, effects: Sequence[Line], planned: int | None) -> list[Han
     high = float(values.max(initial=2.0)) * 1.1
     ax.set(yscale="log", ylim=(1.0, high), xlabel="clusters in each arm",
            ylabel="smallest speed-up\nseen with power 80%")  # fmt: skip
-    ticks = [t for t in (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100) if t <= high]
-    ratio_axis(ax.yaxis, 1.0, high)
-    ax.set_yticks(ticks if high < 12 else [t for t in ticks if t not in (1.1, 1.2, 3)])
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ratio_axis(ax.yaxis, 1.0, high, 2.0)
+    count_axis(ax.xaxis, [float(x) for line in effects for x in line.x], 5.5)
     if planned is not None:
         ax.axvline(planned, color=GUIDE, linewidth=0.8, linestyle=DASHED, zorder=0)
         ax.annotate(f"n = {planned}", (planned, 1.0), (3, -3), xycoords=ax.get_xaxis_transform(),

@@ -9,6 +9,7 @@ from typing import Any
 
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis
 from matplotlib.figure import Figure
 
 from harness.plots.style import (
@@ -82,6 +83,8 @@ class _Headings:
     text: str
     x: str
     sides: tuple[str, str]
+    bare: bool = False
+    """Whether the arm is not named in a group of one."""
 
 
 def forest(
@@ -114,7 +117,7 @@ def sensitivity(rows: Sequence[ForestRow], headline: Estimate, note: str = "") -
         headline: as a ratio.
         note: printed below.
     """
-    words = _Headings("variation", "ρ̄ [95% interval]", "speed-up ρ̄", ("← slower ", " faster →"))
+    words = _Headings("variation", "ρ̄ [95% interval]", "speed-up ρ̄", ("← slower ", " faster →"), bare=True)
     return _rows(rows, words, 1.0, headline, ratio_axis, note)
 
 
@@ -145,8 +148,8 @@ def break_even(rows: Sequence[BreakEvenRow], theta: str, note: str = "") -> Figu
             ForestRow(row.label, ratio, row.n, row.text, suite=row.suite, limit="hidden" if bare else "")
         )
 
-    def axis(which: object, low: float, high: float) -> None:
-        log_step_axis(which, low, high)
+    def axis(which: XAxis, low: float, high: float, inches: float) -> None:
+        log_step_axis(which, low, high, int(inches / 0.5))
 
     return _rows(shown, words, None, None, axis, note)
 
@@ -156,7 +159,7 @@ def _rows(
     words: _Headings,
     one: float | None,
     band: Estimate | None,
-    axis: Callable[..., None],
+    axis: Callable[[XAxis, float, float, float], None],
     note: str,
 ) -> Figure:
     """Columns of label, arm, interval, text and n, as wide as what they hold."""
@@ -166,7 +169,8 @@ def _rows(
     with style():
         labels = [fit(rows[g[0]].label, 1.6, 9, _weight(rows[g[0]]), lines=2) for g in groups]
         label_width = max(text_width(words.label, SMALL), *(text_width(t, 9, "bold") for t in labels))
-        names = [fit(arm_label(row.arm), 1.15, 8.5) for row in rows] if len(arms) > 1 else [""] * len(rows)
+        bare = {i for g in groups if len(g) == 1 for i in g} if words.bare or len(arms) == 1 else set()
+        names = ["" if i in bare else fit(arm_label(row.arm), 1.15, 8.5) for i, row in enumerate(rows)]
         arm_width = max(text_width(t, 8.5) for t in names) + (0.12 if len(arms) > 1 else 0)
         texts = [fit(row.text, 1.75, 8.5, _weight(row), lines=3) for row in rows]
         marks = [fit(row.mark.replace(", ", "\n"), 1.75, SMALL, lines=3) for row in rows]
@@ -181,9 +185,9 @@ def _rows(
         # from the top down, inches
         y, middles, lines = 0.06, [0.0] * len(rows), []
         for g, label in zip(groups, labels, strict=True):
-            if rows[g[0]].suite and not (g[0] and rows[g[0] - 1].suite):
-                lines.append(y)
-                y += GAP if g[0] else 0.0
+            if g[0] and rows[g[0]].suite != rows[g[0] - 1].suite:
+                lines.append(y + GAP / 2)
+                y += GAP
             top, each = y, ROW if len(arms) == 1 else ARM_ROW
             for i in g:
                 beside = _lines(label) if len(g) == 1 else 1
@@ -209,8 +213,7 @@ def _rows(
         inch = 1 / (WIDTH - left - right)
         across = ax.get_yaxis_transform()
         for at in lines:
-            if at:
-                ax.plot((-(left - 0.08) * inch, 1 + (right - 0.08) * inch), (at + GAP / 2,) * 2,
+            ax.plot((-(left - 0.08) * inch, 1 + (right - 0.08) * inch), (at, at),
                         color=GUIDE, linewidth=0.8, transform=across, clip_on=False)  # fmt: skip
 
         def write(x: float, y: float, text: str, size: float = 8.5, **kwargs: Any) -> None:
@@ -232,8 +235,7 @@ def _rows(
             write(text_x, middles[i] + shift * _lines(texts[i]), marks[i], SMALL,
                   color=COLOURS["scratch"] if bad else GUIDE)  # fmt: skip
             write(n_x, middles[i], counts[i])
-        axis(ax.xaxis, low, high)
-        _space_ticks(ax, WIDTH - left - right)
+        axis(ax.xaxis, low, high, WIDTH - left - right)
         ax.set_yticks([])
         ax.set_xlabel(words.x, labelpad=16 if words.sides[1] else 4)
         # centred under the axis, but never beyond the page
@@ -311,21 +313,6 @@ def ratio_limits(ratios: Sequence[Estimate], one: float | None = 1.0) -> tuple[f
         min([inner[0] / 1.3, *(a / 2 for a in anchors), *lows]) / 1.15,
         max([inner[1] * 1.3, *(a * 2 for a in anchors), *highs]) * 1.15,
     )
-
-
-def _space_ticks(ax: Axes, inches: float) -> None:
-    """Leaves out ticks whose labels would touch; 1 stays."""
-    low, high = (math.log(limit) for limit in ax.get_xlim())
-    ticks = [float(t) for t in ax.get_xticks()]
-    kept: list[float] = []
-    taken: list[tuple[float, float]] = []
-    for tick in sorted(ticks, key=lambda t: (t != 1, t)):
-        at = (math.log(tick) - low) / (high - low) * inches
-        half = text_width(ax.xaxis.get_major_formatter()(tick, 0), 8.5) / 2 + 0.05
-        if all(at + half < start or at - half > end for start, end in taken):
-            kept.append(tick)
-            taken.append((at - half, at + half))
-    ax.set_xticks(sorted(kept))
 
 
 def _weight(row: ForestRow) -> str:

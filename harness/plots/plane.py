@@ -21,7 +21,6 @@ from harness.plots.style import (
     GROUND,
     GUIDE,
     INK,
-    RATIO_TICKS,
     SMALL,
     WIDTH,
     finite,
@@ -29,6 +28,7 @@ from harness.plots.style import (
     freeze,
     ratio_axis,
     ratio_text,
+    ratio_ticks,
     style,
     text_width,
 )
@@ -63,13 +63,13 @@ def distance(points: Sequence[DistancePoint], note: str = "") -> Figure:
         height = below + 2 * tall + gap + 0.12
         figure = Figure(figsize=(WIDTH, height))
         left, width = 0.75, WIDTH - 0.75 - 0.2
-        xs = finite([p.distance for p in points])
+        xs = finite([p.distance for p in points if not math.isnan(p.speed_up.value)])
         low, high = (float(xs.min()), float(xs.max())) if len(xs) else (0.0, 1.0)
         margin = 0.12 * (high - low) or 0.5
         for k, ratio in enumerate((True, False)):
             bottom = below + (1 - k) * (tall + gap)
             ax = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, tall / height))
-            ax.set_xlim(max(0.0, low - margin) if low - margin > 0 else low - margin, high + margin)
+            ax.set_xlim(low - margin, high + margin)
             _scatter(ax, points, ratio)
             sns.despine(ax=ax)
             ax.yaxis.set_label_coords(-0.55 / width, 0.5)
@@ -88,7 +88,7 @@ def _scatter(ax: Axes, points: Sequence[DistancePoint], ratio: bool) -> None:
     if ratio:
         low, high = ratio_limits([e for _, e in shown])
         ax.set(yscale="log", ylim=(low, high), ylabel="speed-up ρ̄")
-        ratio_axis(ax.yaxis, low, high)
+        ratio_axis(ax.yaxis, low, high, 2.5)
     else:
         ends = finite(
             [v for _, e in shown for v in (e.value, *(() if e.reason else (e.low, e.high)))] + [0.0]
@@ -270,8 +270,7 @@ def _scale(
     for low, high in itertools.pairwise(edges):
         fill = colours(0.5 + 0.25 * (low + high) / size)
         bar.add_patch(Rectangle((low, 0), high - low, 1, facecolor=fill, edgecolor=fill, linewidth=0.3))
-    ticks = [t for t in RATIO_TICKS if abs(math.log(t)) <= size]
-    ticks = ticks if len(ticks) <= 5 else [t for t in ticks if t in (0.01, 0.1, 0.5, 1, 2, 10, 100)]
+    ticks = ratio_ticks(math.exp(-size), math.exp(size), 2.0)
     bar.set(xlim=(-size, size), ylim=(0, 1), yticks=[])
     bar.set_xticks([math.log(t) for t in ticks], [f"{t:g}×" for t in ticks])
     bar.tick_params(length=2, labelsize=SMALL)

@@ -24,6 +24,7 @@ from harness.plots.style import (
     Handle,
     Look,
     arm_label,
+    count_axis,
     finite,
     fit,
     fit_title,
@@ -295,9 +296,9 @@ def dose_curves(panels: Sequence[DosePanel], note: str = "") -> Figure:
                 _interval(ax, panel.mean, Look(INK, "D", "-"), steps=False)
             ax.axhline(1.0, color=GUIDE, linewidth=1.0, linestyle=DASHED, zorder=0)
             ax.set(yscale="log", ylim=(low, high), xlabel=panel.x_label)
-            ratio_axis(ax.yaxis, low, high)
+            ratio_axis(ax.yaxis, low, high, 2.1)
             doses = [float(x) for line in (*panel.lines, panel.mean) if line is not None for x in line.x]
-            _dose_axis(ax, sorted(set(doses)) or [1.0], panel.log)
+            _dose_axis(ax, sorted(set(doses)) or [1.0], panel.log, 5.5 / len(panels))
             sns.despine(ax=ax)
         axes[0].set_ylabel("speed-up ρ̄ over scratch")
         handles: list[Handle] = [
@@ -314,10 +315,10 @@ def dose_curves(panels: Sequence[DosePanel], note: str = "") -> Figure:
         return freeze(figure)
 
 
-def _dose_axis(ax: Axes, doses: Sequence[float], log: bool) -> None:
+def _dose_axis(ax: Axes, doses: Sequence[float], log: bool, inches: float) -> None:
     if not log:
         ax.set_xlim(doses[0] - 0.4, doses[-1] + 0.4)
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        count_axis(ax.xaxis, doses, inches)
         return
     ax.set_xscale("log")
     ax.set_xlim(doses[0] / 1.25, doses[-1] * 1.25)
@@ -342,7 +343,7 @@ def selection(lines: Sequence[Line], note: str = "") -> Figure:
                 line.x, line.y, color=look.colour, linestyle=look.dash, marker=look.marker, linewidth=1.7
             )
             _interval(ax, line, look, steps=False)
-        _dose_axis(ax, sorted({float(x) for line in lines for x in line.x}) or [1.0], log=False)
+        _dose_axis(ax, sorted({float(x) for line in lines for x in line.x}) or [1.0], False, 5.5)
         ax.set(
             xlabel="budget: number of source tasks chosen",
             ylabel="mean best speed-up\nof the chosen sources",

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import html
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -38,7 +40,6 @@ WIDTH = 7.0
 """Width of every figure, inches; with SMALL on it, what is written can be read on a phone's screen."""
 SMALL = 8.0
 """Smallest letters of any figure, points."""
-RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 DASHED = (0, (4, 3))
 DOTTED = (0, (1, 2))
 
@@ -127,8 +128,8 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
 
 
 def arm_label(arm: str) -> str:
-    """``single_source`` as ``single source``."""
-    return arm.replace("_", " ")
+    """``single_source`` as ``single source``; what is no arm of ours keeps its name."""
+    return arm.replace("_", " ") if arm in LOOKS else arm
 
 
 def key(arm: str, look: Look, label: str = "", line: bool = True) -> Line2D:
@@ -324,7 +325,7 @@ def step_axis(ax: Axes, steps: np.ndarray, inches: float) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def log_step_axis(axis: Any, low: float, high: float, most: int = 6) -> None:
+def log_step_axis(axis: Axis, low: float, high: float, most: int = 6) -> None:
     """Steps on a logarithmic x or y axis."""
     axis.set_major_locator(FixedLocator(thin(decades(low, high), most)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: steps_text(value)))
@@ -332,14 +333,45 @@ def log_step_axis(axis: Any, low: float, high: float, most: int = 6) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def ratio_axis(axis: Any, low: float, high: float, most: int = 8) -> None:
-    """Ratios on a logarithmic x or y axis, 1 among its ticks where it is within the limits."""
-    ticks = [t for t in RATIO_TICKS if low <= t <= high]
-    if len(ticks) > most:
-        ticks = [t for t in ticks if math.log10(t) % 1 == 0]
+def ratio_axis(axis: XAxis | YAxis, low: float, high: float, inches: float) -> None:
+    """Ratios on a logarithmic axis, 1 among its ticks where it is within the limits.
+
+    Args:
+        axis: x or y.
+        low: limit.
+        high: limit.
+        inches: length of the axis.
+    """
+    ticks = ratio_ticks(low, high, inches, upright=isinstance(axis, YAxis))
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axis.set_minor_locator(NullLocator())
+
+
+def ratio_ticks(low: float, high: float, inches: float, upright: bool = False) -> list[float]:
+    """Round ratios within the limits whose labels do not touch, finer where there is room."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    decades = [10.0**e for e in exponents]
+    classes = [[1.0], [t for t in decades if math.log10(t) % 2 == 0], decades]
+    for factors in ((2, 5), (1.5, 3, 7), (1.1, 1.2)):
+        classes.append([round(f * t, 12) for t in decades for f in factors])
+    kept: list[float] = []
+    for some in classes:
+        more = sorted({*kept, *(t for t in some if low <= t <= high)})
+        if not spaced(more, low, high, inches, upright):
+            break
+        kept = more
+    return kept
+
+
+def spaced(ticks: Sequence[float], low: float, high: float, inches: float, upright: bool) -> bool:
+    """Whether the labels of ratios on a logarithmic axis of this length stand apart."""
+    ends = []
+    for tick in ticks:
+        at = math.log(tick / low) / math.log(high / low) * inches
+        half = 0.09 if upright else text_width(f"{tick:g}×", 8.5) / 2 + 0.06
+        ends.append((at - half, at + half))
+    return all(a[1] <= b[0] for a, b in itertools.pairwise(ends))
 
 
 def threshold_axis(ax: Axes, thresholds: np.ndarray) -> None:
@@ -349,6 +381,17 @@ def threshold_axis(ax: Axes, thresholds: np.ndarray) -> None:
         FixedLocator([t for t in np.arange(0, 1.05, 0.2) if t <= thresholds[-1] + 0.01])
     )
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.1f}"))
+
+
+def count_axis(axis: Axis, counts: Sequence[float], inches: float) -> None:
+    """Whole numbers on a linear x axis, a tick at each that was tried, as far as they stand apart."""
+    low, high = min(counts), max(counts)
+    kept: list[float] = []
+    for count in sorted(set(counts)):
+        if not kept or (count - kept[-1]) / max(high - low, 1) * inches > 0.3:
+            kept.append(count)
+    axis.set_major_locator(FixedLocator(kept))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def decades(low: float, high: float) -> list[float]:
