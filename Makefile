@@ -49,9 +49,10 @@ check: install  ## lint, formatting, types, directions of imports
 bench: install  ## measure speed beside the peers
 	$(BIN)/python -m benchmarks $(ARGS)
 
-export: install  ## write what is made from the registry: assets/xml and docs/tasks.md
+export: install  ## write what is made from the code: assets/xml, docs/tasks.md, docs/rows.md
 	$(BIN)/mtenvs export
 	$(BIN)/mtenvs tasks --markdown > docs/tasks.md
+	$(BIN)/mtenvs table --columns > docs/rows.md
 
 clean:  ## remove caches and build outputs; the virtual environment and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -17,12 +17,14 @@ from rich.table import Table
 import mtenvs
 from baselines.registry import describe_learner, load_policy
 from harness.catalogue import differences, nearest, page
+from harness.compare import compare, leaderboard
 from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
 from harness.reference import ReferenceConfig, make_reference, merge, shortcomings, write_reference
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
 from harness.run import check_device, pending_steps, run_plan
 from harness.show import Player, check_display, check_film, film, sheet, view
+from harness.table import columns_page, export_table
 from mtenvs.export import export
 from mtenvs.rendering import RenderingError
 
@@ -217,6 +219,66 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rows:
+    """Writes all evaluations of finished or running experiments as one Parquet file."""
+
+    directories: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Directories of the experiments."""
+    out: Path = Path("rows.parquet")
+    """File to write."""
+    columns: bool = False
+    """Print the page docs/rows.md, with what the columns mean, instead."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        if self.columns == bool(self.directories):
+            raise ValueError("give directories of experiments, or --columns without directories")
+        if self.columns:
+            print(columns_page(), end="")
+            return
+        for directory in self.directories:
+            load_plan(directory)
+        rows = export_table(self.directories, self.out)
+        plans = len(self.directories)
+        say(f"wrote {self.out}: {rows} evaluations of {plans} plan{'s' * (plans > 1)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Sets finished leave-one-out plans, of two agents for instance, side by side, paired by fold."""
+
+    directories: tyro.conf.Positional[tuple[Path, ...]]
+    """Directories of the experiments; ratios are against the first."""
+    out: Path | None = None
+    """CSV to write the numbers to."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        for directory in self.directories:
+            load_plan(directory)
+        comparison = compare(self.directories)
+        say(comparison.text())
+        if self.out is not None:
+            comparison.table().to_csv(self.out, index=False)
+            say(f"wrote {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaderboard:
+    """Lists all leave-one-out plans below a directory by the primary measure, with intervals."""
+
+    directory: tyro.conf.Positional[Path] = Path("results")
+    """Where to look."""
+    markdown: bool = False
+    """Print a Markdown table."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        board = leaderboard(self.directory, check=load_plan)
+        say(board.markdown() if self.markdown else board.text())
+
+
+@dataclasses.dataclass(frozen=True)
 class Sheet:
     """Draws all published tasks of a family side by side, at one scale."""
 
@@ -371,6 +433,9 @@ def main(arguments: list[str] | None = None) -> None:
         | Annotated[Tasks, tyro.conf.subcommand("tasks")]
         | Annotated[Reference, tyro.conf.subcommand("reference")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Rows, tyro.conf.subcommand("table")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Leaderboard, tyro.conf.subcommand("leaderboard")]
         | Annotated[Sheet, tyro.conf.subcommand("sheet")]
         | Annotated[View, tyro.conf.subcommand("view")]
         | Annotated[Video, tyro.conf.subcommand("video")]

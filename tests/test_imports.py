@@ -32,7 +32,8 @@ MTENVS = {
     "__init__": {"adapters", "registry", "spec"},
 }
 USES_BASELINES = {"run", "reference", "cli", "__main__"}
-OFFLINE = {"measures", "statistics", "plots", "report"}  # of the harness: tables in, pages out
+# of the harness: tables in, pages out
+OFFLINE = {"compare", "measures", "plots", "report", "selection", "statistics", "table"}
 CORE = {"array_api_compat", "gymnasium", "mujoco", "numpy"}
 HEAVY = {
     "torch",

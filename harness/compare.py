@@ -1,0 +1,531 @@
+"""Several finished plans side by side: paired by fold, or as a list by the primary measure.
+
+Two agents are compared on what they share: the tasks, the scores, the thresholds, the budget and how it
+was measured. Whatever else differs is what is compared, or is said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import measures, statistics
+from harness.measures import FoldMeasures
+from harness.report import Analysis, analyse
+from harness.statistics import Estimate
+from harness.store import Store
+
+ARMS = ("scratch", "transfer")
+KIND = "leave_one_out"
+
+MUST_AGREE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "kind": lambda plan: plan.get("kind", KIND),
+    "family": lambda plan: plan["family"],
+    "version": lambda plan: plan["version"],
+    "tasks": lambda plan: plan["tasks"],
+    "reference scores": lambda plan: plan["reference"]["scores"],
+    "primary measure": lambda plan: plan["primary"],
+    "thresholds": lambda plan: plan["thresholds"],
+    "worlds per run": lambda plan: plan["worlds_per_run"],
+    "episodes": lambda plan: (plan["first_episodes"], plan["episodes"]),
+}
+"""What plans must have in common; the budget besides, but for its rounding up to whole rollouts."""
+
+MAY_DIFFER = ("learner", "conditioning", "layout", "pretrain_budget", "checkpoints", "tuning", "seeds",
+              "root_seed", "mtenvs")  # fmt: skip
+"""Entries of the plan whose differences are what is compared; they are listed with the numbers."""
+
+_SAME = "the same runs in both plans"
+_SHARED = "some runs are the same in both plans"
+
+
+# --- plans side by side ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """One plan on one task, or on the mean of tasks. Estimates are logarithms of ratios."""
+
+    task: str
+    """Name of the held-out task, or what the mean is over."""
+    plan: str
+    """Label of the plan."""
+    speed_up: Estimate
+    """log ρ̄, scratch against transfer within the plan."""
+    limit: str
+    """How the first checkpoint limits it, see :func:`harness.measures.resolution_limit`."""
+    runs: tuple[int, int]
+    """Complete runs of scratch and transfer."""
+    arrived: tuple[int, int]
+    """How many of them arrive at the highest θ by the budget."""
+    against: Mapping[str, Estimate]
+    """Against the first plan, above 0 where this one is faster: by arm the ratio of the first plan's mean
+    time to this one's, and under ``speed_up`` the ratio of this plan's speed-up to the first one's. Empty
+    for the first plan."""
+    limits: Mapping[str, str]
+    """How the first checkpoint limits these ratios."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Several plans side by side; ratios are against the first."""
+
+    plans: tuple[str, ...]
+    """Labels: names of the agents, or of directories where agents have one name."""
+    notes: tuple[str, ...]
+    """In what the plans differ and how they stand, as sentences."""
+    budget: float
+    """Common budget."""
+    threshold: float
+    """The highest θ, at which arrivals are counted."""
+    rows: tuple[Row, ...]
+    """By task, the mean over tasks last, and by plan."""
+
+    def table(self) -> pd.DataFrame:
+        """The numbers, tidy: one row per task and plan, ratios with interval or the reason for none."""
+        rows = []
+        for row in self.rows:
+            cells: dict[str, Any] = {"task": row.task, "plan": row.plan}
+            for arm, runs, arrived in zip(ARMS, row.runs, row.arrived, strict=True):
+                cells |= {f"{arm}_runs": runs, f"{arm}_arrived": arrived}
+            estimates = {"speed_up": (row.speed_up, row.limit)}
+            for name, estimate in row.against.items():
+                cells["against"] = self.plans[0]
+                estimates[f"{name}_ratio"] = (estimate, row.limits[name])
+            for name, (estimate, limit) in estimates.items():
+                ratio = estimate.exp()
+                cells |= {
+                    name: ratio.value,
+                    f"{name}_low": ratio.low,
+                    f"{name}_high": ratio.high,
+                    f"{name}_limit": limit,
+                    f"{name}_no_interval": ratio.reason,
+                }
+            rows.append(cells)
+        return pd.DataFrame(rows)
+
+    def text(self) -> str:
+        """The same as a table for the terminal."""
+        first = self.plans[0]
+        header = ["held-out task", "plan", "speed-up [95% interval]",
+                  *(f"{arm} θ={self.threshold:.2f}" for arm in ARMS),
+                  *(f"{name}, × {first}" for name in (*ARMS, "speed-up"))]  # fmt: skip
+        rows = []
+        for i, row in enumerate(self.rows):
+            repeated = i > 0 and self.rows[i - 1].task == row.task
+            rows.append(
+                [
+                    "" if repeated else row.task,
+                    row.plan,
+                    ratio_text(row.speed_up, row.limit),
+                    *(f"{a}/{n} arrive" for a, n in zip(row.arrived, row.runs, strict=True)),
+                    *(ratio_text(e, row.limits[name]) for name, e in row.against.items()),
+                ]
+            )
+        return "\n".join(
+            [
+                f"{' and '.join(self.plans)}, budget {self.budget:,.0f} steps",
+                *self.notes,
+                f"× {first}: how many times faster than {first}, in steps, from scratch and with transfer, "
+                "and the ratio of the speed-ups; 95% t intervals.",
+                "",
+                *_aligned(header, rows),
+            ]
+        )
+
+
+def compare(directories: Sequence[str | os.PathLike[str]]) -> Comparison:
+    """Sets finished leave-one-out plans side by side, paired by fold.
+
+    Every number is computed up to the smallest of the budgets, over the folds that all plans have. Plans
+    are independent of one another: equal seed numbers are no pairs. Where runs are the same ones, that is
+    said instead of an interval.
+
+    Args:
+        directories: of two or more experiments; ratios are against the first.
+
+    Raises:
+        StoreError: if a directory holds no readable plan or rows.
+        ValueError: for fewer than two plans, one named twice, or plans that cannot be compared, by what
+            they differ in.
+    """
+    paths = [Path(directory) for directory in directories]
+    if len(paths) < 2:
+        raise ValueError(f"a comparison needs at least two plans, got {len(paths)}")
+    plans = [Store(path).plan for path in paths]
+    names = labels(plans, paths)
+    _check(plans, paths)
+    analyses = [analyse(path) for path in paths]
+    budget = min(plan["budget"] for plan in plans)
+    folds = [k for k in plans[0]["folds"] if all(k in plan["folds"] for plan in plans)]
+    measured = [[_fold(a, k, budget) for k in folds] for a in analyses]
+    rows = [
+        _row(name, of_plan[i], measured[0][i], first=name == names[0])
+        for i in range(len(folds))
+        for name, of_plan in zip(names, measured, strict=True)
+    ]
+    return Comparison(
+        names,
+        tuple(_notes(names, analyses, folds)),
+        budget,
+        float(plans[0]["thresholds"][-1]),
+        (*rows, *_means(names, rows)),
+    )
+
+
+def labels(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> tuple[str, ...]:
+    """What to call each plan: its agent, else its directory's name, else its path: what tells all apart.
+
+    Raises:
+        ValueError: if a plan is there twice.
+    """
+    for i, plan in enumerate(plans):
+        for j in range(i):
+            if plan["sha256"] == plans[j]["sha256"] or paths[i] == paths[j]:
+                raise ValueError(f"{paths[j]} and {paths[i]} hold the same plan; name others")
+    for found in (
+        [plan["learner"]["name"] for plan in plans],
+        [path.resolve().name for path in paths],
+    ):
+        if len(set(found)) == len(found):
+            return tuple(found)
+    return tuple(map(str, paths))
+
+
+def _check(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> None:
+    first = plans[0]
+    for plan, path in zip(plans[1:], paths[1:], strict=True):
+        pair = f"{paths[0]} and {path}"
+        for name, read in MUST_AGREE.items():
+            if read(first) != read(plan):
+                values = [str(read(p)) for p in (first, plan)]
+                which = f": {values[0]} and {values[1]}" if max(map(len, values)) <= 60 else ""
+                raise ValueError(
+                    f"{pair} differ in {name}{which}; plans can be compared that agree in "
+                    f"{', '.join(MUST_AGREE)} and budget"
+                )
+        budgets = [p["budget"] for p in (first, plan)]
+        # a budget is rounded up to whole rollouts of its learner, and no further apart is no difference
+        if budgets[0] != budgets[1] and abs(budgets[0] - budgets[1]) >= max(map(_rollout, (first, plan))):
+            raise ValueError(
+                f"{pair} differ in budget: {budgets[0]} and {budgets[1]} steps, by more than its rounding "
+                "to whole rollouts; a longer budget gives other times to runs that do not arrive"
+            )
+    if first.get("kind", KIND) != KIND:
+        raise ValueError(f"{paths[0]} is a plan of kind {first['kind']!r}; valid: {KIND}")
+    if not set(first["folds"]).intersection(*(plan["folds"] for plan in plans[1:])):
+        raise ValueError(f"no fold is in all plans: {' and '.join(str(plan['folds']) for plan in plans)}")
+
+
+def _rollout(plan: Mapping[str, Any]) -> int:
+    """Control steps of one rollout of all worlds of a run."""
+    return int(plan["learner"]["rollout"] * plan["worlds_per_run"])
+
+
+def _fold(analysis: Analysis, number: int, budget: float) -> FoldMeasures:
+    """The measures of a fold, up to the common budget."""
+    (fold,) = [f.measures for f in analysis.folds if f.measures.fold == number]
+    if budget == analysis.plan["budget"]:
+        return fold
+    return measures.fold_measures(fold.fold, fold.task, *fold.curves, fold.thresholds.tolist(), budget)
+
+
+def _row(name: str, fold: FoldMeasures, base: FoldMeasures, first: bool) -> Row:
+    against: dict[str, Estimate] = {}
+    limits: dict[str, str] = {}
+    speed_up = statistics.log_ratio(*fold.mean_times)
+    if not first:
+        same = []
+        for arm, name_of_arm in enumerate(ARMS):
+            estimate, limits[name_of_arm] = _against(base, fold, arm)
+            against[name_of_arm] = estimate
+            same.append(estimate.reason in (_SAME, _SHARED))
+        of_base = statistics.log_ratio(*base.mean_times)
+        reasons = [_SHARED] * any(same) + [
+            e.reason for e in (speed_up, of_base) if e.reason and not e.reason.startswith("zero variance")
+        ]
+        # log(ρ / ρ_first) has the variances of four independent arms
+        ratio = statistics.t_interval(
+            speed_up.value - of_base.value,
+            (*speed_up.parts, *of_base.parts),
+            reason=reasons[0] if reasons else "",
+        )
+        against["speed_up"], limits["speed_up"] = ratio, _ratio_limit(fold.limit, base.limit)
+    return Row(
+        fold.task,
+        name,
+        speed_up,
+        fold.limit,
+        (len(fold.curves[0].runs), len(fold.curves[1].runs)),
+        (_arrived(fold, 0), _arrived(fold, 1)),
+        against,
+        limits,
+    )
+
+
+def _arrived(fold: FoldMeasures, arm: int) -> int:
+    return int(np.isfinite(fold.arrivals[arm][:, -1]).sum())
+
+
+def _against(base: FoldMeasures, fold: FoldMeasures, arm: int) -> tuple[Estimate, str]:
+    """log of the ratio of mean times of one arm in two plans, over θ that a run of either reaches."""
+    pair = (base, fold)
+    for one in pair:
+        if not one.curves[arm].count:
+            return Estimate(math.nan, reason=f"no run of {ARMS[arm]} is complete"), ""
+    which = measures.estimable(*(one.arrivals[arm] for one in pair))
+    estimate = statistics.log_ratio(*(measures.mean_times(one.times[arm], which) for one in pair))
+    if math.isnan(estimate.value):
+        return estimate, ""
+    first, second = (
+        dict(zip(one.curves[arm].runs, one.curves[arm].scores.tolist(), strict=True)) for one in pair
+    )
+    shared = [run for run in first if run in second and str(first[run]) == str(second[run])]
+    if shared:
+        reason = _SAME if len(shared) == len(first) == len(second) else _SHARED
+        return Estimate(estimate.value, reason=reason), ""
+    shares = [
+        measures.first_checkpoint_share(one.times[arm], which, one.curves[arm].steps[1]) for one in pair
+    ]
+    if estimate.reason.startswith("one seed"):
+        estimate = dataclasses.replace(estimate, reason=f"one seed in {ARMS[arm]}")
+    elif estimate.reason:
+        estimate = dataclasses.replace(estimate, reason="zero variance in both plans")
+    return estimate, measures.resolution_limit(*shares)
+
+
+def _ratio_limit(numerator: str, denominator: str) -> str:
+    """How the limits of two numbers limit their ratio."""
+    turned = {"at least": "at most", "at most": "at least"}.get(denominator, denominator)
+    return _joint_limit([numerator, turned])
+
+
+def _joint_limit(limits: Iterable[str]) -> str:
+    found = {limit for limit in limits if limit}
+    return found.pop() if len(found) == 1 else "unresolved" if found else ""
+
+
+def _means(names: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+    """The mean over the tasks on which every number of every plan can be estimated."""
+    by_task: dict[str, list[Row]] = {}
+    for row in rows:
+        by_task.setdefault(row.task, []).append(row)
+    tasks = [
+        of_task
+        for of_task in by_task.values()
+        if not any(math.isnan(e.value) for row in of_task for e in (row.speed_up, *row.against.values()))
+    ]
+    title = f"mean of {len(tasks)} task{'s' * (len(tasks) != 1)}"
+    means = []
+    for i, name in enumerate(names):
+        chosen = [of_task[i] for of_task in tasks]
+        keys = list(rows[i].against)
+        means.append(
+            Row(
+                title,
+                name,
+                _mean([row.speed_up for row in chosen]),
+                _joint_limit(row.limit for row in chosen),
+                (sum(row.runs[0] for row in chosen), sum(row.runs[1] for row in chosen)),
+                (sum(row.arrived[0] for row in chosen), sum(row.arrived[1] for row in chosen)),
+                {key: _mean([row.against[key] for row in chosen]) for key in keys},
+                {key: _joint_limit(row.limits[key] for row in chosen) for key in keys},
+            )
+        )
+    return means
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    mean = statistics.suite_mean(estimates)
+    reasons = [e.reason for e in estimates if e.reason in (_SAME, _SHARED)]
+    return Estimate(mean.value, reason=reasons[0]) if reasons else mean
+
+
+def _notes(names: Sequence[str], analyses: Sequence[Analysis], folds: Sequence[int]) -> Iterable[str]:
+    plans = [analysis.plan for analysis in analyses]
+    differences = _differences([{key: plan.get(key) for key in MAY_DIFFER} for plan in plans])
+    if differences:
+        yield f"They differ in {'; '.join(differences)}."
+    if len({plan["budget"] for plan in plans}) > 1:
+        budgets = ", ".join(f"{plan['budget']:,}" for plan in plans)
+        yield f"Budgets of {budgets} steps differ by their rounding to whole rollouts; the smallest holds."
+    for name, analysis in zip(names, analyses, strict=True):
+        left = [measures.task_name(analysis.plan, k) for k in analysis.plan["folds"] if k not in folds]
+        if left:
+            yield f"Not all plans have {', '.join(left)}, which {name} has: left out."
+        if analysis.marks:
+            yield f"{name} is {' and '.join(analysis.marks)}."
+
+
+def _differences(values: Sequence[Any], name: str = "") -> list[str]:
+    """Names of the entries, however deep, in which dictionaries differ, with values if they are short."""
+    if all(value == values[0] for value in values):
+        return []
+    if all(isinstance(value, Mapping) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return [
+            text
+            for key in keys
+            for text in _differences([v.get(key) for v in values], f"{name}.{key}" if name else str(key))
+        ]
+    texts = ["none" if value is None else str(value) for value in values]
+    return [f"{name}: {' and '.join(texts)}" if max(map(len, texts)) <= 40 else name]
+
+
+# --- all plans of a directory ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Finished plans by the primary measure."""
+
+    table: pd.DataFrame
+    """One row per plan: ``rank`` (0 for none), ``plan`` (its directory), ``family``, ``agent``,
+    ``speed_up``, ``low``, ``high``, ``limit``, ``no_interval`` (why), ``over`` (the set of folds
+    that the plan named as its headline), ``folds``, ``tasks``, ``seeds``, ``budget``, ``marks``."""
+    left_out: tuple[str, ...]
+    """Plans that have no place in it, with the reason."""
+
+    def text(self) -> str:
+        """For the terminal."""
+        return "\n".join([*_aligned(*self._cells()), "", *self._remarks()])
+
+    def markdown(self) -> str:
+        """As a Markdown table."""
+        header, rows = self._cells()
+        escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+        lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *escaped]]
+        return "\n".join([*lines, "", *(f"- {remark}" for remark in self._remarks())])
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        header = ["", "plan", "family", "agent", "speed-up [95% interval]", "over", "folds", "seeds",
+                  "budget", "marks"]  # fmt: skip
+        rows = []
+        for row in self.table.itertuples():
+            estimate = Estimate(row.speed_up, row.low, row.high, reason=row.no_interval)
+            rows.append(
+                [
+                    str(row.rank) if row.rank else "–",
+                    row.plan,
+                    row.family,
+                    row.agent,
+                    _ratio_text(estimate, row.limit),
+                    row.over.replace("_", " "),
+                    f"{row.folds}/{row.tasks}",
+                    str(row.seeds),
+                    f"{row.budget:,}",
+                    row.marks,
+                ]
+            )
+        return header, rows
+
+    def _remarks(self) -> list[str]:
+        ranked = "Exploratory and incomplete plans are not ranked; they stand below. " * bool(
+            (self.table["marks"] != "").any()
+        )
+        return [
+            f"{ranked}Speed-ups of different families, folds, budgets or agents answer different "
+            "questions: “mtenvs compare” sets plans side by side.",
+            *(f"left out: {line}" for line in self.left_out),
+        ]
+
+
+def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], object] = Store) -> Leaderboard:
+    """Lists all leave-one-out plans below a directory by the primary measure, greatest first.
+
+    Plans that are exploratory or incomplete have no rank and stand below those that have one; plans
+    without an estimate stand last.
+
+    Args:
+        directory: searched for ``plan.json`` at any depth.
+        check: called with every plan's directory; a ValueError leaves it out with that reason.
+
+    Raises:
+        ValueError: if there is no plan at all.
+    """
+    root = Path(directory)
+    found = sorted(path.parent for path in root.rglob("plan.json"))
+    if not found:
+        raise ValueError(f"no plan.json in {root} or below it; name a directory of finished experiments")
+    rows, left_out = [], []
+    for path in found:
+        name = str(path.relative_to(root)) if path != root else root.resolve().name
+        try:
+            check(path)
+            plan = Store(path).plan
+            if (kind := plan.get("kind", KIND)) != KIND:
+                left_out.append(f"{name} is a plan of kind {kind}, which has no speed-up over folds")
+                continue
+            analysis = analyse(path)
+        except ValueError as error:
+            left_out.append(f"{name}: {error}")
+            continue
+        headline = analysis.headline
+        ratio = headline.log_ratio.exp()
+        rows.append(
+            {
+                "plan": name,
+                "family": f"{plan['family']}-v{plan['version']}",
+                "agent": plan["learner"]["name"],
+                "speed_up": ratio.value,
+                "low": ratio.low,
+                "high": ratio.high,
+                "limit": headline.limit,
+                "no_interval": ratio.reason,
+                "over": plan["headline"],
+                "folds": len(headline.estimable),
+                "tasks": len(plan["tasks"]),
+                "seeds": plan["seeds"],
+                "budget": plan["budget"],
+                "marks": ", ".join(analysis.marks),
+            }
+        )
+    rows.sort(
+        key=lambda r: (
+            math.isnan(r["speed_up"]),
+            r["marks"] != "",
+            -np.nan_to_num(r["speed_up"]),
+            r["plan"],
+        )
+    )
+    rank = 0
+    for row in rows:
+        ranked = row["marks"] == "" and not math.isnan(row["speed_up"])
+        rank += ranked
+        row["rank"] = rank * ranked
+    names = ["rank", "plan", "family", "agent", "speed_up", "low", "high", "limit", "no_interval", "over",
+             "folds", "tasks", "seeds", "budget", "marks"]  # fmt: skip
+    return Leaderboard(pd.DataFrame(rows, columns=names), tuple(left_out))
+
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+def ratio_text(log_ratio: Estimate, limit: str = "") -> str:
+    """``2.31 [1.80, 2.97]`` of a logarithm, or the ratio and the reason why there is no interval."""
+    return _ratio_text(log_ratio.exp(), limit)
+
+
+def _ratio_text(ratio: Estimate, limit: str) -> str:
+    if math.isnan(ratio.value):
+        return ratio.reason
+    sign = {"at least": "≥ ", "at most": "≤ ", "unresolved": "≈ "}.get(limit, "")
+    value, low, high = (
+        f"{x:.3g}" if x < 1000 else f"{x:.0f}" for x in (ratio.value, ratio.low, ratio.high)
+    )
+    return f"{sign}{value} ({ratio.reason})" if ratio.reason else f"{sign}{value} [{low}, {high}]"
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose columns line up."""
+    full = [[*row, *[""] * (len(header) - len(row))] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in full) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in full]
+    return [lines[0], "─" * max(map(len, lines)), *lines[1:]]
