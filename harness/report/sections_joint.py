@@ -56,9 +56,9 @@ def analyse_joint(analysis: Analysis) -> JointResult:
     arms = tuple(joint.joint_curves(*given, arm, analysis.damaged) for arm in names)
     tables, reached = [], []
     for curves in arms:
-        separate, times, tasks = joint.task_times(*given, curves, analysis.damaged)
-        tables.append(joint.speed_ups(separate, times, tasks, curves.arm))
-        reached.append(tasks)
+        times = joint.task_times(*given, curves, analysis.damaged)
+        tables.append(joint.speed_ups(times))
+        reached.append(times.tasks)
     return JointResult(
         joint.joint_curves(*given, SEPARATE, analysis.damaged),
         arms,
@@ -175,7 +175,7 @@ def _profile(analysis: Analysis, arms: Sequence[JointCurves]) -> Exhibit:
 def _speed_ups(result: JointResult) -> str:
     def row(of: pd.Series) -> list[str | Cell]:
         e = Estimate(of["log_ratio"], of["low"], of["high"], p=of["p"], reason=of["reason"])
-        return [of["task"], of["arm"], words.ratio_cell(e), words.p_cell(e.p)]
+        return [of["task"], of["arm"], words.ratio_cell(e, of["limit"]), words.p_cell(e.p)]
 
     given = [row(of) for _, of in result.speed_ups.iterrows()]
     # the means last, whichever arm they are of
