@@ -57,7 +57,7 @@ def rows(tasks: int, arms: int) -> list[plots.ForestRow]:
 def hard_rows() -> list[plots.ForestRow]:
     return [
         plots.ForestRow(LONG[0], NONE, (2, 2), "not estimable"),
-        plots.ForestRow(LONG[1], Estimate(3.0, reason="one seed"), (1, 1), "3.00 (one seed, so no interval)"),
+        plots.ForestRow(LONG[1], Estimate(3.0, reason="one seed"), (1, 1), "3.00 (without interval)"),
         plots.ForestRow(LONG[3], Estimate(30.0, 1e-3, 1e6), (2, 2), "30 [0.001, 1e6]", "solved at step 0"),
         plots.ForestRow(LONG[6], Estimate(0.02, reason="constant"), (2, 2), "0.02", "negative transfer"),
         plots.ForestRow("mean of all folds", NONE, (0,), "no task is estimable", suite=True),
@@ -217,7 +217,7 @@ def break_even(tasks: int) -> Figure:
 def sensitivity() -> Figure:
     names = (
         "θ = 0.10 to 0.80 (headline)", "θ = 0.10 to 0.50", "θ = 0.50 to 0.80", "half the budget",
-        "M = 8 episodes", "not yet solved at step 0", "without the fold of the largest speed-up, whatever it is",
+        "M = 8 episodes", "not yet solved at step 0", "without the fold of the largest speed-up of all",
     )  # fmt: skip
     found = []
     for k, name in enumerate(names):

@@ -20,7 +20,7 @@ from harness import plots
 from harness.plots.style import fit, fit_title, ratio_ticks, spaced, text_width
 from harness.statistics import Estimate
 
-TO_FILE = ("forest-8", "theta-8", "runtime-2", "km-1", "matrix-2", "variance-1")
+TO_FILE = ("forest-8", "theta-8", "km-1", "matrix-2")
 
 
 @functools.cache
