@@ -220,6 +220,9 @@ def _check(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> None:
             )
     if first.get("kind", KIND) != KIND:
         raise ValueError(f"{paths[0]} is a plan of kind {first['kind']!r}; valid: {KIND}")
+    for plan, path in zip(plans, paths, strict=True):
+        if absent := [arm for arm in ARMS if arm not in plan["arms"]]:
+            raise ValueError(f"{path} has no arm {', '.join(absent)}; it has {', '.join(plan['arms'])}")
     if not set(first["folds"]).intersection(*(plan["folds"] for plan in plans[1:])):
         raise ValueError(f"no fold is in all plans: {' and '.join(str(plan['folds']) for plan in plans)}")
 
@@ -281,7 +284,8 @@ def _against(base: FoldMeasures, fold: FoldMeasures, arm: int) -> tuple[Estimate
         if not one.curves[arm].count:
             return Estimate(math.nan, reason=f"no run of {ARMS[arm]} is complete"), ""
     which = measures.estimable(*(one.arrivals[arm] for one in pair))
-    estimate = statistics.log_ratio(*(measures.mean_times(one.times[arm], which) for one in pair))
+    of_base, own = (measures.mean_times(one.times[arm], which) for one in pair)
+    estimate = statistics.log_ratio(of_base, own)
     if math.isnan(estimate.value):
         return estimate, ""
     first, second = (

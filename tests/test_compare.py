@@ -197,6 +197,7 @@ def test_a_fold_without_runs_is_shown_and_left_out_of_the_mean(tmp_path):
         ({"tasks": []}, "differ in tasks"),
         ({"reference": {"scores": {}}}, "differ in reference scores"),
         ({"budget": 100_000}, "differ in budget: 200000 and 100000 steps"),
+        ({"arms": ["scratch", "blind"]}, "b has no arm transfer; it has scratch, blind"),
         ({"folds": [3]}, r"no fold is in all plans: \[0\] and \[3\]"),
         ({"sha256": "1" * 64}, "hold the same plan"),
     ],

@@ -13,13 +13,11 @@ PATH = DOCS / "analysis.ipynb"
 
 
 def texts(notebook):
-    """Whatever the cells print or show, as plain text, without where objects lie in memory."""
+    """Whatever the cells print or show, as plain text. Figures vary with fonts."""
     found = []
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        shown = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs]
-        found.append([re.sub(r"0x[0-9a-f]+", "0x", text) for text in shown])
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        data = [o.get("data") or {"text/plain": o["text"]} for o in cell.outputs]
+        found.append(["figure" if "image/png" in d else d["text/plain"] for d in data])
     return found
 
 
@@ -36,12 +34,8 @@ def test_running_it_again_gives_what_is_stored(stored, monkeypatch):
         if cell.cell_type == "code":
             cell.outputs = []
     NotebookClient(again, timeout=60, resources={"metadata": {"path": str(DOCS)}}).execute()
-    assert texts(again) == texts(stored)
-    before, after = (
-        [[sorted(o.get("data", {})) for o in cell.outputs] for cell in n.cells if cell.cell_type == "code"]
-        for n in (stored, again)
-    )
-    assert after == before
+    assert texts(again) == texts(stored), "run it: jupyter execute --inplace docs/analysis.ipynb"
+    assert ["figure"] in texts(again)
 
 
 def test_what_is_stored_is_small_and_names_no_machine(stored):
