@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from synthetic import BUDGET, RANDOM, REFERENCE, TASKS, make_plan
 
-GRID = sorted({0, 1000, 2000, 4000, 8000, 16_000, *range(28_000, 188_001, 12_284), BUDGET, 212_000, 224_000})
+GRID = sorted({0, 1000, 2000, 4000, 8000, 16_000, *range(28_672, 188_001, 13_184), BUDGET, 212_000, 224_000})
 """22 checkpoints, the last two beyond the budget."""
 SPEED_UPS = {
     "scratch": 1.0, "transfer": 3.0, "blind": 2.0, "single_source": 1.5, "normalizer": 1.1, "shuffled": 0.7,
