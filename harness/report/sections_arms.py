@@ -71,11 +71,11 @@ def told_or_not(analysis: Analysis) -> Section:
         ]
     else:
         parts.append(absent("The arm blind, which is never told its task, was not planned."))
-    parts += _codes(analysis)
-    return Section("Told or not", [*_told_figure(analysis), *parts], 8)
+    scores = codes(analysis)
+    return Section("Told or not", [*_told_figure(analysis, scores), *parts, *_codes(scores)], 8)
 
 
-def _told_figure(analysis: Analysis) -> list[str | Exhibit]:
+def _told_figure(analysis: Analysis, scores: pd.DataFrame) -> list[str | Exhibit]:
     arms = [c for c in analysis.against_scratch if c.arm in (TREATMENT, "blind")]
     speed_ups = [
         plots.Dot(f.measures.task, ratio_of(f.log_ratio), c.arm)
@@ -83,7 +83,6 @@ def _told_figure(analysis: Analysis) -> list[str | Exhibit]:
         for f in c.folds
         if len(arms) == 2
     ]
-    scores = codes(analysis)
     scores = scores[scores["arm"] == TREATMENT]
     by_code = [
         plots.Dot(task, statistics.one_sample(of_code["score"].to_numpy()), code)
@@ -136,8 +135,7 @@ def ratio_of(log_ratio: Estimate) -> Estimate:
     return log_ratio if math.isnan(log_ratio.value) else log_ratio.exp()
 
 
-def _codes(analysis: Analysis) -> list[str | Exhibit]:
-    scores = codes(analysis)
+def _codes(scores: pd.DataFrame) -> list[str | Exhibit]:
     if scores["code"].nunique() < 2:
         return [absent("No pretrained network was evaluated with another code than the task's own.")]
     gaps = measures.code_differences(scores)
@@ -211,7 +209,8 @@ def break_even(analysis: Analysis) -> Section:
     return Section(
         title,
         [
-            _break_even_figure(found, complete, theta),
+            # where nothing is saved on any task there is nothing to draw
+            *([_break_even_figure(found, complete, theta)] if np.isfinite(found["uses"]).any() else []),
             table(
                 ["held-out task", "steps of one pretraining", f"steps saved at θ={theta:.2f} [95%]",
                  "tasks until break-even [95% Fieller]"],
