@@ -118,8 +118,14 @@ class Browser:
         """Presses a key where the focus is."""
         text = {"Enter": "\r", " ": " "}.get(key, "")
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text if kind == "keyDown" else "",
-                      windowsVirtualKeyCode={"Enter": 13, " ": 32, "Tab": 9}.get(key, 0))  # fmt: skip
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                text=text if kind == "keyDown" else "",
+                windowsVirtualKeyCode={"Enter": 13, " ": 32, "Tab": 9}.get(key, 0),
+            )
 
     def of(self, *methods: str) -> list[dict[str, Any]]:
         """What was noted of these events since the page was opened."""

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from synthetic import BUDGET, RANDOM, REFERENCE, TASKS, make_plan
 
-GRID = sorted({0, 1000, 2000, 4000, 8000, 16_000, *range(28_672, 188_001, 13_184), BUDGET, 212_000, 224_000})
+GRID = sorted(
+    {0, 1000, 2000, 4000, 8000, 16_000, *range(28_672, 188_001, 13_184), BUDGET, 212_000, 224_000}
+)
 """22 checkpoints, the last two beyond the budget."""
 SPEED_UPS = {
     "scratch": 1.0, "transfer": 3.0, "blind": 2.0, "single_source": 1.5, "normalizer": 1.1, "shuffled": 0.7,
@@ -66,11 +68,21 @@ def leave_one_out(
                         runs.append(_run(start, "pretrain", fold, arm, seed, sources, 400_000))
                 several = range(finetunes if arm == "transfer" and fold in finetune_folds else 1)
                 runs += [
-                    _run(f"learn-{fold}-{arm}-{seed}-{f}", "learn", fold, arm, seed, [fold], GRID[-1], start, f)
+                    _run(
+                        f"learn-{fold}-{arm}-{seed}-{f}",
+                        "learn",
+                        fold,
+                        arm,
+                        seed,
+                        [fold],
+                        GRID[-1],
+                        start,
+                        f,
+                    )
                     for f in several
                 ]
-    return _plan("leave_one_out", folds, arms, runs, seeds, finetunes=finetunes,
-                 finetune_folds=list(finetune_folds), control_folds=list(control_folds), **changes)  # fmt: skip
+    named = {"finetune_folds": list(finetune_folds), "control_folds": list(control_folds)}
+    return _plan("leave_one_out", folds, arms, runs, seeds, finetunes=finetunes, **named, **changes)
 
 
 def dose(doses: Sequence[str], folds: Sequence[int] = (0, 1), seeds: int = 3) -> dict[str, Any]:
@@ -153,7 +165,8 @@ def write_plan_and_rows(
                 own = np.array(steps, float) / len(run["tasks"])
                 scores = score(run, task, own, rng)
                 rows += [
-                    _row(run, c, s, names[task], g, "true") for c, (s, g) in enumerate(zip(steps, scores, strict=True))
+                    _row(run, c, s, names[task], g, "true")
+                    for c, (s, g) in enumerate(zip(steps, scores, strict=True))
                 ]
         folder = directory / "runs" / run["id"]
         folder.mkdir(parents=True)
@@ -165,12 +178,19 @@ def write_plan_and_rows(
 
 
 def _plan(
-    kind: str, folds: Sequence[int], arms: Sequence[str], runs: list[dict[str, Any]], seeds: int, **changes: Any
+    kind: str,
+    folds: Sequence[int],
+    arms: Sequence[str],
+    runs: list[dict[str, Any]],
+    seeds: int,
+    **changes: Any,
 ) -> dict[str, Any]:
     hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in TASKS}
     distances = {
         one: {
-            two: float(np.linalg.norm(np.subtract(DESCRIPTORS[one], DESCRIPTORS[two]))) for two in TASKS if two != one
+            two: float(np.linalg.norm(np.subtract(DESCRIPTORS[one], DESCRIPTORS[two])))
+            for two in TASKS
+            if two != one
         }
         for one in TASKS
     }
@@ -212,7 +232,13 @@ def _run(
     run = {"id": name, "phase": phase, "fold": fold, "arm": arm, "seed": seed, "finetune": finetune}
     init = {"normalizer": "normalizer", "shuffled": "shuffled"}.get(arm, "all") if start else None
     conditioning = "none" if arm == "blind" else "descriptor"
-    return run | {"tasks": list(tasks), "steps": steps, "start": start, "init": init, "conditioning": conditioning}
+    return run | {
+        "tasks": list(tasks),
+        "steps": steps,
+        "start": start,
+        "init": init,
+        "conditioning": conditioning,
+    }
 
 
 def _row(

@@ -120,11 +120,12 @@ def _told_figure(analysis: Analysis, scores: pd.DataFrame) -> list[str | Exhibit
         Exhibit(
             "told_or_not",
             "Told or not",
-            "Left: speed-up with the task's code and without. Right: score of the pretrained network on the "
+            "Left: speed-up with the task's code and without. Right: score of the pretrained network on "
+            "the "
             "held-out task by the code that it is told. 95% t intervals."
             if len(drawn) == 2
             else "With 95% t intervals.",
-            plots.told_or_not(*drawn) if len(drawn) == 2 else plots.levels(drawn),
+            plots.told_or_not(drawn[0], drawn[1]) if len(drawn) == 2 else plots.levels(drawn),
             data,
         )
     ]
@@ -218,7 +219,8 @@ def break_even(analysis: Analysis) -> Section:
                 "break-even",
             ),
             paragraph(
-                "Steps of pretraining divided by the mean restricted steps that it saves on one new task at "
+                "Steps of pretraining divided by the mean restricted steps that it saves on one new task "
+                "at "
                 f"θ = {theta:.2f}. “Unbounded”: the saving may be 0."
             ),
         ],
@@ -288,7 +290,8 @@ def variance(analysis: Analysis) -> Section:
         ),
         paragraph(
             "Spread: standard deviation over mean of the runs' restricted times. Detectable: the smallest "
-            f"true speed-up that a test at the 5% level sees in {statistics.POWER:.0%} of such experiments, from "
+            f"true speed-up that a test at the 5% level sees in {statistics.POWER:.0%} of such "
+            "experiments, from "
             "the runs' own spread and not from the effect that was found."
         ),
         *_splits(analysis),
@@ -393,7 +396,8 @@ def _splits(analysis: Analysis) -> list[str | Exhibit]:
     if not rows:
         return [
             absent(
-                "Every pretraining was fine-tuned once, so pretraining and fine-tuning cannot be told apart."
+                "Every pretraining was fine-tuned once, so pretraining and fine-tuning cannot be told "
+                "apart."
             )
         ]
     return [
@@ -429,8 +433,10 @@ def sensitivity(analysis: Analysis) -> Section:
             ["variation", "tasks", "ρ̄ [95% t interval]", "t-test p"], rows, "sensitivity of the headline"
         ),
         paragraph(
-            "Each row changes one thing and leaves all others as the plan has them. Every second checkpoint "
-            "also doubles the span that an arrival must hold. Half the evaluation episodes: noise is added to "
+            "Each row changes one thing and leaves all others as the plan has them. Every second "
+            "checkpoint "
+            "also doubles the span that an arrival must hold. Half the evaluation episodes: noise is "
+            "added to "
             "every evaluation, so much that it scatters as half as many episodes would."
         ),
         heading("Other arms"),
@@ -488,7 +494,8 @@ def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[
         Exhibit(
             "sensitivity",
             "Sensitivity and controls",
-            "The mean speed-up with one thing changed at a time, over its interval as planned, and that of the "
+            "The mean speed-up with one thing changed at a time, over its interval as planned, and that "
+            "of the "
             "other arms.",
             plots.sensitivity(rows, ratio_of(analysis.headline.log_ratio), note="n: tasks"),
             data,

@@ -30,7 +30,9 @@ def comparability_panel(analysis: Analysis) -> Section:
     return panel(sides, rng("comparability"))
 
 
-def panel(sides: Mapping[str, Tasks], generator: np.random.Generator, whole_rows: Sequence[str] = ()) -> Section:
+def panel(
+    sides: Mapping[str, Tasks], generator: np.random.Generator, whole_rows: Sequence[str] = ()
+) -> Section:
     """The panel of some arms.
 
     Args:
@@ -53,7 +55,8 @@ def panel(sides: Mapping[str, Tasks], generator: np.random.Generator, whole_rows
             _figure(found, profiles, next(iter(sides)), len(next(iter(sides.values())))),
             table(["arm", *names], rows, "aggregates of final scores"),
             paragraph(
-                "Of the mean of the last three checkpoints, with percentile intervals from whole runs drawn with "
+                "Of the mean of the last three checkpoints, with percentile intervals from whole runs "
+                "drawn with "
                 "replacement (Agarwal et al. 2021). These cover too little with few seeds: they are for "
                 "comparison with other papers, and no conclusion here rests on them."
             ),
@@ -77,7 +80,8 @@ def _figure(found: pd.DataFrame, profiles: pd.DataFrame, baseline: str, tasks: i
         ]
 
     aggregates = [
-        plots.DotPanel(measure, "score", dots(measure), reference=None) for measure in comparability.AGGREGATES
+        plots.DotPanel(measure, "score", dots(measure), reference=None)
+        for measure in comparability.AGGREGATES
     ]
     improvement = plots.DotPanel(IMPROVEMENT, f"chance to score above {baseline}", dots(IMPROVEMENT), 0.5)
     lines = []
@@ -94,7 +98,8 @@ def _figure(found: pd.DataFrame, profiles: pd.DataFrame, baseline: str, tasks: i
     return Exhibit(
         "comparability",
         TITLE,
-        f"Aggregates of final scores over {tasks} tasks, performance profile and probability of improvement, "
+        f"Aggregates of final scores over {tasks} tasks, performance profile and probability of "
+        "improvement, "
         "with 95% percentile intervals.",
         plots.comparability(aggregates, lines, improvement),
         data,

@@ -49,7 +49,8 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
     return Exhibit(
         "learning_curves",
         "Learning curves",
-        "Score of the task that is learned against control steps, logarithmic from the first checkpoint on, "
+        "Score of the task that is learned against control steps, logarithmic from the first checkpoint "
+        "on, "
         "with step 0 at the left edge. Thin: single runs. Bands: 95% for the mean, pointwise (darker) and "
         "simultaneous for the whole curve (lighter); a diverged run counts as 0.",
         plots.learning_curves(panels, steps, analysis.plan["budget"], analysis.plan["thresholds"]),
@@ -104,7 +105,9 @@ def threshold_ratios(comparison: Comparison) -> list[list[Estimate]]:
     names = (comparison.baseline, comparison.arm)
     return [
         [
-            statistics.log_ratio(*(t[:, i] for t in result.measures.times), names=names)
+            statistics.log_ratio(
+                result.measures.times[0][:, i], result.measures.times[1][:, i], names=names
+            )
             if result.measures.estimable[i]
             else Estimate(math.nan, reason="not estimable")
             for i in range(len(result.measures.thresholds))
@@ -242,7 +245,8 @@ def profile(analysis: Analysis) -> Section:
             heading("Expected running time, steps"),
             table(["task", *headers], rows, "expected running time"),
             paragraph(
-                "Steps of all runs up to arrival or the budget, divided by the number that arrive: what one "
+                "Steps of all runs up to arrival or the budget, divided by the number that arrive: what "
+                "one "
                 "success costs if failures are started anew. ∞: no run arrives. Secondary."
             ),
         ],
@@ -276,7 +280,7 @@ def _profile(analysis: Analysis, arms: Sequence[str], folds: Sequence[int]) -> E
         runs = sum(len(analysis.curves[fold, arm].runs) for fold in folds)
         single = all(analysis.curves[fold, arm].count < 2 for fold in folds)
         ends = (None, None) if single else (lows, highs)
-        lines.append(plots.Line(arm, steps, y, *ends, n=f"{runs} runs"))
+        lines.append(plots.Line(arm, steps, y, ends[0], ends[1], f"{runs} runs"))
         rows += [
             {"arm": arm, "steps": s, "share": v, "low": a, "high": b, "runs": runs, "tasks": len(folds)}
             for s, v, a, b in zip(steps, y, lows, highs, strict=True)
@@ -284,8 +288,10 @@ def _profile(analysis: Analysis, arms: Sequence[str], folds: Sequence[int]) -> E
     return Exhibit(
         "runtime_profile",
         "Runtime profile",
-        f"Share of all pairs of one of {len(folds)} tasks and a threshold θ that are reached by so many steps, "
-        "with 95% t intervals for these tasks. At the right what is never reached within the budget, which is "
+        f"Share of all pairs of one of {len(folds)} tasks and a threshold θ that are reached by so many "
+        "steps, "
+        "with 95% t intervals for these tasks. At the right what is never reached within the budget, "
+        "which is "
         "censored. Arms that are planned on some tasks only are left out.",
         plots.runtime_profile(lines, analysis.plan["budget"]),
         pd.DataFrame(rows),
@@ -345,8 +351,10 @@ def _survival(analysis: Analysis, threshold: int) -> Exhibit:
     return Exhibit(
         "kaplan_meier",
         "Kaplan-Meier panels",
-        f"Share of runs that have not arrived at {theta} yet, with the number at risk just before each step "
-        "below. Runs that are left at B are censored. Intervals are pointwise and take runs as independent.",
+        f"Share of runs that have not arrived at {theta} yet, with the number at risk just before each "
+        "step "
+        "below. Runs that are left at B are censored. Intervals are pointwise and take runs as "
+        "independent.",
         plots.kaplan_meier(panels, steps, budget, note=theta),
         pd.DataFrame(rows),
     )

@@ -79,7 +79,8 @@ def tuning(analysis: Analysis) -> str:
     if not given["trials"]:
         return f"{worlds} {same}, the learner's hyperparameters as they come: no tuning trial was made."
     return (
-        f"{worlds} {same}, tuned in {given['trials']:,} trials of {given['steps']:,} steps per arm on sampled "
+        f"{worlds} {same}, tuned in {given['trials']:,} trials of {given['steps']:,} steps per arm on "
+        "sampled "
         "tasks, none of them published."
     )
 
@@ -157,7 +158,8 @@ def leaks(analysis: Analysis) -> list[str]:
         paragraph(seeds),
         *([leak_table(checks)] if checks else []),
         paragraph(
-            "Checked again for this page: hashes (SHA-256) of compiled models and of goals, and distances of "
+            "Checked again for this page: hashes (SHA-256) of compiled models and of goals, and "
+            "distances of "
             "standardised descriptors, of every held-out task against the tasks that its pretrainings are "
             "planned on. The arm ceiling is trained on all tasks on purpose."
         ),
@@ -178,7 +180,8 @@ def leaks(analysis: Analysis) -> list[str]:
 def leak_table(checks: Sequence[LeakCheck]) -> str:
     """A row per held-out task."""
     return table(
-        ["held-out task", "source tasks", "of them the same", "nearest source", "its distance", "least allowed",
+        ["held-out task", "source tasks", "of them the same", "nearest source", "its distance",
+         "least allowed",
          "verdict"],
         [
             [
@@ -217,14 +220,16 @@ def videos(analysis: Analysis, directory: Path) -> Section:
         task = analysis.plan["folds"][0] if analysis.plan["folds"] else analysis.plan["tasks"][0]["number"]
         lines = [
             FILM.format(
-                family=analysis.plan["family"], task=task, policy=f"checkpoints/{_film_run(analysis, phase)}",
+                family=analysis.plan["family"],
+                task=task,
+                policy=f"checkpoints/{_film_run(analysis, phase)}",
                 out=f"videos/{task}-{name}.mp4",
             )
             for name, phase in (("before", "pretrain"), ("after", "learn"))
         ]  # fmt: skip
         parts = [
-            '<p class="absent">No film lies in <code>videos/</code>. Where checkpoints were kept, films of the '
-            "held-out task before and after learning it are made by</p>",
+            '<p class="absent">No film lies in <code>videos/</code>. Where checkpoints were kept, films of '
+            "the held-out task before and after learning it are made by</p>",
             code("\n".join(lines)),
             paragraph("and shown here when the report is written again."),
         ]

@@ -121,7 +121,9 @@ def verdict(estimate: Estimate, arm: str) -> str:
         return f"There is no interval ({estimate.reason}), so nothing can be concluded."
     if estimate.low > 0:
         times = words.factor(math.exp(estimate.value))
-        return f"On these tasks separate networks take {times} times the total steps of one network ({arm})."
+        return (
+            f"On these tasks separate networks take {times} times the total steps of one network ({arm})."
+        )
     if estimate.high < 0:
         times = words.factor(math.exp(-estimate.value))
         return f"On these tasks one network ({arm}) takes {times} times the total steps of separate ones."
@@ -129,7 +131,7 @@ def verdict(estimate: Estimate, arm: str) -> str:
 
 
 def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:
-    """Section 9: shares reached, times until all tasks are learned, speed-up per task, and what it costs."""
+    """Section 9: shares reached, times until all tasks are learned, speed-ups, and what it costs."""
     arms = [c for c in (result.separate, *result.arms) if c.count]
     parts: list[str | Exhibit] = []
     if arms:
@@ -137,8 +139,10 @@ def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:
     parts += [heading("Speed-up over separate networks, per task"), _speed_ups(result)]
     parts.append(
         paragraph(
-            "Total steps in which a score is reached, averaged over θ, separate networks divided by joint ones; "
-            "separate networks count in lock-step. The intervals of single tasks are not independent of each "
+            "Total steps in which a score is reached, averaged over θ, separate networks divided by "
+            "joint ones; "
+            "separate networks count in lock-step. The intervals of single tasks are not independent of "
+            "each "
             "other; that of the mean takes whole networks."
         )
     )
@@ -156,7 +160,10 @@ def _profile(analysis: Analysis, arms: Sequence[JointCurves]) -> Exhibit:
         of_line = of_line[of_line["steps"] > 0]
         single = of_line["low"].isna().all()
         # where all networks agree there is no spread, and the interval is the point
-        ends = [None if single else of_line[e].fillna(of_line["share"]).clip(0, 1).to_numpy() for e in ("low", "high")]
+        ends = [
+            None if single else of_line[e].fillna(of_line["share"]).clip(0, 1).to_numpy()
+            for e in ("low", "high")
+        ]
         n = int(of_line["n"].iloc[0])
         what = "sets" if of_line["arm"].iloc[0] == SEPARATE else "networks"
         steps, share = of_line["steps"].to_numpy(float), of_line["share"].to_numpy()
@@ -214,7 +221,11 @@ def _completion(analysis: Analysis, result: JointResult) -> list[str | Exhibit]:
                 )
     return [
         heading("Until all tasks are at θ"),
-        table(["what", "θ", "get there", "total steps, at most K·B [95%]"], rows, "time until all tasks are learned"),
+        table(
+            ["what", "θ", "get there", "total steps, at most K·B [95%]"],
+            rows,
+            "time until all tasks are learned",
+        ),
         table(
             ["joint", "separate", "θ", "separate / joint [95%]", "t-test p"],
             ratios,

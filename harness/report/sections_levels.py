@@ -10,7 +10,7 @@ import pandas as pd
 from harness import measures, plots, statistics
 from harness.report import words
 from harness.report.analysis import Analysis, Comparison, FoldResult
-from harness.report.page import Cell, Exhibit, Section, heading, table
+from harness.report.page import Cell, Exhibit, Section, details, table
 from harness.statistics import Estimate
 
 
@@ -19,12 +19,9 @@ def levels(analysis: Analysis) -> Section:
     first = analysis.plan["first_episodes"]
     parts: list[str | Exhibit] = _figure(analysis)
     for comparison in analysis.against_scratch:
-        parts += [
-            heading(f"{comparison.arm} against {comparison.baseline}")
-            if len(analysis.against_scratch) > 1
-            else "",
-            _table(comparison),
-        ]
+        of_arm = _table(comparison)
+        folded = details(f"{comparison.arm} against {comparison.baseline}", of_arm)
+        parts.append(of_arm if comparison is analysis.main else folded)
     return Section(
         "Jumpstart, asymptote and areas",
         [
@@ -45,7 +42,7 @@ def area_difference(analysis: Analysis, comparison: Comparison, result: FoldResu
         measures.cluster_means(measures.areas(c.steps, c.scores, budget), c.clusters)
         for c in result.measures.curves
     ]
-    return statistics.difference(*areas, names=(comparison.baseline, comparison.arm))
+    return statistics.difference(areas[0], areas[1], names=(comparison.baseline, comparison.arm))
 
 
 def _figure(analysis: Analysis) -> list[str | Exhibit]:
@@ -89,7 +86,8 @@ def _figure(analysis: Analysis) -> list[str | Exhibit]:
         Exhibit(
             "levels",
             "Jumpstart, asymptote and areas",
-            "Differences to scratch with 95% t intervals: of the scores at step 0, of the means of the last "
+            "Differences to scratch with 95% t intervals: of the scores at step 0, of the means of the "
+            "last "
             "three checkpoints, and of the areas under the curves clipped to [0, 1].",
             plots.levels(panels),
             data,

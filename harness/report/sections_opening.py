@@ -12,6 +12,8 @@ from harness.report.analysis import Analysis, flow
 from harness.report.page import Cell, Exhibit, Section, bullets, details, escape, paragraph, table
 from harness.statistics import Estimate
 
+SHOWN_WARNINGS = 12
+"""Warnings that are not folded away; a matrix may have hundreds."""
 DIVERGED_NOTE = (
     "A diverged run is a result and stays in. Excluded are complete runs whose rows are not what the plan "
     "asks for."
@@ -82,7 +84,13 @@ def headline(analysis: Analysis) -> Section:
 def read_first(analysis: Analysis) -> list[Section]:
     """What a reader must know before believing the numbers; no section where there is nothing."""
     found = words.warnings(analysis)
-    return [Section("Read this first", [bullets(found)], look="warnings")] if found else []
+    if not found:
+        return []
+    parts = [bullets(found[:SHOWN_WARNINGS])]
+    if len(found) > SHOWN_WARNINGS:
+        rest = found[SHOWN_WARNINGS:]
+        parts.append(details(f"{len(rest)} more", bullets(rest)))
+    return [Section("Read this first", parts, look="warnings")]
 
 
 def per_task(analysis: Analysis) -> Section:
@@ -146,7 +154,7 @@ def sets(analysis: Analysis) -> list[str]:
             ]
         )
     # the plan's headline first
-    rows.sort(key=lambda row: "(headline)" not in row[0])
+    rows.sort(key=lambda row: "(headline)" not in str(row[0]))
     top = f"{analysis.thresholds[-1]:.2f}"
     solved = [f.measures.task for f in analysis.folds if f.measures.solved]
     listed = ", ".join(solved) if solved else "none"

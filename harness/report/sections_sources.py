@@ -27,9 +27,7 @@ DOSES = {
 def dose(analysis: Analysis) -> Section:
     """Speed-up against the number of source tasks, or the steps of pretraining."""
     title = "Speed-up against dose"
-    found = measures.dose_table(
-        {c.arm: [f.measures for f in c.folds] for c in analysis.against_scratch}
-    )
+    found = measures.dose_table({c.arm: [f.measures for f in c.folds] for c in analysis.against_scratch})
     if found["log_ratio"].isna().all():
         return Section(title, [NOTHING], 1)
     rows = [
@@ -70,11 +68,14 @@ def _dose_figure(found: pd.DataFrame) -> Exhibit:
             lines.append((fold, plots.Line(str(task), of_task["dose"].to_numpy(float), y, *ends)))
         tasks = [line for fold, line in lines if fold >= 0]
         mean = next((line for fold, line in lines if fold < 0), None)
-        panels.append(plots.DosePanel(DOSES[str(kind)], tasks, mean if len(tasks) > 1 else None, kind == "steps"))
+        panels.append(
+            plots.DosePanel(DOSES[str(kind)], tasks, mean if len(tasks) > 1 else None, kind == "steps")
+        )
     return Exhibit(
         "dose",
         "Speed-up against dose",
-        "Speed-up over scratch against how much was learned before, per task and for the mean of tasks with its "
+        "Speed-up over scratch against how much was learned before, per task and for the mean of tasks "
+        "with its "
         "95% t interval.",
         plots.dose_curves(panels),
         found,
@@ -108,15 +109,17 @@ def matrix(analysis: Analysis) -> Section:
         for e in [Estimate(row.log_ratio, row.low, row.high, reason=row.reason)]
     ]
     sentence = (
-        f"{len(known)} of {len(found)} pairs are estimable. The largest speed-up is from {best['source']} to "
-        f"{best['target']}, {words.factor(math.exp(best['log_ratio']))}×; as the largest of many it is too large. "
+        f"{len(known)} of {len(found)} pairs are estimable. The largest speed-up is from "
+        f"{best['source']} to "
+        f"{best['target']}, {words.factor(math.exp(best['log_ratio']))}×; as the largest of many it is "
+        "too large. "
         f"Negative transfer is shown for {', '.join(bad) if bad else 'no pair'}."
     )
     return Section(
         title,
         [
             f"<p><strong>{escape(sentence)}</strong></p>",
-            _heat_map(found),
+            _heat_map(analysis, found),
             table(
                 ["source", "target", "ρ̄ [95% t interval]", "permutation p", "Holm, all pairs", "mark"],
                 rows,
@@ -128,14 +131,23 @@ def matrix(analysis: Analysis) -> Section:
     )
 
 
-def _heat_map(found: pd.DataFrame) -> Exhibit:
-    sources, targets = (list(dict.fromkeys(found[side])) for side in ("source", "target"))
-    wide = found.pivot(index="source", columns="target", values="log_ratio").reindex(sources, columns=targets)
-    negative = found.pivot(index="source", columns="target", values="negative").reindex(sources, columns=targets)
+def _heat_map(analysis: Analysis, found: pd.DataFrame) -> Exhibit:
+    # in the plan's order of tasks, so that a task stands in the same place on both sides
+    sources, targets = (
+        [task["name"] for task in analysis.plan["tasks"] if task["name"] in set(found[side])]
+        for side in ("source", "target")
+    )
+    wide = found.pivot(index="source", columns="target", values="log_ratio").reindex(
+        sources, columns=targets
+    )
+    negative = found.pivot(index="source", columns="target", values="negative").reindex(
+        sources, columns=targets
+    )
     return Exhibit(
         "transfer_matrix",
         "Transfer from every task to every other",
-        "Speed-up over scratch of learning the target task from a network trained on the source task alone. "
+        "Speed-up over scratch of learning the target task from a network trained on the source task "
+        "alone. "
         "Framed: negative transfer, Holm-adjusted over all pairs.",
         plots.transfer_matrix(np.exp(wide.to_numpy(float)), sources, targets, negative.eq(True).to_numpy()),
         found,
@@ -154,24 +166,32 @@ def choice(analysis: Analysis, found: pd.DataFrame) -> list[str | Exhibit]:
     names = {"model": "Gaussian process", "spread": "spread out", "random": "random", "oracle": "oracle"}
     lines = []
     for method, of_method in chosen.groupby("method", sort=False):
+        if method == "oracle":  # does not depend on n
+            continue
         y, low, high = (np.exp(of_method[c].to_numpy()) for c in ("value", "low", "high"))
         ends = (low, high) if method == "random" else (None, None)
         lines.append(plots.Line(names[str(method)], of_method["n"].to_numpy(float), y, *ends))
     figure = Exhibit(
         "selection",
         "Choosing sources",
-        "Speed-up from the best of n chosen sources, geometric mean over targets, each target unknown to the "
-        "choice. Random: mean and 95% of the draws. Oracle: the best source of each target, known afterwards.",
+        "Speed-up from the best of n chosen sources, geometric mean over targets, each target unknown to "
+        "the "
+        "choice. Random: mean and 95% of the draws.",
         plots.selection(lines),
         chosen,
     )
     wide = chosen.pivot(index="n", columns="method", values="value")
     rows = [
-        [words.count_cell(n), *(words.number_cell(math.exp(row[m])) for m in names)] for n, row in wide.iterrows()
+        [words.count_cell(n), *(words.number_cell(math.exp(row[m])) for m in names)]
+        for n, row in wide.iterrows()
     ]
     return [
         *parts,
         figure,
         table(["sources", *names.values()], rows, "worth of the chosen sources, as a speed-up"),
-        paragraph("On the stored matrix, whose noise is taken as it is."),
+        paragraph(
+            "On the stored matrix, whose noise is taken as it is. Oracle: the best source of each "
+            "target, known "
+            "afterwards."
+        ),
     ]

@@ -49,7 +49,9 @@ def half_the_episodes(analysis: Analysis) -> Variation | None:
     """
     plan, main = analysis.plan, analysis.main
     scores, table = plan["reference"]["scores"], analysis.evaluations
-    width = table["task"].map({name: s["reference"] - s["random"] for name, s in scores.items()}).astype(float)
+    width = (
+        table["task"].map({name: s["reference"] - s["random"] for name, s in scores.items()}).astype(float)
+    )
     noise = table["return_std"] / np.sqrt(table["episodes"]) / width
     if noise.isna().all():
         return None

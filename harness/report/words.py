@@ -1,4 +1,4 @@
-"""Numbers in words: one way to print a ratio, an interval, a p and a share, and the sentences of warning."""
+"""Numbers in words: one way to print a ratio, an interval, a p and a share, and sentences of warning."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from harness import measures, statistics
 from harness.report.analysis import (
     Analysis,
+    Comparison,
     FoldResult,
     SetResult,
     analyse,
@@ -194,8 +195,12 @@ def warnings(analysis: Analysis) -> list[str]:
         found.append(
             f"The store holds what the plan does not know, ignored: {', '.join(analysis.unknown)}."
         )
-    if analysis.comparisons:
-        found += _of_folds(analysis)
+    # doses and single sources are all what the report is about; else it is the headline's comparison
+    compared = (
+        analysis.against_scratch if analysis.kind in ("dose", "matrix") else analysis.against_scratch[:1]
+    )
+    # what is said of the runs from scratch would be repeated for every arm
+    found += list(dict.fromkeys(text for comparison in compared for text in _of_folds(comparison)))
     for fold, pretrainings in analysis.competence.groupby("fold"):
         score = pretrainings["score"].mean()
         # sources of a matrix and joint runs belong to no fold
@@ -213,11 +218,10 @@ def warnings(analysis: Analysis) -> list[str]:
     return found
 
 
-def _of_folds(analysis: Analysis) -> list[str]:
-    """Warnings about the runs of the headline's comparison, fold by fold."""
+def _of_folds(main: Comparison) -> list[str]:
+    """Warnings about the runs of a comparison, fold by fold."""
     found = []
-    main = analysis.main
-    for result in analysis.folds:
+    for result in main.folds:
         fold = result.measures
         for arm, theta in fold.mixed:
             found.append(
