@@ -940,8 +940,9 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
     """The suite's speed-up with one choice changed at a time (PROTOCOL §8.12).
 
     Changed are the range of θ, the budget (half), and the grid of checkpoints (every second one, which
-    also doubles the span of the three-checkpoint rule): coarse checkpoints pull ρ̄ towards 1. Half the
-    episodes cannot be had from means over episodes; the store keeps no single ones.
+    also doubles the span of the three-checkpoint rule). Coarse checkpoints mostly pull ρ̄ towards 1, but
+    the first positive one is kept, so not where the arm arrives by it. Half the episodes cannot be had
+    from means over episodes; the store keeps no single ones.
 
     Args:
         folds: of one comparison.

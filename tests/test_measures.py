@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import measures
+from harness import measures, statistics
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 48, 64, 80.0])
 BUDGET = 64.0
@@ -266,3 +266,409 @@ def test_competence_is_the_mean_over_sources_at_the_end_of_pretraining():
     # a source task that was not evaluated leaves no mean
     missing = measures.competence(table[table["task"] != "b"], runs, plan).set_index("run")
     assert math.isnan(missing.loc["p", "score"])
+
+
+# --- properties of the comparison ------------------------------------------------------------------
+
+
+def test_expected_running_time_of_the_protocol():
+    arrived = np.array([[10.0], [20.0], [math.inf], [math.inf]])
+    assert measures.expected_running_times(arrived, 50.0).tolist() == [65.0]
+    nobody = measures.expected_running_times(np.full((2, 1), math.inf), 50.0)
+    assert nobody.tolist() == [math.inf]
+    assert np.isnan(measures.expected_running_times(np.zeros((0, 2)), 50.0)).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(scores_of_a_run, min_size=2, max_size=4),
+    st.lists(scores_of_a_run, min_size=2, max_size=4),
+    st.randoms(use_true_random=False),
+)
+def test_swapping_the_sides_negates_the_log_ratio_and_order_is_nothing(a, b, random):
+    one = measures.fold_measures(0, "t", curves("a", a), curves("b", b), GRID, BUDGET)
+    other = measures.fold_measures(0, "t", curves("b", b), curves("a", a), GRID, BUDGET)
+    mine, swapped = one.log_ratio(), other.log_ratio()
+    assert one.names == other.names[::-1] == ("a", "b")
+    assert mine.value == pytest.approx(-swapped.value, nan_ok=True)
+    assert mine.low == pytest.approx(-swapped.high, nan_ok=True)
+    random.shuffle(a)
+    random.shuffle(b)
+    shuffled = measures.fold_measures(0, "t", curves("a", a), curves("b", b), GRID, BUDGET).log_ratio()
+    assert mine.value == pytest.approx(shuffled.value, nan_ok=True)
+    assert mine.high == pytest.approx(shuffled.high, nan_ok=True)
+
+
+def test_one_seed_gives_a_point_without_an_interval():
+    late = [0, 0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9]
+    early = [0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+    fold = measures.fold_measures(
+        0, "t", curves("blind", [late]), curves("transfer", [early] * 2), GRID, 64
+    )
+    estimate = fold.log_ratio()
+    assert estimate.value == pytest.approx(math.log(4))
+    assert estimate.reason == "one seed in blind"
+    assert math.isnan(estimate.low)
+    equal = measures.fold_measures(0, "t", curves("s", [late] * 2), curves("t", [early] * 2), GRID, 64)
+    assert equal.log_ratio().reason == "zero variance in both arms"
+
+
+# --- tables of a whole experiment ------------------------------------------------------------------
+
+NAMES = ("near", "middle", "far")
+LATE = [0, 0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9]  # arrives at 16
+EARLY = [0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]  # at 4
+FIRST = [0, 0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]  # at 2
+NEVER = [0.0] * 10
+
+
+def experiment(arms, seeds=2, finetunes=1, folds=(0, 1, 2), **changes):
+    """Plan, runs and evaluations of a leave-one-out in which each arm has its scores, by (fold, seed)."""
+    planned, rows = [], []
+
+    def add(phase, fold, arm, seed, finetune, tasks, steps, start):
+        name = f"{phase}-{fold}-{arm}-{seed}-{finetune}"
+        run = {"id": name, "phase": phase, "fold": fold, "arm": arm, "seed": seed, "finetune": finetune}
+        planned.append(run | {"tasks": tasks, "steps": steps, "start": start})
+        return name
+
+    for fold in folds:
+        sources = [k for k in range(3) if k != fold]
+        for arm, scores in arms.items():
+            for seed in range(seeds):
+                start = None
+                if arm != "scratch":
+                    start = add("pretrain", fold, arm, seed, 0, sources, 1000, None)
+                    rows += [(start, 0, 1000, NAMES[k], 0.9, "true") for k in sources]
+                    for code, g in (("true", 0.6), ("mean", 0.4), ("wrong", 0.1)):
+                        rows.append((start, 0, 1000, NAMES[fold], g + 0.1 * seed * (code == "true"), code))
+                for f in range(finetunes if start else 1):
+                    run = add("learn", fold, arm, seed, f, [fold], int(STEPS[-1]), start)
+                    g = scores(fold, seed, f) if callable(scores) else scores
+                    rows += [(run, c, int(STEPS[c]), NAMES[fold], x, "true") for c, x in enumerate(g)]
+    plan = {
+        "tasks": [{"number": k, "name": name} for k, name in enumerate(NAMES)],
+        "folds": list(folds),
+        "budget": 64,
+        "checkpoints": STEPS.astype(int).tolist(),
+        "thresholds": GRID.tolist(),
+        "descriptors": {"near": [0.0, 0.0], "middle": [3.0, 4.0], "far": [30.0, 40.0]},
+        "runs": planned,
+    } | changes
+    runs = pd.DataFrame(planned).rename(columns={"id": "run"}).drop(columns="tasks")
+    runs = runs.assign(status="finished", updates=runs["steps"] / 10, parameters=99.0, wall_seconds=2.0)
+    columns = ["run", "checkpoint", "steps", "task", "score", "code"]
+    return pd.DataFrame(rows, columns=columns), runs, plan
+
+
+def test_any_arm_is_compared_with_any_other_on_the_folds_that_both_are_planned_on():
+    table, runs, plan = experiment({"scratch": LATE, "transfer": FIRST, "blind": EARLY})
+    speed_ups = {
+        (baseline, arm): [f.speed_up for f in measures.compare(table, runs, plan, arm, baseline)]
+        for baseline, arm in (("scratch", "transfer"), ("scratch", "blind"), ("blind", "transfer"))
+    }
+    assert speed_ups == {
+        ("scratch", "transfer"): [8.0] * 3,
+        ("scratch", "blind"): [4.0] * 3,
+        ("blind", "transfer"): [2.0] * 3,
+    }
+    # a control on one fold only: it is not missing on the others
+    named = runs[(runs["arm"] != "blind") | (runs["fold"] == 1)]
+    assert [f.fold for f in measures.compare(table, named, plan, "blind")] == [1]
+    with pytest.raises(ValueError, match="no run of arm 'ceiling' is planned; there are"):
+        measures.compare(table, runs, plan, "ceiling")
+    # runs that are planned but not there leave the fold in, and its reason
+    gone = runs.assign(status=runs["status"].where(runs["arm"] != "blind", "missing"))
+    fold = measures.compare(table, gone, plan, "blind")[0]
+    assert not fold.complete
+    assert fold.log_ratio().reason == "no run of blind is complete"
+
+
+def test_other_codes_and_duplicated_rows_do_not_reach_a_curve():
+    table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY})
+    told_wrong = table[table["run"].str.startswith("learn")].assign(code="wrong", score=1.0)
+    twice = pd.concat([table, table.assign(score=1.0), told_wrong], ignore_index=True)
+    mine, doubled = (measures.compare(t, runs, plan, "transfer") for t in (table, twice))
+    assert [f.speed_up for f in mine] == [f.speed_up for f in doubled] == [4.0] * 3
+    assert measures.damaged_runs(twice, runs, plan) == {}
+    assert measures.competence(twice, runs, plan).equals(measures.competence(table, runs, plan))
+    assert len(measures.code_scores(twice, runs, plan)) == len(measures.code_scores(table, runs, plan))
+    # rows of before there were codes are true
+    old = table[table["code"] == "true"].drop(columns="code")
+    assert [f.speed_up for f in measures.compare(old, runs, plan, "transfer")] == [4.0] * 3
+    assert set(measures.code_scores(old, runs, plan)["code"]) == {"true"}
+    # and the order of rows is nothing
+    turned = measures.compare(table[::-1], runs[::-1], plan, "transfer")
+    assert [f.log_ratio() for f in turned] == [f.log_ratio() for f in mine]
+
+
+def test_a_nan_score_is_a_divergence_from_there_on():
+    table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY})
+    hit = (table["run"] == "learn-0-transfer-1-0") & (table["checkpoint"] == 1)
+    table.loc[hit, "score"] = NAN
+    fold = measures.compare(table, runs, plan, "transfer")[0]
+    assert fold.curves[1].diverged.tolist() == [False, True]
+    assert np.isnan(fold.curves[1].scores[1, 1:]).all()
+    assert fold.mean_times[1].tolist() == [4.0, 64.0]  # it stays in, with the whole budget
+    assert fold.success[1].tolist() == [0.5] * len(GRID)
+    assert fold.mixed == [("transfer", 0.10)]
+
+
+def test_damaged_runs_are_named_with_the_reason():
+    table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY})
+    lost = table[~((table["run"] == "learn-0-scratch-0-0") & (table["checkpoint"] > 7))].copy()
+    lost.loc[(lost["run"] == "learn-1-scratch-0-0") & (lost["checkpoint"] == 3), "steps"] = 5
+    assert measures.damaged_runs(lost, runs, plan) == {
+        "learn-0-scratch-0-0": "2 of 10 checkpoints are not in the store",
+        "learn-1-scratch-0-0": "its rows are not at the plan's checkpoints",
+    }
+    # of a diverged run the end is not there, and that is no damage
+    diverged = runs.assign(status=runs["status"].where(runs["run"] != "learn-0-scratch-0-0", "diverged"))
+    assert list(measures.damaged_runs(lost, diverged, plan)) == ["learn-1-scratch-0-0"]
+
+
+def test_damage_of_joint_runs_is_looked_for_in_all_their_tasks():
+    plan = {
+        "tasks": [{"number": k, "name": name} for k, name in enumerate(NAMES)],
+        "checkpoints": [0, 1, 2, 4],
+        "joint_checkpoints": [0, 3, 6, 12, 24],
+        "runs": [{"id": "j", "phase": "learn", "tasks": [0, 1, 2]}],
+    }
+    runs = pd.DataFrame([{"run": "j", "phase": "learn", "fold": -1, "arm": "joint", "status": "finished"}])
+    rows = [("j", c, s, name) for c, s in enumerate(plan["joint_checkpoints"]) for name in NAMES]
+    table = pd.DataFrame(rows, columns=["run", "checkpoint", "steps", "task"])
+    assert measures.damaged_runs(table, runs, plan) == {}
+    short = table[~((table["task"] == "far") & (table["checkpoint"] == 4))]
+    assert measures.damaged_runs(short, runs, plan) == {"j": "1 of 5 checkpoints are not in the store"}
+
+
+def test_fine_tunings_are_one_cluster_and_their_variance_can_be_split():
+    def scores(fold, seed, f):
+        return EARLY if f else LATE
+
+    table, runs, plan = experiment({"scratch": LATE, "transfer": scores}, seeds=3, finetunes=2, folds=(1,))
+    (fold,) = measures.compare(table, runs, plan, "transfer")
+    assert fold.curves[1].count == 3
+    assert fold.run_mean_times[1].tolist() == [16.0, 4.0] * 3
+    assert fold.mean_times[1].tolist() == [10.0] * 3
+    split = statistics.variance_split(fold.run_mean_times[1], fold.curves[1].clusters)
+    assert (split.between, split.within) == (0.0, 72.0)
+    alone = statistics.variance_split(fold.run_mean_times[0], fold.curves[0].clusters)
+    assert alone.reason.startswith("one run per cluster")
+
+
+def test_codes_at_hand_over_are_compared_within_a_network():
+    table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY}, folds=(0, 2))
+    scores = measures.code_scores(table, runs, plan)
+    assert len(scores) == 2 * 2 * 3
+    differences = measures.code_differences(scores).set_index(["fold", "code"])
+    assert differences.loc[(0, "mean"), "difference"] == pytest.approx((0.2 + 0.3) / 2)
+    assert differences.loc[(2, "wrong"), "difference"] == pytest.approx((0.5 + 0.6) / 2)
+    # two pretrainings with 0.2 and 0.3: se = 0.05, one degree of freedom
+    assert differences.loc[(0, "mean"), "high"] == pytest.approx(0.25 + 12.706 * 0.05, abs=1e-3)
+    suite = differences.loc[(-1, "mean")]
+    assert (suite["task"], suite["n"]) == ("mean of tasks", 4)
+    assert suite["difference"] == pytest.approx(0.25)
+    assert measures.code_differences(scores[scores["code"] == "true"]).empty
+    assert measures.code_scores(table, runs[runs["phase"] == "learn"], plan).empty
+
+
+def test_competence_of_a_source_that_holds_nothing_out():
+    table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY}, folds=(0,))
+    nowhere = runs.assign(fold=runs["fold"].where(runs["phase"] == "learn", -1))
+    found = measures.competence(table, nowhere, plan)
+    assert found["score"].tolist() == [0.9, 0.9]
+    assert found["held_out"].isna().all()
+
+
+def test_thresholds_and_arrivals_as_tables():
+    def scores(fold, seed, f):
+        return EARLY if seed else NEVER
+
+    table, runs, plan = experiment({"scratch": LATE, "transfer": scores}, folds=(1,))
+    folds = measures.compare(table, runs, plan, "transfer")
+    by_theta = measures.threshold_table(folds)
+    assert len(by_theta) == 2 * len(GRID)
+    row = by_theta[(by_theta["arm"] == "transfer") & (by_theta["theta"] == 0.5)].iloc[0]
+    assert (row["clusters"], row["runs"], row["arrived"], row["success"]) == (2, 2, 1, 0.5)
+    assert row["restricted_mean"] == (4 + 64) / 2
+    assert row["expected_running_time"] == 4 + 64
+    assert (row["low"], row["high"]) == statistics.wilson(0.5, 2)
+    every = measures.arrival_table(folds)
+    assert len(every) == 4 * len(GRID)
+    half = every[(every["theta"] == 0.5) & (every["arm"] == "transfer")]
+    assert half["steps"].tolist() == [64.0, 4.0]
+    assert half["arrived"].tolist() == [False, True]
+    assert half["cluster"].tolist() == ["pretrain-1-transfer-0-0", "pretrain-1-transfer-1-0"]
+    assert measures.arrival_table([]).columns.tolist() == every.columns.tolist()
+    differences = measures.success_differences(folds, 0.5)
+    assert differences["difference"].tolist() == [-0.5]
+    assert differences["reason"].tolist() == [""]
+    with pytest.raises(ValueError, match=r"θ = 0\.52 is not in the grid"):
+        measures.success_differences(folds, 0.52)
+
+
+def test_runtime_profile_counts_pairs_and_shows_what_is_censored():
+    def scores(fold, seed, f):
+        return EARLY if seed else NEVER
+
+    table, runs, plan = experiment({"scratch": LATE, "transfer": scores})
+    profile = measures.runtime_profile(measures.compare(table, runs, plan, "transfer"))
+    assert profile["steps"].max() == 64
+    transfer = profile[profile["arm"] == "transfer"].set_index("steps")
+    assert transfer.loc[2, "share"] == 0
+    assert transfer.loc[4, "share"] == transfer.loc[64, "share"] == 0.5
+    assert (transfer["censored"] == 0.5).all()
+    scratch = profile[profile["arm"] == "scratch"].set_index("steps")
+    assert (scratch.loc[8, "share"], scratch.loc[16, "share"]) == (0, 1)
+    assert (scratch["tasks"] == 3).all()
+    assert measures.runtime_profile([]).empty
+
+
+def test_break_even_counts_the_pretraining_and_says_where_there_is_none():
+    def late(fold, seed, f):
+        return [0, 0, 0, 0, 0.9, *[0.9] * 5] if seed else LATE  # at 8 and 16
+
+    table, runs, plan = experiment({"scratch": late, "transfer": EARLY}, folds=(0, 1))
+    folds = measures.compare(table, runs, plan, "transfer")
+    paid = measures.break_even(folds, plan, 0.5)
+    assert paid["pretraining_steps"].tolist() == [1000.0] * 2
+    assert paid["saving"].tolist() == [8.0] * 2
+    assert paid["uses"].tolist() == [125.0] * 2
+    assert paid["high"].tolist() == [math.inf] * 2  # two seeds: the saving may be 0
+    assert paid["low"].iloc[0] == pytest.approx(1000 / paid["saving_high"].iloc[0])
+    back = measures.break_even(measures.compare(table, runs, plan, "scratch", "transfer"), plan, 0.5)
+    assert back["reason"].tolist() == ["nothing was spent beforehand"] * 2
+    # a source that was itself trained from another counts both
+    plan["runs"][-2]["start"] = "pretrain-0-transfer-0-0"
+    assert plan["runs"][-2]["phase"] == "pretrain"
+    assert measures.pretraining_steps(plan, folds[1].curves[1]) == 1500.0
+    nothing = measures.compare(*experiment({"scratch": NEVER, "transfer": NEVER}), "transfer")
+    reasons = measures.break_even(nothing, experiment({"scratch": NEVER, "transfer": NEVER})[2], 0.5)
+    assert set(reasons["reason"]) == {"not estimable: no run reaches θ = 0.50"}
+
+
+def test_verdicts_need_a_small_adjusted_p_and_show_the_bonferroni_interval():
+    spread = [0, 0, 0, 0, 0.9, *[0.9] * 5]
+
+    def scratch(fold, seed, f):
+        return {0: LATE, 1: EARLY, 2: LATE}[fold] if seed % 2 else {0: spread, 1: FIRST, 2: spread}[fold]
+
+    def transfer(fold, seed, f):
+        return {0: EARLY, 1: LATE, 2: LATE}[fold] if seed % 2 else {0: FIRST, 1: spread, 2: spread}[fold]
+
+    table, runs, plan = experiment({"scratch": scratch, "transfer": transfer}, seeds=6)
+    folds = measures.compare(table, runs, plan, "transfer")
+    p = [statistics.permutation_p(*f.mean_times, np.random.default_rng(0)) for f in folds]
+    found = measures.verdicts(folds, p)
+    assert found["verdict"].tolist() == ["positive", "negative", "inconclusive"]
+    assert found["p_holm"].tolist() == statistics.holm(p)
+    wide = folds[1].log_ratio(statistics.bonferroni(3))
+    assert (found.loc[1, "low"], found.loc[1, "high"]) == (wide.low, wide.high)
+    assert measures.verdicts(folds, [0.02, 0.02, 0.9])["verdict"].tolist() == ["inconclusive"] * 3
+    assert measures.verdicts(folds, [math.nan] * 3)["verdict"].tolist() == ["inconclusive"] * 3
+
+
+def test_nearest_sources_from_the_plan_s_distances_or_its_descriptors():
+    _, _, plan = experiment({"scratch": LATE, "transfer": EARLY})
+    found = measures.nearest_sources(plan)
+    assert found["nearest"].tolist() == ["middle", "near", "middle"]
+    assert found["distance"].tolist() == [5.0, 5.0, 45.0]
+    given = plan | {"leaks": {"distances": {"far": {"near": 1.5, "middle": 2.5}}}}
+    assert measures.nearest_sources(given).iloc[2].tolist() == [2, "far", "near", 1.5]
+    # an arm that was pretrained on one task only has no nearer one
+    for run in plan["runs"]:
+        if run["phase"] == "pretrain" and run["fold"] == 0:
+            run["tasks"] = [2]
+    assert measures.nearest_sources(plan).iloc[0].tolist() == [0, "near", "far", 50.0]
+    assert measures.nearest_sources(plan, "blind")["nearest"].iloc[0] == "middle"
+    del plan["descriptors"]["far"]
+    with pytest.raises(
+        ValueError, match="no distance between 'near' and 'far', and no descriptor of 'far'"
+    ):
+        measures.nearest_sources(plan)
+
+
+def test_fairness_shows_what_each_arm_spent():
+    tuning = {"trials": 12, "steps": 5000, "shared": True}
+    _, runs, plan = experiment({"scratch": LATE, "transfer": EARLY}, tuning=tuning)
+    runs.loc[runs["run"] == "learn-0-transfer-0-0", ["status", "steps"]] = ["failed", 1]
+    table = measures.fairness(runs, plan).set_index(["phase", "arm"])
+    assert table.index.tolist() == [("learn", "scratch"), ("pretrain", "transfer"), ("learn", "transfer")]
+    assert table["runs"].tolist() == [6, 6, 5]
+    assert table["steps"].tolist() == [80.0, 1000.0, 80.0]
+    assert table["updates"].tolist() == [8.0, 100.0, 8.0]
+    assert (table["tuning_trials"] == 12).all()
+    assert table["shared"].tolist() == [True] * 3
+    silent = measures.fairness(runs, {})
+    assert silent["tuning_trials"].isna().all()
+
+
+def test_sensitivity_changes_one_choice_at_a_time():
+    def scratch(fold, seed, f):
+        return [0, 0, 0, 0, 0, 0.45, 0.45, 0.9, 0.9, 0.9] if seed else LATE
+
+    def transfer(fold, seed, f):
+        # solved at step 0, but not held
+        return [0.9, -0.9, *EARLY[2:]] if fold == 0 else EARLY
+
+    table, runs, plan = experiment({"scratch": scratch, "transfer": transfer})
+    folds = measures.compare(table, runs, plan, "transfer")
+    found = measures.sensitivity(folds).set_index(["setting", "set"])
+    assert found.loc[("as planned", "all_folds"), "tasks"] == 3
+    assert found.loc[("as planned", "not_yet_solved"), "tasks"] == 2
+    assert found.loc[("as planned", "all_folds"), "log_ratio"] == folds[0].log_ratio().value
+
+    def mean(low, high):
+        # seed 0 at 16 for every θ, seed 1 at 16 up to 0.45 and at 48 above
+        thetas = np.round(np.arange(low, high + 0.001, 0.05), 2)
+        times = [(16 + (16 if theta <= 0.45 else 48)) / 2 for theta in thetas]
+        return math.log(np.mean(times) / 4)
+
+    assert found.loc[("θ from 0.1 to 0.5", "all_folds"), "log_ratio"] == pytest.approx(mean(0.1, 0.5))
+    assert found.loc[("θ from 0.1 to 0.9", "all_folds"), "log_ratio"] == pytest.approx(mean(0.1, 0.9))
+    half = found.loc[("half the budget", "all_folds"), "log_ratio"]
+    assert half == pytest.approx(math.log(((16 + (8 * 16 + 7 * 32) / 15) / 2) / 4))
+    assert measures.sensitivity([]).empty
+
+
+def test_coarse_checkpoints_pull_the_speed_up_towards_one():
+    # every second checkpoint from the last: 0, 1, 4, 16, 48, 80; arrivals at 2 and 4 are both seen at 4
+    two = measures.fold_measures(0, "t", curves("s", [EARLY] * 2), curves("t", [FIRST] * 2), GRID, 64)
+    found = measures.sensitivity([two]).set_index(["setting", "set"])["log_ratio"]
+    assert math.exp(found[("as planned", "all_folds")]) == pytest.approx(2.0)
+    assert math.exp(found[("every second checkpoint", "all_folds")]) == pytest.approx(1.0)
+
+
+def test_dose_table_is_sorted_and_knows_its_arms():
+    table, runs, plan = experiment({"scratch": LATE, "sources=2": FIRST, "sources=1": EARLY})
+    arms = {arm: measures.compare(table, runs, plan, arm) for arm in ("sources=2", "sources=1")}
+    found = measures.dose_table(arms)
+    assert found["dose"].tolist() == [1] * 4 + [2] * 4
+    suite = found[found["fold"] == -1]
+    assert np.exp(suite["log_ratio"]).tolist() == pytest.approx([4.0, 8.0])
+    assert suite["reason"].tolist() == ["zero variance"] * 2
+    with pytest.raises(ValueError, match="arm 'transfer' is no dose"):
+        measures.dose_table({"transfer": []})
+
+
+def test_transfer_matrix_adjusts_over_all_cells_and_marks_what_hurts():
+    spread = [0, 0, 0, 0, 0.9, *[0.9] * 5]
+
+    def scratch(fold, seed, f):
+        return EARLY if seed % 2 else FIRST
+
+    def hurts(fold, seed, f):
+        return LATE if seed % 2 else spread
+
+    arms = {"scratch": scratch, "from=near": hurts, "from=far": scratch}
+    table, runs, plan = experiment(arms, seeds=6)
+    comparisons = {arm: measures.compare(table, runs, plan, arm) for arm in ("from=near", "from=far")}
+    found = measures.transfer_matrix(comparisons, np.random.default_rng(0))
+    cells = list(zip(found["source"], found["target"], strict=True))
+    assert cells == [("near", "middle"), ("near", "far"), ("far", "near"), ("far", "middle")]
+    assert found["negative"].tolist() == [True, True, False, False]
+    assert found["p_holm"].tolist() == statistics.holm(found["p"])
+    assert found["log_ratio"].iloc[0] == pytest.approx(math.log(3 / 12))
+    with pytest.raises(ValueError, match="arm 'transfer' is no source"):
+        measures.transfer_matrix({"transfer": []}, np.random.default_rng(0))
