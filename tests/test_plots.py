@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from harness import plots
-from harness.plots.style import fit, fit_title, ratio_ticks, spaced, text_width
+from harness.plots.style import THEME, fit, fit_title, ratio_ticks, spaced, text_width
 from harness.statistics import Estimate
 
 TO_FILE = ("forest-8", "theta-8", "km-1", "matrix-2")
@@ -100,9 +100,9 @@ def test_an_inlined_figure_fetches_nothing_and_leaves_the_page_alone():
     root = ET.fromstring(text)
     assert root.attrib["aria-label"] == 'ρ > 1 & "θ"'
     assert root.attrib["role"] == "img"
-    # the page may turn ink, guides and ground; nothing else is dark on light by its own
+    # the page may turn these; nothing else is dark on light by its own
     colours = set(re.findall(r"#[0-9a-f]{6}", re.sub(r"var\([^)]*\)", "", text)))
-    assert not colours & {"#222222", "#767676", "#ffffff", "#000000"}
+    assert not colours & {*THEME.values(), "#000000"}
     assert "var(--figure-ground, #ffffff)" in text
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from harness.plots.forest import ratio_limits
 from harness.plots.reach import Line
 from harness.plots.style import (
+    BLUE,
     DASHED,
     GROUND,
     GUIDE,
@@ -168,17 +169,18 @@ def _dots(
     ax.tick_params(axis="y", length=0)
     for y in range(0, len(rows), 2):
         ax.axhspan(y - 0.5, y + 0.5, color=GUIDE, alpha=0.07, lw=0, zorder=-1)
-    if panel.reference is not None:
+    if all(math.isnan(dot.estimate.value) for dot in panel.dots):
+        ax.text(0.5, 0.5, "no estimate", transform=ax.transAxes, ha="center", va="center", color=GUIDE)
+    elif panel.reference is not None:
         ax.axvline(panel.reference, color=GUIDE, linewidth=1.0, linestyle=DASHED, zorder=0)
     first_suite = next((y for y, row in enumerate(rows) if row in suite), 0)
     if first_suite:
         ax.axhline(first_suite - 0.5, color=GUIDE, linewidth=0.8)
-    for y, row in enumerate(rows):
-        here = [dot for dot in panel.dots if dot.label == row]
-        for dot, shift in zip(here, _dodge(len(here), len(style_of)), strict=True):
-            _dot(ax, y + shift, dot, style_of[dot.arm], (low, high), len(style_of))
-    if all(math.isnan(dot.estimate.value) for dot in panel.dots):
-        ax.text(0.5, 0.5, "no estimate", transform=ax.transAxes, ha="center", va="center", color=GUIDE)
+    standing = {row: [dot for dot in panel.dots if dot.label == row] for row in rows}
+    most = max(map(len, standing.values()))
+    for y, here in enumerate(standing.values()):
+        for dot, shift in zip(here, _dodge(len(here), most), strict=True):
+            _dot(ax, y + shift, dot, style_of[dot.arm], (low, high), most)
     ax.set_title(fit_title(panel.title, width))
     ax.set_xlabel(fit(panel.x_label, width + 0.1, 9, lines=3))
     sns.despine(ax=ax, left=True)
@@ -255,7 +257,7 @@ def comparability(
         axes = top.subplots(1, len(aggregates), sharey=True, squeeze=False)[0]
         width = (WIDTH - 1.5) / len(aggregates) - 0.12
         for i, (ax, panel) in enumerate(zip(axes, aggregates, strict=True)):
-            _arm_dots(ax, panel, rows, labels, style_of, width)
+            _dots(ax, panel, rows, labels, set(), style_of, width)
             ax.tick_params(labelleft=i == 0)
         left, right = bottom.subplots(1, 2, width_ratios=(1.25, 1))
         for line in profile:
@@ -269,36 +271,10 @@ def comparability(
         left.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
         left.set_title("performance profile")
         sns.despine(ax=left)
-        _arm_dots(right, improvement, rows_below, labels_below, style_of, 2.0)
+        _dots(right, improvement, rows_below, labels_below, set(), style_of, 2.0)
         legend(figure, [key(arm, look) for arm, look in style_of.items()], note)
         grow(figure)
         return freeze(figure)
-
-
-def _arm_dots(
-    ax: Axes,
-    panel: DotPanel,
-    rows: Sequence[str],
-    labels: Mapping[str, str],
-    style_of: Mapping[str, Look],
-    width: float,
-) -> None:
-    # one arm to a row, so that none stands off its row's middle
-    _dots(
-        ax,
-        panel,
-        rows,
-        labels,
-        set(),
-        dict.fromkeys([d.arm for d in panel.dots], Look(INK, "o", "-")),
-        width,
-    )
-    for line in list(ax.lines):
-        line.remove()
-    if panel.reference is not None:
-        ax.axvline(panel.reference, color=GUIDE, linewidth=1.0, linestyle=DASHED, zorder=0)
-    for dot in panel.dots:
-        _dot(ax, rows.index(dot.label), dot, style_of[dot.arm], ax.get_xlim(), 2)
 
 
 # --- variance --------------------------------------------------------------------------------------
@@ -317,7 +293,7 @@ class VarianceRow:
 
 
 PARTS = {
-    "pretraining": "#0072B2",
+    "pretraining": BLUE,
     "fine-tuning": "#56B4E9",
     "seed": "#D55E00",
     "evaluation": "#BBBBBB",

@@ -36,6 +36,7 @@ from harness.statistics import Estimate
 
 # not INK and GROUND, which follow the page: the cells' own colours do not
 DARK_TEXT, LIGHT_TEXT = "#1a1a1a", "#fdfdfd"
+SLOWER, FASTER = "#c65700", "#00639b"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,9 +202,7 @@ def transfer_matrix(
         box = (side / WIDTH, below / height, cell * len(targets) / WIDTH, tall * len(sources) / height)
         ax = figure.add_axes(box)
         size = max(float(np.abs(np.log(finite([ratios]))).max(initial=0.0)), math.log(2))
-        colours = LinearSegmentedColormap.from_list(
-            "", [COLOURS["scratch"], "#f7f7f7", COLOURS["transfer"]]
-        )
+        colours = LinearSegmentedColormap.from_list("", [SLOWER, "#f7f7f7", FASTER])
         for i, j in np.ndindex(*ratios.shape):
             itself, bad = sources[i] == targets[j], bool(negative[i, j])
             _cell(ax, i, j, float(ratios[i, j]), itself, bad, colours, size, cell)

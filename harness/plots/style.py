@@ -35,6 +35,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 INK = "#222222"
 GUIDE = "#767676"
 GROUND = "#ffffff"
+BLUE = "#0072b2"
+THEME = {"ink": INK, "guide": GUIDE, "ground": GROUND, "blue": BLUE}
+"""Colours that a page may turn for a dark ground; the others read on both."""
 DPI = 144
 WIDTH = 7.0
 """Width of every figure, inches; with SMALL on it, what is written can be read on a phone's screen."""
@@ -72,7 +75,7 @@ class Look:
 # Okabe and Ito's palette, told apart by the common colour blindnesses
 LOOKS = {
     "scratch": Look("#D55E00", "o", "-"),
-    "transfer": Look("#0072B2", "s", (0, (6, 1.2))),
+    "transfer": Look(BLUE, "s", (0, (6, 1.2))),
     "blind": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
     "single_source": Look("#CC79A7", "D", (0, (2.5, 1.2))),
     "normalizer": Look("#E69F00", "v", (0, (1, 1))),
@@ -82,19 +85,19 @@ LOOKS = {
     "separate": Look("#D55E00", "o", "-"),
     "lock-step": Look("#D55E00", "o", "-"),
     "one after another": Look("#E69F00", "v", (0, (1, 1))),
-    "joint": Look("#0072B2", "s", (0, (6, 1.2))),
+    "joint": Look(BLUE, "s", (0, (6, 1.2))),
     "joint-wide": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
     # codes told at hand-over
-    "true": Look("#0072B2", "s", "-"),
-    "mean": Look("#0072B2", "o", "-", hollow=True),
+    "true": Look(BLUE, "s", "-"),
+    "mean": Look(BLUE, "o", "-", hollow=True),
     "wrong": Look("#D55E00", "X", "-"),
     # choice of sources
-    "Gaussian process": Look("#0072B2", "s", "-"),
+    "Gaussian process": Look(BLUE, "s", "-"),
     "random": Look(GUIDE, "o", (0, (1, 1))),
     "spread out": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
 }
 COLOURS = {arm: look.colour for arm, look in LOOKS.items()}
-_OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", GUIDE)
+_OTHERS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", GUIDE)
 _MARKERS = "so^DvPXhd*"
 _DASHES: tuple[Dash, ...] = (
     "-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1.2)), (0, (4, 1, 1, 1, 1, 1)),
@@ -204,10 +207,10 @@ def svg(figure: Figure, name: str = "", inline: bool = False, alt: str = "") -> 
     Args:
         figure: the figure.
         name: tells apart the ids of one figure that stands twice in a page.
-        inline: whether it goes into an HTML page rather than a file: without namespaces, and with ink,
-            guides and ground taken from the page's custom properties ``--figure-ink``,
-            ``--figure-guide`` and ``--figure-ground`` where it sets them. Where it does not, the figure
-            is dark on white, as in a file.
+        inline: whether it goes into an HTML page rather than a file: without namespaces, and with the
+            colours of :data:`THEME` taken from the page's custom properties ``--figure-ink``,
+            ``--figure-guide``, ``--figure-ground`` and ``--figure-blue`` where it sets them. Where it
+            does not, the figure is dark on white, as in a file.
         alt: what the figure shows, for those who do not see it.
     """
     FigureCanvasSVG(figure)
@@ -231,7 +234,7 @@ def svg(figure: Figure, name: str = "", inline: bool = False, alt: str = "") -> 
     if inline:
         text = text[text.index("<svg ") :].replace("xlink:href", "href")
         text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-        for colour, which in ((INK, "ink"), (GUIDE, "guide"), (GROUND, "ground")):
+        for which, colour in THEME.items():
             text = text.replace(f": {colour}", f": var(--figure-{which}, {colour})")
     return text.encode()
 
