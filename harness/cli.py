@@ -18,12 +18,13 @@ import mtenvs
 from baselines.registry import describe_learner, load_policy
 from harness.catalogue import differences, nearest, page
 from harness.compare import compare, leaderboard
-from harness.plan import PRESETS, PlanError, Preset, load_plan, make_plan, write_plan
+from harness.plan import PRESETS, PlanError, Preset, digest, load_plan, make_plan, write_plan
 from harness.reference import ReferenceConfig, make_reference, merge, shortcomings, write_reference
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
 from harness.run import check_device, pending_steps, run_plan
 from harness.show import Player, check_display, check_film, film, sheet, view
+from harness.store import Store
 from harness.table import columns_page, export_table
 from mtenvs.export import export
 from mtenvs.rendering import RenderingError
@@ -237,7 +238,7 @@ class Rows:
             print(columns_page(), end="")
             return
         for directory in self.directories:
-            load_plan(directory)
+            check_frozen(directory)
         rows = export_table(self.directories, self.out)
         plans = len(self.directories)
         say(f"wrote {self.out}: {rows} evaluations of {plans} plan{'s' * (plans > 1)}")
@@ -255,7 +256,7 @@ class Compare:
     def __call__(self) -> None:
         """Runs the command."""
         for directory in self.directories:
-            load_plan(directory)
+            check_frozen(directory)
         comparison = compare(self.directories)
         say(comparison.text())
         if self.out is not None:
@@ -274,7 +275,7 @@ class Leaderboard:
 
     def __call__(self) -> None:
         """Runs the command."""
-        board = leaderboard(self.directory, check=load_plan)
+        board = leaderboard(self.directory, check=check_frozen)
         say(board.markdown() if self.markdown else board.text())
 
 
@@ -357,6 +358,15 @@ class Video(View):
 def say(text: str) -> None:
     """Prints text as it is: what users name things is no markup."""
     console.print(text, markup=False, highlight=False)
+
+
+def check_frozen(directory: Path) -> None:
+    """Refuses a plan that was edited; one of an older format cannot be run any more, but is still read."""
+    plan = Store(directory).plan
+    if plan.get("sha256") != digest(plan):
+        raise PlanError(
+            f"the plan of {directory} was edited after it was frozen; restore plan.json, or leave it out"
+        )
 
 
 def describe(directory: Path) -> None:

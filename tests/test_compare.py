@@ -324,7 +324,7 @@ def test_commands_print_and_write(tmp_path, capsys):
 def test_compare_writes_its_numbers(tmp_path, monkeypatch, capsys):
     plans = [plan_of(tmp_path / "a", seeds=2), plan_of(tmp_path / "b", "sac", "2", {0: ramp(3.0)}, seeds=2)]
     # synthetic plans are not frozen
-    monkeypatch.setattr("harness.cli.load_plan", lambda directory: None)
+    monkeypatch.setattr("harness.cli.check_frozen", lambda directory: None)
     main(["compare", *map(str, plans), "--out", str(tmp_path / "numbers.csv")])
     out = capsys.readouterr().out
     assert "ppo and sac, budget 200,000 steps" in out
