@@ -433,7 +433,11 @@ def leak_checks(plan: Mapping[str, Any]) -> list[LeakCheck]:
             continue
         try:
             hashes = {name: (leaks["models"][name], leaks["goals"][name]) for name in [held_out, *sources]}
-            distances = {name: float(leaks["distances"][held_out][name]) for name in sources}
+            distances = {
+                # no task has a distance to itself in the plan
+                name: 0.0 if name == held_out else float(leaks["distances"][held_out][name])
+                for name in sources
+            }
         except KeyError as error:
             raise ValueError(f"the plan's leaks lack task {error} for fold {held_out!r}") from None
         nearest = min(sources, key=lambda name: (distances[name], name))

@@ -6,7 +6,7 @@ CSS = """
   --figure-ink: var(--ink); --figure-guide: var(--soft); --figure-ground: var(--paper); }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ea; --paper: #15181b; --soft: #a2a9b0; --line: #363c42; --card: #1e2327;
-    --accent: #6cb8ee; --warn: #2b2413; --warn-line: #b98a26; } }
+    --accent: #6cb8ee; --warn: #2b2413; --warn-line: #b98a26; --figure-blue: #4ba3dc; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; max-width: 92rem; padding: 2rem 1.25rem 4rem; background: var(--paper);
