@@ -23,7 +23,7 @@ SPEED_UPS = {
     "scratch": 1.0, "transfer": 3.0, "blind": 2.0, "single_source": 1.5, "normalizer": 1.1, "shuffled": 0.7,
     "ceiling": 6.0, "separate": 1.0, "joint": 1.8, "joint-wide": 2.2,
 }  # fmt: skip
-DESCRIPTORS = {name: [0.3 * i, 0.1 * (i % 3), -0.2 * i] for i, name in enumerate(TASKS)}
+DESCRIPTORS = {name: [0.3 * i + 0.07 * i**2, 0.1 * (i % 3), -0.2 * i] for i, name in enumerate(TASKS)}
 
 Score = Callable[[Mapping[str, Any], int, np.ndarray, np.random.Generator], np.ndarray]
 """A run, the number of a task and steps ``(checkpoints,)`` to scores ``(checkpoints,)``."""

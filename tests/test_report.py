@@ -14,6 +14,7 @@ from synthetic import BUDGET, CHECKPOINTS, FINE, TASKS, ramp, write
 
 from harness import plots
 from harness.report import analyse, flow, summary_table, warnings, write_report
+from harness.report.sections_curves import learning_curves
 from harness.statistics import Estimate
 from harness.store import StoreError
 
@@ -285,20 +286,17 @@ def test_the_mean_panel_is_over_tasks_with_both_arms(tmp_path, monkeypatch):
     )
     curves = {0: ramp(2.0, seed=0), 1: ramp(2.0, seed=1), 2: ramp(2.0, seed=2)}
     write(tmp_path / "part", curves, seeds=3, skip=[f"scratch-2-{seed}" for seed in range(3)])
-    write_report(tmp_path / "part")
+    part = learning_curves(analyse(tmp_path / "part")).exhibits[0].data
     assert titles[-1] == "mean of 2 tasks"
     write(tmp_path / "both", {k: curves[k] for k in (0, 1)}, seeds=3)
-    write_report(tmp_path / "both")
-    means = []
-    for name in ("part", "both"):
-        data = pd.read_csv(tmp_path / name / "report/figures/learning_curves.csv")
-        means.append(data[data["task"] == "mean of tasks"].reset_index(drop=True))
+    both = learning_curves(analyse(tmp_path / "both")).exhibits[0].data
+    means = [data[data["task"] == "mean of tasks"].reset_index(drop=True) for data in (part, both)]
     pd.testing.assert_frame_equal(*means)  # the third task's lone arm moves nothing
     titles.clear()
     write(
         tmp_path / "one", {0: curves[0], 1: curves[1]}, seeds=3, skip=[f"scratch-1-{s}" for s in range(3)]
     )
-    write_report(tmp_path / "one")
+    learning_curves(analyse(tmp_path / "one"))
     assert not [title for title in titles if title.startswith("mean")]
 
 

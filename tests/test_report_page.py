@@ -129,7 +129,7 @@ def test_the_page_forbids_requests_and_scripts_that_were_smuggled_in(pages, brow
 
 
 def test_tables_sort_by_number_and_by_key_and_unknown_numbers_stay_last(browser, tmp_path):
-    rows = [["b", Cell("1,000", 1000.0)], ["a", Cell("–", float("nan"))], ["d", Cell("−2", -2.0)],
+    rows = [["e", Cell("∞", float("inf"))], ["b", Cell("1,000", 1000.0)], ["a", Cell("–", float("nan"))], ["d", Cell("−2", -2.0)],
             ["c", Cell("30", 30.0)]]  # fmt: skip
     html = table(
         ["name", "steps", "nothing"], [[*row, ""] for row in rows], "a table", ["sum", "1,028", ""]
@@ -139,18 +139,18 @@ def test_tables_sort_by_number_and_by_key_and_unknown_numbers_stay_last(browser,
     browser.open(path)
     names = "[...document.querySelectorAll('tbody th')].map(e => e.textContent).join('')"
     sorts = "[...document.querySelectorAll('thead th')].map(e => e.getAttribute('aria-sort'))"
-    assert browser.run(names) == "badc"
+    assert browser.run(names) == "ebadc"
     assert browser.run(sorts) == ["none", "none"]  # an empty column is left out
     browser.run("document.querySelectorAll('thead button')[1].click()")
-    assert browser.run(names) == "dcba"
+    assert browser.run(names) == "dcbea"
     assert browser.run(sorts) == ["none", "ascending"]
     browser.run("document.querySelectorAll('thead button')[1].focus()")
     browser.press("Enter")
-    assert browser.run(names) == "bcda"
+    assert browser.run(names) == "ebcda"
     assert browser.run(sorts) == ["none", "descending"]
     browser.run("document.querySelectorAll('thead button')[0].focus()")
     browser.press(" ")
-    assert browser.run(names) == "abcd"
+    assert browser.run(names) == "abcde"
     assert browser.run(sorts) == ["ascending", "none"]
     assert browser.run("document.querySelector('tfoot').textContent") == "sum1,028"
     assert browser.complaints == []
@@ -203,6 +203,7 @@ def test_films_are_shown_or_it_is_said_how_to_make_them(pages, browser):
     browser.open(pages["dose"])
     text = browser.run("document.querySelector('#videos-before-and-after').textContent")
     assert "mtenvs video Biped --task 0 --policy checkpoints/pretrain-0-sources=1-0" in text
+    assert "--policy checkpoints/learn-0-sources=1-0 --out videos/0-after.mp4" in text
 
 
 # --- without a browser -------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ nav a span { flex: none; width: 1.2rem; text-align: right; }
 @media (max-width: 40rem) {
   body { padding: 1.2rem 1rem 3rem; }
   h1 { font-size: 1.35rem; }
+  tbody th, tfoot th { white-space: normal; min-width: 7rem; }
   .headline .big { font-size: 2.1rem; } }
 @media print { nav { display: none; } .table { overflow: visible; } }
 """

@@ -184,8 +184,11 @@ def _cell(content: Any) -> str:
 def _value(content: Any) -> str:
     if not isinstance(content, Cell):
         return ""
-    known = content.value is not None and not math.isnan(content.value)
-    return f' data-value="{content.value:.10g}"' if known else ' data-value=""'
+    if content.value is None or math.isnan(content.value):
+        return ' data-value=""'
+    # as JavaScript writes numbers
+    number = f"{content.value:.10g}".replace("inf", "Infinity")
+    return f' data-value="{number}"'
 
 
 def _text(content: Any) -> str:

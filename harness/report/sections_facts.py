@@ -237,8 +237,11 @@ def videos(analysis: Analysis, directory: Path) -> Section:
 
 
 def _film_run(analysis: Analysis, phase: str) -> str:
-    chosen = analysis.runs[analysis.runs["phase"] == phase]["run"]
-    return str(chosen.iloc[0]) if len(chosen) else "RUN"
+    """The first run of a phase, of the arm that the headline is of where there is one."""
+    chosen = analysis.runs[analysis.runs["phase"] == phase]
+    if analysis.comparisons and (chosen["arm"] == analysis.main.arm).any():
+        chosen = chosen[chosen["arm"] == analysis.main.arm]
+    return str(chosen["run"].iloc[0]) if len(chosen) else "RUN"
 
 
 # --- what stands behind the sections ---------------------------------------------------------------

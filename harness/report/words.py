@@ -51,7 +51,7 @@ def factor(value: float) -> str:
 
 def count(value: float) -> str:
     """``1,500``; a dash for NaN, ``∞`` for infinity."""
-    return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:,.0f}"
+    return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:,.0f}".replace("-", "−")
 
 
 def p_value(value: float) -> str:
