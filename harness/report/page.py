@@ -105,6 +105,11 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def absent(sentence: str) -> str:
+    """What is said, in HTML, where the plan does not ask for what a section shows."""
+    return f'<p class="absent">{sentence}</p>'
+
+
 def heading(text: str) -> str:
     """A heading within a section."""
     return f"<h3>{escape(text)}</h3>"

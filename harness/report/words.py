@@ -82,6 +82,11 @@ def ratio(log_ratio: Estimate, limit: str = "", reason: bool = True) -> str:
     return f"{text} (no interval: {e.reason})" if reason else text
 
 
+def ratio_of(log_ratio: Estimate) -> Estimate:
+    """A logarithm as a ratio; NaN stays."""
+    return log_ratio if math.isnan(log_ratio.value) else log_ratio.exp()
+
+
 def short_ratio(log_ratio: Estimate, limit: str) -> str:
     """The same in a figure, without reasons."""
     if math.isnan(log_ratio.value):

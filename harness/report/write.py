@@ -8,7 +8,9 @@ from pathlib import Path
 from harness.report import (
     sections_arms,
     sections_comparability,
+    sections_costs,
     sections_curves,
+    sections_distance,
     sections_facts,
     sections_joint,
     sections_levels,
@@ -50,12 +52,12 @@ def _folds(analysis: Analysis) -> list[Section]:
         sections_levels.levels(analysis),
         sections_arms.told_or_not(analysis),
         sections_joint.absent_joint(analysis),
-        sections_arms.break_even(analysis),
-        sections_arms.variance(analysis),
+        sections_costs.break_even(analysis),
+        sections_costs.variance(analysis),
         sections_arms.sensitivity(analysis),
         sections_facts.fairness(analysis),
         sections_comparability.comparability_panel(analysis),
-        sections_arms.distance(analysis),
+        sections_distance.distance(analysis),
     ]
 
 
