@@ -1,0 +1,450 @@
+"""From the store to numbers: every comparison of two arms, on every fold, over every set of folds.
+
+Nothing here is put into words, and nothing draws. Every random draw has a seed of its own that depends
+on what it is drawn for alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import measures, statistics
+from harness.measures import BASELINE, SIGNIFICANT, ArmCurves, FoldMeasures
+from harness.statistics import Estimate
+from harness.store import COMPLETE, Store
+
+TREATMENT = "transfer"
+SETS = {
+    "all_folds": "all folds",
+    "not_yet_solved": "folds not yet solved at step 0 (acceleration)",
+}
+"""The sets of folds over which ρ̄ is reported; the plan's ``headline`` is one of them (PROTOCOL §4.3)."""
+AGAINST = ("blind", "single_source")
+"""Arms that transfer is compared with besides scratch: what the code, and what many tasks are worth."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoldResult:
+    """One fold's measures of two arms with their intervals and tests."""
+
+    measures: FoldMeasures
+    """The measures."""
+    log_ratio: Estimate
+    """log ρ̄ with its t interval."""
+    p: float
+    """Studentised permutation p of equal mean times."""
+    p_holm: float
+    """The same, Holm-adjusted over the folds."""
+    bonferroni: Estimate
+    """log ρ̄ with the interval that holds for all folds at once."""
+    jumpstart: Estimate
+    """g_arm(0) - g_baseline(0)."""
+    asymptote: Estimate
+    """Difference of the means of the last three checkpoints."""
+
+    @property
+    def negative(self) -> bool:
+        """Negative transfer: Holm-adjusted p below .05 and log ρ̄ < 0 (PROTOCOL §4.10)."""
+        return self.verdict == "negative"
+
+    @property
+    def verdict(self) -> str:
+        """``positive`` or ``negative`` where that is shown, else ``inconclusive``."""
+        if self.p_holm < SIGNIFICANT and self.log_ratio.value != 0:
+            return "negative" if self.log_ratio.value < 0 else "positive"
+        return "inconclusive"
+
+    @property
+    def mark(self) -> str:
+        """What sets the fold apart in a table; may be empty."""
+        marks = ["solved at step 0"] * self.measures.solved + ["negative transfer"] * self.negative
+        return ", ".join(marks)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SetResult:
+    """ρ̄ over a set of folds."""
+
+    key: str
+    """One of :data:`SETS`."""
+    folds: tuple[FoldResult, ...]
+    """All folds of the set, the not estimable ones too."""
+    log_ratio: Estimate
+    """Mean of L_k over the estimable folds."""
+    p: float
+    """Permutation p, labels permuted within each task."""
+
+    @property
+    def name(self) -> str:
+        """What the set is."""
+        return SETS[self.key]
+
+    @property
+    def estimable(self) -> tuple[FoldResult, ...]:
+        """The folds that the mean is over."""
+        return tuple(f for f in self.folds if not math.isnan(f.log_ratio.value))
+
+    @property
+    def limit(self) -> str:
+        """How the first checkpoint limits the mean, see :func:`harness.measures.resolution_limit`."""
+        limits = {f.measures.limit for f in self.estimable} - {""}
+        return limits.pop() if len(limits) == 1 else "unresolved" if limits else ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two arms on all folds on which both are planned."""
+
+    baseline: str
+    """What the times of are divided by the arm's."""
+    arm: str
+    """The arm; faster than the baseline where ρ̄ is above 1."""
+    folds: tuple[FoldResult, ...]
+    """In the plan's order."""
+    sets: Mapping[str, SetResult]
+    """By the keys of :data:`SETS`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Analysis:
+    """Everything that the report says, before it is put into words."""
+
+    plan: Mapping[str, Any]
+    """The plan."""
+    runs: pd.DataFrame
+    """:meth:`harness.store.Store.runs`."""
+    evaluations: pd.DataFrame
+    """:meth:`harness.store.Store.evaluations` with scores, of runs that are complete and not damaged."""
+    curves: Mapping[tuple[int, str], ArmCurves]
+    """Learning curves by fold and arm, of all arms that are planned there."""
+    arrivals: Mapping[tuple[int, str], np.ndarray]
+    """T_θ of the same runs, ``(runs, thresholds)``, ``inf`` where censored."""
+    comparisons: Mapping[tuple[str, str], Comparison]
+    """By baseline and arm; the first is the headline's. Empty for a plan without folds."""
+    competence: pd.DataFrame
+    """:func:`harness.measures.competence`."""
+    damaged: Mapping[str, str]
+    """Runs left out because their rows are not what the plan asks for, with the reason."""
+    unknown: Sequence[str]
+    """Directories of the store that are no run of the plan."""
+
+    @property
+    def kind(self) -> str:
+        """``leave_one_out``, ``joint``, ``dose`` or ``matrix``."""
+        return str(self.plan.get("kind", "leave_one_out"))
+
+    @property
+    def main(self) -> Comparison:
+        """The comparison that the headline is of."""
+        return next(iter(self.comparisons.values()))
+
+    @property
+    def folds(self) -> tuple[FoldResult, ...]:
+        """Its folds, in the plan's order."""
+        return self.main.folds
+
+    @property
+    def sets(self) -> Mapping[str, SetResult]:
+        """Its sets of folds."""
+        return self.main.sets
+
+    @property
+    def headline(self) -> SetResult:
+        """The set that the plan named beforehand."""
+        return self.sets[self.plan["headline"]]
+
+    @property
+    def against_scratch(self) -> list[Comparison]:
+        """Every arm against scratch, in the plan's order."""
+        return [c for c in self.comparisons.values() if c.baseline == BASELINE]
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms that learn, in the plan's order."""
+        return [str(arm) for arm in self.plan["arms"]]
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a planned run has no usable result."""
+        return bool(self.damaged) or not self.runs["status"].isin(COMPLETE).all()
+
+    @property
+    def exploratory(self) -> bool:
+        """Whether the plan says so, or the store holds runs that no plan asked for."""
+        return bool(self.plan["exploratory"]) or bool(self.unknown)
+
+    @property
+    def marks(self) -> list[str]:
+        """What the title says of the report's standing."""
+        return ["exploratory"] * self.exploratory + ["incomplete"] * self.incomplete
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """θ grid, ``(thresholds,)``."""
+        return np.asarray(self.plan["thresholds"], float)
+
+    @property
+    def shown(self) -> list[int]:
+        """Indices of the thresholds at which success shares are printed: about the middle and the top."""
+        return sorted({int(np.abs(self.thresholds - 0.5).argmin()), len(self.thresholds) - 1})
+
+    def of_fold(self, fold: int) -> dict[str, ArmCurves]:
+        """The arms of which a run on a fold is complete, in the plan's order."""
+        return {a: c for a in self.arms if (c := self.curves.get((fold, a))) is not None and c.count}
+
+    @property
+    def begun(self) -> list[int]:
+        """The folds of which a run is complete."""
+        return [fold for fold in self.plan["folds"] if self.of_fold(fold)]
+
+    def name(self, task: int) -> str:
+        """Name of a published task, by its number."""
+        return measures.task_name(self.plan, task)
+
+
+def analyse(directory: str | os.PathLike[str]) -> Analysis:
+    """Computes from the store what most sections of the report share.
+
+    Args:
+        directory: the experiment's directory.
+
+    Raises:
+        StoreError: if the directory holds no readable plan or rows.
+        ValueError: if the plan lacks a task or a reference score that the rows need, or names an
+            unknown headline.
+    """
+    store = Store(directory)
+    plan = store.plan
+    if plan["headline"] not in SETS:
+        raise ValueError(f"unknown headline {plan['headline']!r} in the plan; valid: {', '.join(SETS)}")
+    runs = store.runs()
+    evaluations = measures.add_scores(store.evaluations(), plan["reference"]["scores"])
+    damaged = measures.damaged_runs(evaluations, runs, plan)
+    curves = {
+        (fold, arm): measures.arm_curves(evaluations, runs, plan, fold, arm, damaged)
+        for fold in plan["folds"]
+        for arm in plan["arms"]
+        if planned(runs, fold, arm)
+    }
+    arrivals = {
+        key: measures.arrivals(c.steps, c.scores, np.asarray(plan["thresholds"], float), plan["budget"])
+        for key, c in curves.items()
+    }
+    usable = runs[runs["status"].isin(COMPLETE) & ~runs["run"].isin(list(damaged))]
+    return Analysis(
+        plan,
+        runs,
+        evaluations[evaluations["run"].isin(usable["run"])],
+        curves,
+        arrivals,
+        {pair: compare(plan, curves, *pair) for pair in pairs(plan, curves)},
+        measures.competence(evaluations, runs, plan),
+        damaged,
+        store.unknown(),
+    )
+
+
+def planned(runs: pd.DataFrame, fold: int, arm: str) -> bool:
+    """Whether the plan asks for runs of an arm on a fold; controls may be planned on some folds only."""
+    return bool(((runs["phase"] == "learn") & (runs["fold"] == fold) & (runs["arm"] == arm)).any())
+
+
+def pairs(plan: Mapping[str, Any], curves: Mapping[tuple[int, str], ArmCurves]) -> list[tuple[str, str]]:
+    """Which arms are compared, ``(baseline, arm)``: all with scratch, and transfer with some of them."""
+    there = [arm for arm in plan["arms"] if any(a == arm for _, a in curves)]
+    if BASELINE not in there:
+        return []
+    arms = sorted((a for a in there if a != BASELINE), key=lambda a: a != TREATMENT)
+    also = [(a, TREATMENT) for a in AGAINST if a in there and TREATMENT in there]
+    return [*((BASELINE, arm) for arm in arms), *also]
+
+
+def compare(
+    plan: Mapping[str, Any], curves: Mapping[tuple[int, str], ArmCurves], baseline: str, arm: str
+) -> Comparison:
+    """Compares two arms on every fold on which both are planned.
+
+    Args:
+        plan: the plan.
+        curves: by fold and arm.
+        baseline: whose times are divided.
+        arm: by whose.
+    """
+    numbers = [f for f in plan["folds"] if (f, baseline) in curves and (f, arm) in curves]
+    folds = [
+        compare_fold(
+            measures.fold_measures(
+                number,
+                measures.task_name(plan, number),
+                curves[number, baseline],
+                curves[number, arm],
+                plan["thresholds"],
+                plan["budget"],
+            ),
+            len(numbers),
+        )
+        for number in numbers
+    ]
+    adjusted = statistics.holm([fold.p for fold in folds])
+    folds = [dataclasses.replace(fold, p_holm=p) for fold, p in zip(folds, adjusted, strict=True)]
+    # a fold whose arm has no run yet is neither solved nor unsolved
+    unsolved = [f for f in folds if len(f.measures.at_start[1]) and not f.measures.solved]
+    sets = {
+        key: set_result(key, chosen, (baseline, arm))
+        for key, chosen in (("all_folds", folds), ("not_yet_solved", unsolved))
+    }
+    return Comparison(baseline, arm, tuple(folds), sets)
+
+
+def compare_fold(fold: FoldMeasures, of: int) -> FoldResult:
+    """Intervals and tests of one fold's measures, one of ``of`` folds; p is not yet adjusted for them."""
+    arms = (fold.curves[0].arm, fold.curves[1].arm)
+    return FoldResult(
+        fold,
+        fold.log_ratio(),
+        statistics.permutation_p(*fold.mean_times, rng("permutation", fold.fold, *arms)),
+        math.nan,
+        fold.log_ratio(statistics.bonferroni(of)),
+        statistics.difference(*fold.at_start, names=arms),
+        statistics.difference(*fold.at_end, names=arms),
+    )
+
+
+def set_result(key: str, folds: Sequence[FoldResult], arms: tuple[str, str]) -> SetResult:
+    """ρ̄ over a set of folds."""
+    times = [f.measures.mean_times for f in folds if not math.isnan(f.log_ratio.value)]
+    return SetResult(
+        key,
+        tuple(folds),
+        statistics.suite_mean([f.log_ratio for f in folds]),
+        statistics.suite_permutation_p(times, rng("suite permutation", key, *arms)),
+    )
+
+
+def rng(*key: Any) -> np.random.Generator:
+    """A generator that depends on nothing but what it is used for."""
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+# --- the flow of runs ------------------------------------------------------------------------------
+
+
+def flow(analysis: Analysis) -> pd.DataFrame:
+    """The flow of runs: one row per phase and arm, and a total.
+
+    Returns:
+        Columns ``phase, arm, planned, started, finished, diverged, failed, unfinished, missing, excluded``;
+        ``started`` counts every run that is not missing, ``excluded`` those left out as damaged.
+    """
+    rows = []
+    keys = list(dict.fromkeys(zip(analysis.runs["phase"], analysis.runs["arm"], strict=True)))
+    for phase, arm in [*keys, ("total", "")]:
+        chosen = analysis.runs
+        if phase != "total":
+            chosen = chosen[(chosen["phase"] == phase) & (chosen["arm"] == arm)]
+        count = chosen["status"].value_counts()
+        rows.append(
+            {
+                "phase": phase,
+                "arm": arm,
+                "planned": len(chosen),
+                "started": len(chosen) - int(count.get("missing", 0)),
+                **{status: int(count.get(status, 0)) for status in ("finished", "diverged", "failed")},
+                "unfinished": int(count.get("started", 0)),
+                "missing": int(count.get("missing", 0)),
+                "excluded": int(chosen["run"].isin(list(analysis.damaged)).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def smallest_p(analysis: Analysis) -> float:
+    """The least p that the permutation test of one fold can give with the runs that there are."""
+    if not analysis.comparisons:
+        return 0.0
+    counts = [[c.count for c in f.measures.curves] for f in analysis.folds]
+    # two-sided: twice the share of the most extreme arrangement
+    attainable = [2 / math.comb(n + m, n) for n, m in counts if min(n, m) >= 2]
+    return min(attainable, default=0.0)
+
+
+# --- no leaks --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakCheck:
+    """Whether one held-out task is absent from what the network was trained on."""
+
+    task: str
+    """The held-out task."""
+    sources: int
+    """How many tasks the pretrainings of the fold were trained on."""
+    same: tuple[str, ...]
+    """Sources whose model and goal are those of the held-out task, or that are the task itself."""
+    nearest: str
+    """The nearest source."""
+    distance: float
+    """Its distance, in descriptor units."""
+    minimum: float
+    """The least distance that the plan allows."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing leaked."""
+        return not self.same and self.distance >= self.minimum
+
+
+def leak_checks(plan: Mapping[str, Any]) -> list[LeakCheck]:
+    """Proves again from the plan's hashes and distances that no held-out task was trained on.
+
+    Sources are read off the planned pretrainings. The arm ``ceiling`` is trained on the held-out task on
+    purpose and is left out.
+
+    Args:
+        plan: a plan with ``leaks``.
+
+    Returns:
+        One entry per fold that has pretrainings, in the plan's order.
+
+    Raises:
+        ValueError: if a task has no hash or distance.
+    """
+    leaks = plan["leaks"]
+    names = {task["number"]: str(task["name"]) for task in plan["tasks"]}
+    checks = []
+    for fold in plan["folds"]:
+        held_out = names[fold]
+        numbers = {
+            number
+            for run in plan["runs"]
+            if run["phase"] == "pretrain" and run["fold"] == fold and run["arm"] != "ceiling"
+            for number in run["tasks"]
+        }
+        sources = [names[number] for number in sorted(numbers)]
+        if not sources:
+            continue
+        try:
+            hashes = {name: (leaks["models"][name], leaks["goals"][name]) for name in [held_out, *sources]}
+            distances = {
+                # no task has a distance to itself in the plan
+                name: 0.0 if name == held_out else float(leaks["distances"][held_out][name])
+                for name in sources
+            }
+        except KeyError as error:
+            raise ValueError(f"the plan's leaks lack task {error} for fold {held_out!r}") from None
+        nearest = min(sources, key=lambda name: (distances[name], name))
+        same = tuple(s for s in sources if s == held_out or hashes[s] == hashes[held_out])
+        checks.append(
+            LeakCheck(
+                held_out, len(sources), same, nearest, distances[nearest], float(leaks["min_distance"])
+            )
+        )
+    return checks

@@ -1,0 +1,79 @@
+"""Section 15: transfer against the distance between tasks."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from harness import measures, plots
+from harness.report import words
+from harness.report.analysis import Analysis
+from harness.report.page import Exhibit, Section, absent, paragraph, table
+
+# --- 15 distance -----------------------------------------------------------------------------------
+
+
+def distance(analysis: Analysis) -> Section:
+    """Section 15: speed-up and jumpstart against the distance to the nearest training task."""
+    title, plan, main = "Speed-up against distance", analysis.plan, analysis.main
+    if not ("leaks" in plan or "descriptors" in plan):
+        return Section(title, [absent("The plan holds no distances between tasks.")], 15)
+    nearest = measures.nearest_sources(plan, main.arm).set_index("fold")
+    nearest = nearest.loc[[f.measures.fold for f in main.folds]]
+    points = [
+        plots.DistancePoint(f.measures.task, d, words.ratio_of(f.log_ratio), f.jumpstart, f.mark)
+        for f, d in zip(main.folds, nearest["distance"], strict=True)
+    ]
+    rows = [
+        [
+            f.measures.task,
+            words.number_cell(d, 3),
+            name,
+            words.ratio_cell(f.log_ratio, f.measures.limit),
+            words.difference_cell(f.jumpstart),
+        ]
+        for f, d, name in zip(main.folds, nearest["distance"], nearest["nearest"], strict=True)
+    ]
+    data = pd.DataFrame(
+        [
+            {
+                "task": p.label,
+                "nearest": name,
+                "distance": p.distance,
+                "speed_up": p.speed_up.value,
+                "speed_up_low": p.speed_up.low,
+                "speed_up_high": p.speed_up.high,
+                "jumpstart": p.jumpstart.value,
+                "jumpstart_low": p.jumpstart.low,
+                "jumpstart_high": p.jumpstart.high,
+                "mark": p.mark,
+            }
+            for p, name in zip(points, nearest["nearest"], strict=True)
+        ]
+    )
+    figure = Exhibit(
+        "distance",
+        title,
+        "Each held-out task over its distance to the nearest training task, with 95% t intervals. "
+        "Hollow: solved at step 0.",
+        plots.distance(points),
+        data,
+    )
+    return Section(
+        title,
+        [
+            *([] if all(math.isnan(p.jumpstart.value) for p in points) else [figure]),
+            table(
+                ["held-out task", "distance to the nearest", "nearest training task", "ρ̄ [95% t interval]",
+                 "jumpstart [95%]"],
+                rows,
+                "speed-up against distance",
+            ),
+            paragraph(
+                "Euclidean distance of standardised descriptors to the nearest task of the pretraining. So "
+                "few tasks show a tendency at most."
+            ),
+        ],
+        15,
+    )  # fmt: skip

@@ -1,0 +1,352 @@
+"""What is neither measured nor tested: what was counted and spent, told, checked and filmed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import measures
+from harness.report import words
+from harness.report.analysis import Analysis, LeakCheck, leak_checks
+from harness.report.page import (
+    MEDIA,
+    Cell,
+    Section,
+    bullets,
+    code,
+    details,
+    escape,
+    facts,
+    film,
+    heading,
+    paragraph,
+    table,
+)
+
+REBUILD = "mtenvs report ."
+FILM = "mtenvs video {family} --task {task} --policy {policy} --out {out}"
+LARGEST_FILMS = 40_000_000
+"""Bytes of films that the page takes in, so that it still opens; the others are named."""
+
+
+# --- 13 fairness -----------------------------------------------------------------------------------
+
+
+def fairness(analysis: Analysis) -> Section:
+    """Section 13: what each arm was given, and what it spent."""
+    rows = [
+        [
+            f"{row.phase} {row.arm}",
+            words.count_cell(row.runs),
+            *map(words.count_cell, (row.steps, row.updates, row.parameters)),
+            words.number_cell(row.wall_seconds / 60, 1),
+            words.count_cell(row.tuning_trials),
+        ]
+        for row in measures.fairness(analysis.runs, analysis.plan).itertuples()
+    ]
+    return Section(
+        "Fairness",
+        [
+            paragraph(tuning(analysis)),
+            heading("Spent per complete run"),
+            table(
+                ["phase and arm", "complete runs", "steps", "gradient updates", "parameters",
+                 "wall-clock, min", "tuning trials"],
+                rows,
+                "what each arm spent",
+            ),
+            paragraph(
+                "Means over runs. The wall-clock of a run is its share of the batch that it trained in. "
+                "Evaluation steps are not counted."
+            ),
+            *competence(analysis),
+            *exclusion(analysis),
+            *leaks(analysis),
+        ],
+        13,
+    )  # fmt: skip
+
+
+def tuning(analysis: Analysis) -> str:
+    """How the hyperparameters were found, as a sentence."""
+    given = analysis.plan.get("tuning")
+    worlds = f"All arms have {analysis.plan['worlds_per_run']:,} worlds per run."
+    if given is None:
+        return f"{worlds} The plan does not say how the hyperparameters were found."
+    same = "All arms share one configuration" if given["shared"] else "Each arm has its own configuration"
+    if not given["trials"]:
+        return f"{worlds} {same}, the learner's hyperparameters as they come: no tuning trial was made."
+    return (
+        f"{worlds} {same}, tuned in {given['trials']:,} trials of {given['steps']:,} steps per arm on "
+        "sampled "
+        "tasks, none of them published."
+    )
+
+
+def competence(analysis: Analysis) -> list[str]:
+    """Competence at hand-over, by fold and arm."""
+    found = [heading("Competence at hand-over")]
+    if analysis.competence.empty:
+        return [*found, '<p class="absent">No pretraining is complete.</p>']
+    rows = []
+    for (fold, arm), of_fold in analysis.competence.groupby(["fold", "arm"], sort=False):
+        score = of_fold["score"].mean()
+        rows.append(
+            [
+                analysis.name(fold) if fold >= 0 else "–",
+                arm,
+                str(len(of_fold)),
+                words.number_cell(score),
+                words.number_cell(of_fold["score"].min()),
+                words.number_cell(of_fold["held_out"].mean()),
+                "" if score >= measures.COMPETENT else f"below {measures.COMPETENT}",
+            ]
+        )
+    return [
+        *found,
+        table(
+            [
+                "held-out task",
+                "arm",
+                "pretrainings",
+                "mean g on sources",
+                "lowest",
+                "g on held out",
+                "mark",
+            ],
+            rows,
+            "competence at hand-over",
+        ),
+        paragraph(
+            "Mean score on the source tasks when pretraining ends, and on the task that is held out, which "
+            "the network has not trained on."
+        ),
+    ]
+
+
+def exclusion(analysis: Analysis) -> list[str]:
+    """The rules of exclusion that the plan froze."""
+    rules = analysis.plan.get("exclusion")
+    if not rules:
+        return []
+    return [
+        heading("Rules of exclusion, frozen in the plan"),
+        facts([(str(k).replace("_", " "), str(v)) for k, v in rules.items()], "rules of exclusion"),
+    ]
+
+
+def leaks(analysis: Analysis) -> list[str]:
+    """The proof that no held-out task was trained on."""
+    found = [heading("No leaks")]
+    plan = analysis.plan
+    if "leaks" not in plan:
+        return [
+            *found,
+            '<p class="absent">The plan holds no hashes of models and goals to prove it by.</p>',
+        ]
+    shared = int(plan["leaks"]["seeds"]["shared"])
+    seeds = (
+        f"The {plan['leaks']['seeds']['runs']:,} streams of the runs and the "
+        f"{plan['leaks']['seeds']['evaluation']:,} of the evaluations share "
+        f"{shared or 'no'} seed{'' if shared == 1 else 's'}."
+    )
+    checks = leak_checks(plan)
+    return [
+        *found,
+        paragraph(seeds),
+        *([leak_table(checks)] if checks else []),
+        paragraph(
+            "Checked again for this page: hashes (SHA-256) of compiled models and of goals, and "
+            "distances of "
+            "standardised descriptors, of every held-out task against the tasks that its pretrainings are "
+            "planned on. The arm ceiling is trained on all tasks on purpose."
+        ),
+        details(
+            "Hashes",
+            table(
+                ["task", "model", "goal"],
+                [
+                    [name, value, plan["leaks"]["goals"].get(name, "–")]
+                    for name, value in plan["leaks"]["models"].items()
+                ],
+                "hashes of models and goals",
+            ),
+        ),
+    ]
+
+
+def leak_table(checks: Sequence[LeakCheck]) -> str:
+    """A row per held-out task."""
+    return table(
+        ["held-out task", "source tasks", "of them the same", "nearest source", "its distance",
+         "least allowed",
+         "verdict"],
+        [
+            [
+                c.task,
+                words.count_cell(c.sources),
+                ", ".join(c.same) or "none",
+                c.nearest,
+                words.number_cell(c.distance, 3),
+                words.number_cell(c.minimum, 3),
+                "no leak" if c.holds else "LEAK",
+            ]
+            for c in checks
+        ],
+        "no held-out task was trained on",
+    )  # fmt: skip
+
+
+# --- 16 videos -------------------------------------------------------------------------------------
+
+
+def videos(analysis: Analysis, directory: Path) -> Section:
+    """Section 16: films of before and after, where the store holds any."""
+    folder = directory / "videos"
+    films = sorted(p for p in folder.iterdir() if p.suffix.lower() in MEDIA) if folder.is_dir() else []
+    shown, left, size = [], [], 0
+    for path in films:
+        size += path.stat().st_size
+        if size > LARGEST_FILMS:
+            left.append(path.name)
+        else:
+            shown.append(film(path.name, path.read_bytes()))
+    parts = shown
+    if left:
+        parts.append(paragraph(f"Too large for this page, in videos/: {', '.join(left)}."))
+    if not films:
+        task = analysis.plan["folds"][0] if analysis.plan["folds"] else analysis.plan["tasks"][0]["number"]
+        lines = [
+            FILM.format(
+                family=analysis.plan["family"],
+                task=task,
+                policy=f"checkpoints/{_film_run(analysis, phase)}",
+                out=f"videos/{task}-{name}.mp4",
+            )
+            for name, phase in (("before", "pretrain"), ("after", "learn"))
+        ]  # fmt: skip
+        parts = [
+            '<p class="absent">No film lies in <code>videos/</code>. Where checkpoints were kept, films of '
+            "the held-out task before and after learning it are made by</p>",
+            code("\n".join(lines)),
+            paragraph("and shown here when the report is written again."),
+        ]
+    return Section("Videos before and after", parts, 16)
+
+
+def _film_run(analysis: Analysis, phase: str) -> str:
+    """The first run of a phase, of the arm that the headline is of where there is one."""
+    chosen = analysis.runs[analysis.runs["phase"] == phase]
+    if analysis.comparisons and (chosen["arm"] == analysis.main.arm).any():
+        chosen = chosen[chosen["arm"] == analysis.main.arm]
+    return str(chosen["run"].iloc[0]) if len(chosen) else "RUN"
+
+
+# --- what stands behind the sections ---------------------------------------------------------------
+
+
+def counted(analysis: Analysis) -> Section:
+    """Definitions, in the plan's numbers."""
+    plan = analysis.plan
+    steps = plan["checkpoints"]
+    rows = [
+        (
+            "step",
+            "one control step of one world, summed over all worlds of a run; evaluation is not counted",
+        ),
+        ("worlds per run", f"{plan['worlds_per_run']:,}, in every arm"),
+        ("budget B", f"{plan['budget']:,} steps on a task that is learned"),
+        (
+            "pretraining",
+            f"{plan['pretrain_budget']:,} steps over all source tasks, not part of the speed-up",
+        ),
+        ("seeds", f"{plan['seeds']} per fold and arm"),
+        ("checkpoints", f"{len(steps)}, at {', '.join(f'{s:,}' for s in steps)} steps"),
+        ("evaluation", f"{plan['episodes']} episodes per checkpoint, {plan['first_episodes']} at step 0"),
+        ("thresholds θ", ", ".join(f"{t:.2f}" for t in plan["thresholds"])),
+        ("arrival at θ", "the first checkpoint with score ≥ θ whose mean with the next two is ≥ θ too"),
+        ("ρ̄", "mean over runs of the mean over θ of min(arrival, B), baseline divided by arm"),
+        ("learner", str(plan["learner"]["name"])),
+    ]
+    rows += [(name, str(plan[name])) for name in ("conditioning", "layout") if name in plan]
+    config = [[key, json.dumps(value)] for key, value in sorted(plan["learner"]["config"].items())]
+    return Section(
+        "What is counted",
+        [
+            facts(rows, "what is counted"),
+            details(
+                "Hyperparameters, the same in all arms",
+                table(["name", "value"], config, "hyperparameters"),
+            ),
+        ],
+    )
+
+
+def reference(analysis: Analysis) -> Section:
+    """The constants of the score."""
+    given = analysis.plan["reference"]
+    rows = [
+        [
+            name,
+            *(
+                words.number_cell(float(scores.get(key, math.nan)), 1)
+                for key in ("random", "zero", "reference")
+            ),
+        ]
+        for name, scores in given["scores"].items()
+    ]
+    return Section(
+        "Reference scores",
+        [
+            f"<p>Version {escape(given.get('version', '–'))}. "
+            "g = (J − R<sub>random</sub>)/(R<sub>reference</sub> − R<sub>random</sub>), J the mean "
+            "undiscounted return of an episode.</p>",
+            table(["task", "random actions", "zero actions", "reference"], rows, "reference scores"),
+        ],
+    )
+
+
+def tasks(analysis: Analysis) -> Section:
+    """The published tasks."""
+    given = analysis.plan["tasks"]
+    names = list(dict.fromkeys(name for task in given for name in task["parameters"]))
+    rows = [
+        [
+            Cell(str(t["number"]), t["number"]),
+            t["name"],
+            "held out" if t["number"] in analysis.plan["folds"] else "",
+        ]
+        + [_parameter(t["parameters"].get(n)) for n in names]
+        for t in given
+    ]
+    return Section(
+        "Tasks",
+        [
+            details(
+                f"{len(given)} published tasks of {analysis.plan['family']}",
+                table(["number", "name", "fold", *names], rows, "published tasks"),
+            )
+        ],
+    )  # fmt: skip
+
+
+def _parameter(value: float | None) -> Cell:
+    return Cell("–" if value is None else f"{value:.4g}", value)
+
+
+def rebuild(analysis: Analysis) -> Section:
+    """How to get this page again."""
+    versions = {name: analysis.plan.get(name) for name in ("mtenvs", "version", "rewards", "format")}
+    known = [f"{name} {value}" for name, value in versions.items() if value is not None]
+    return Section(
+        "Rebuild this page",
+        [
+            "<p>In the directory that holds <code>plan.json</code>:</p>",
+            code(REBUILD),
+            "<p>It reads the plan and the rows and gives this page again, byte for byte. Each figure is in "
+            "<code>report/figures/</code> as SVG with its data as CSV.</p>",
+            bullets([f"Plan SHA-256: {analysis.plan.get('sha256', '–')}", *known]),
+        ],
+    )

@@ -1,0 +1,307 @@
+"""The report in a real browser: it renders, asks for nothing, sorts, fits a phone, is read in the dark."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import shutil
+
+import pandas as pd
+import pytest
+from browser import Browser, executable
+from synthetic import TASKS, ramp, write
+from synthetic_plans import SPEED_UPS, dose, joint, leave_one_out, matrix, planted, write_plan_and_rows
+
+from harness.report import analyse, write_report
+from harness.report.analysis import leak_checks
+from harness.report.page import Cell, Section, table
+from harness.report.page import page as whole_page
+from harness.report.sections_arms import told_or_not
+
+HOSTILE = '</script><script>window.stolen=1</script><img src=x onerror="window.stolen=1">'
+PLANS = {
+    "leave_one_out": lambda: leave_one_out(folds=(0, 2), seeds=2, finetunes=2, finetune_folds=(2,)),
+    "dose": lambda: dose(["sources=1", "sources=7"], seeds=2),
+    "matrix": lambda: matrix(range(3), seeds=2),
+    "joint": lambda: joint(range(2), seeds=2),
+}
+FASTER = SPEED_UPS | {"sources=1": 1.3, "sources=7": 3.0} | {f"from={name}": 1.5 for name in TASKS}
+WIDTHS = (1280, 390)
+# a transparent dot
+GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A report of every kind of plan; a task of the leave-one-out has a name that would run a script."""
+    found = {}
+    for kind, make in PLANS.items():
+        directory = tmp_path_factory.mktemp("reports") / kind
+        plan = make()
+        if kind == "leave_one_out":
+            plan = json.loads(json.dumps(plan).replace(f'"{TASKS[2]}"', json.dumps(HOSTILE)))
+        write_plan_and_rows(directory, plan, planted(FASTER | {f"from={HOSTILE}": 1.5}))
+        if kind == "leave_one_out":
+            (directory / "videos").mkdir()
+            (directory / "videos/2-before.gif").write_bytes(GIF)
+        found[kind] = write_report(directory)
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if executable() is None:
+        pytest.skip("no Chromium here: neither chromium, chromium-browser nor google-chrome is on the path")
+    # a short path: the browser puts sockets there
+    chromium = Browser(tmp_path_factory.mktemp("b"))
+    yield chromium
+    chromium.close()
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_it_renders_everywhere_and_asks_for_nothing(pages, browser, kind):
+    for width in WIDTHS:
+        for dark in (False, True):
+            browser.open(pages[kind], width, dark=dark)
+            assert browser.complaints == []
+            assert browser.requests == [pages[kind].as_uri()]
+            for unfold in (False, True):
+                open_all = f"d => {{ d.open = {str(unfold).lower()} }}"
+                browser.run(f"document.querySelectorAll('details').forEach({open_all})")
+                root = browser.run(
+                    "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+                )
+                assert root == [width, width]
+                # what is wider scrolls in a box of its own; nothing is cut off
+                assert browser.run(
+                    "[...document.querySelectorAll('main *')].filter(e => !e.closest('.table, svg') && "
+                    f"e.getBoundingClientRect().right > {width} + 0.5).map(e => e.outerHTML.slice(0, 80))"
+                ) == []  # fmt: skip
+            drawn = (
+                "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().height)"
+            )
+            assert browser.run(drawn)
+            assert min(browser.run(drawn)) > 50
+
+
+def test_contents_lead_to_every_section_and_no_id_stands_twice(pages, browser):
+    for page in pages.values():
+        browser.open(page)
+        ids = browser.run("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(set(ids)) == len(ids)
+        anchors = browser.run(
+            "[...document.querySelectorAll('nav a, h2 a')].map(a => a.getAttribute('href'))"
+        )
+        sections = browser.run("[...document.querySelectorAll('main > section')].map(s => '#' + s.id)")
+        assert anchors == sections * 2
+
+
+def test_a_leave_one_out_has_all_sixteen_sections_in_order(pages, browser):
+    browser.open(pages["leave_one_out"])
+    numbers = browser.run("[...document.querySelectorAll('main h2 span')].map(s => Number(s.textContent))")
+    assert numbers == list(range(1, 17))
+    # it opens with the flow of runs
+    assert browser.run("document.querySelector('main > section').id") == "flow-of-runs"
+
+
+def test_names_of_tasks_are_text(pages, browser):
+    browser.open(pages["leave_one_out"])
+    assert browser.run("document.scripts.length") == 1
+    assert browser.run("window.stolen") is None
+    assert browser.run("document.querySelectorAll('img:not(.film img), [onerror]').length") == 0
+    assert HOSTILE in browser.run("document.body.textContent")
+
+
+def test_the_page_forbids_requests_and_scripts_that_were_smuggled_in(pages, browser):
+    browser.open(pages["joint"])
+    browser.run(
+        "for (const [name, fill] of [['script', e => { e.textContent = 'window.stolen = 1' }], "
+        "['img', e => { e.src = 'http://localhost:9/pixel' }]]) "
+        "{ const e = document.createElement(name); fill(e); document.body.append(e); }"
+    )
+    assert browser.run("fetch('http://localhost:9/').then(() => 'loaded', () => 'refused')") == "refused"
+    assert browser.run("window.stolen") is None
+    # which also shows that complaints are heard
+    violated = "\n".join(t for t in browser.complaints if "Content Security Policy" in t)
+    assert {f"{what}-src" for what in ("script", "img", "default")} <= set(re.findall(r"\w+-src", violated))
+
+
+def test_tables_sort_by_number_and_by_key_and_unknown_numbers_stay_last(browser, tmp_path):
+    shown = {
+        "e": ("∞", "inf"),
+        "b": ("1,000", "1000"),
+        "a": ("–", "nan"),
+        "d": ("−2", "-2"),
+        "c": ("30", "30"),
+    }
+    rows = [[name, Cell(text, float(value))] for name, (text, value) in shown.items()]
+    html = table(
+        ["name", "steps", "nothing"], [[*row, ""] for row in rows], "a table", ["sum", "1,028", ""]
+    )
+    path = tmp_path / "page.html"
+    path.write_text(whole_page("sorting", [], [Section("Table", [html])]))
+    browser.open(path)
+    names = "[...document.querySelectorAll('tbody th')].map(e => e.textContent).join('')"
+    sorts = "[...document.querySelectorAll('thead th')].map(e => e.getAttribute('aria-sort'))"
+    assert browser.run(names) == "ebadc"
+    assert browser.run(sorts) == ["none", "none"]  # an empty column is left out
+    browser.run("document.querySelectorAll('thead button')[1].click()")
+    assert browser.run(names) == "dcbea"
+    assert browser.run(sorts) == ["none", "ascending"]
+    browser.run("document.querySelectorAll('thead button')[1].focus()")
+    browser.press("Enter")
+    assert browser.run(names) == "ebcda"
+    assert browser.run(sorts) == ["none", "descending"]
+    browser.run("document.querySelectorAll('thead button')[0].focus()")
+    browser.press(" ")
+    assert browser.run(names) == "abcde"
+    assert browser.run(sorts) == ["ascending", "none"]
+    assert browser.run("document.querySelector('tfoot').textContent") == "sum1,028"
+    assert browser.complaints == []
+
+
+def test_every_sortable_column_of_a_report_sorts(pages, browser):
+    browser.open(pages["leave_one_out"])
+    assert browser.run("document.querySelectorAll('thead button').length") > 50
+    # values that are numbers rise, and what is none comes after them
+    wrong = browser.run(
+        "[...document.querySelectorAll('thead button')].filter(button => { button.click(); "
+        "const th = button.closest('th'), rows = [...th.closest('table').tBodies[0].rows]; "
+        "const values = rows.map(r => r.cells[th.cellIndex].dataset.value).filter(v => v !== undefined); "
+        "const known = values.filter(v => v !== '').map(Number); "
+        "return values.indexOf('') !== -1 && values.indexOf('') < known.length "
+        "|| known.some((v, i) => i && v < known[i - 1]); }).map(b => b.textContent)"
+    )
+    assert wrong == []
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_its_ground(pages, browser, dark):
+    browser.open(pages["leave_one_out"], dark=dark)
+
+    def colour(selector: str, what: str) -> list[float]:
+        value = browser.run(f"getComputedStyle(document.querySelector('{selector}')).{what}")
+        return [int(c) / 255 for c in re.findall(r"\d+", value)[:3]]
+
+    def luminance(colour: list[float]) -> float:
+        # WCAG 2: relative luminance
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    paper = luminance(colour("body", "backgroundColor"))
+    assert (paper < 0.1) == dark
+    for selector in ("main p", "figcaption", "thead button", "nav a", ".absent", "summary"):
+        ink = luminance(colour(selector, "color"))
+        # WCAG 2 AA for text
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, selector
+    # figures follow
+    for part, expected in (("ground", "body::backgroundColor"), ("ink", "body::color")):
+        drawn = luminance(colour(f"figure svg [style*=\\'fill: var(--figure-{part}\\']", "fill"))
+        assert drawn == pytest.approx(luminance(colour(*expected.split("::"))), abs=1e-3)
+
+
+def test_films_are_shown_or_it_is_said_how_to_make_them(pages, browser):
+    browser.open(pages["leave_one_out"])
+    assert browser.run("[...document.querySelectorAll('.film img')].map(e => e.naturalWidth)") == [1]
+    browser.open(pages["dose"])
+    text = browser.run("document.querySelector('#videos-before-and-after').textContent")
+    assert "mtenvs video Biped --task 0 --policy checkpoints/pretrain-0-sources=1-0" in text
+    assert "--policy checkpoints/learn-0-sources=1-0 --out videos/0-after.mp4" in text
+
+
+# --- without a browser -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["matrix", "joint"])
+def test_reports_of_other_kinds_are_the_same_to_the_byte(pages, kind):
+    folder = pages[kind].parent
+    before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert {p.suffix for p in before} == {".html", ".svg", ".csv"}
+    shutil.rmtree(folder)
+    write_report(folder.parent)
+    assert {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_a_plan_of_any_kind_reports_that_nothing_is_trained(tmp_path, kind):
+    plan = PLANS[kind]()
+    write_plan_and_rows(tmp_path, plan, skip=[run["id"] for run in plan["runs"]])
+    text = write_report(tmp_path).read_text()
+    assert "<em>incomplete</em>" in text
+    assert f"Runs: {len(plan['runs'])} planned, 0 started" in text
+    headline = kind in ("leave_one_out", "joint")
+    assert (
+        "No speed-up can be given: no task is estimable." if headline else "No run is complete yet."
+    ) in text
+
+
+def test_what_a_plan_of_the_first_format_does_not_have_is_said_in_its_section(tmp_path):
+    write(tmp_path, {0: ramp(2.0), 1: ramp(3.0, seed=1)}, seeds=2)
+    text = write_report(tmp_path).read_text()
+    for sentence in (
+        "The arm blind, which is never told its task, was not planned.",
+        "Joint training was not planned here; <code>mtenvs joint Biped</code>",
+        "Every pretraining was fine-tuned once",
+        "No control arm was planned.",
+        "The plan does not say how the hyperparameters were found.",
+        "The plan holds no hashes of models and goals to prove it by.",
+        "The plan holds no distances between tasks.",
+        "No film lies in",
+    ):
+        assert sentence in text, sentence
+
+
+def test_controls_on_one_fold_are_compared_there_and_miss_nowhere(pages):
+    analysis = analyse(pages["leave_one_out"].parents[1])
+    assert analysis.marks == []
+    assert list(analysis.comparisons) == [
+        *(("scratch", arm) for arm in list(SPEED_UPS)[1:7]),
+        ("blind", "transfer"),
+        ("single_source", "transfer"),
+    ]
+    folds = {arm: [f.measures.fold for f in c.folds] for (_, arm), c in analysis.comparisons.items()}
+    assert folds["ceiling"] == [0]
+    assert folds["transfer"] == [0, 2]
+    # two pretrainings with two fine-tunings each are two clusters
+    curves = analysis.curves[2, "transfer"]
+    assert (curves.count, len(curves.runs)) == (2, 4)
+    ratio = analysis.comparisons["blind", "transfer"].sets["all_folds"].log_ratio.exp()
+    assert ratio.low < FASTER["transfer"] / FASTER["blind"] < ratio.high
+
+
+def test_leaks_are_found_again():
+    plan = leave_one_out(folds=(0, 2), seeds=1)
+    checks = leak_checks(plan)
+    assert [(c.task, c.sources, c.holds) for c in checks] == [(TASKS[0], 7, True), (TASKS[2], 7, True)]
+    leaks = plan["leaks"]
+    twin = leaks | {"models": leaks["models"] | {TASKS[5]: leaks["models"][TASKS[2]]}}
+    assert [(c.holds, c.same) for c in leak_checks(plan | {"leaks": twin})] == [
+        (True, ()),
+        (False, (TASKS[5],)),
+    ]
+    close = leaks | {"min_distance": checks[0].distance + 0.01}
+    assert not leak_checks(plan | {"leaks": close})[0].holds
+    # trained on the held-out task itself, which the arm ceiling alone may be
+    runs = [r | {"tasks": [*r["tasks"], 2]} if r["id"] == "pretrain-2-blind-0" else r for r in plan["runs"]]
+    assert leak_checks(plan | {"runs": runs})[1].same == (TASKS[2],)
+    with pytest.raises(ValueError, match=f"lack task '{TASKS[4]}'"):
+        leak_checks(
+            plan | {"leaks": leaks | {"goals": {k: v for k, v in leaks["goals"].items() if k != TASKS[4]}}}
+        )
+
+
+def test_codes_are_compared_within_networks(pages):
+    analysis = analyse(pages["leave_one_out"].parents[1])
+    rows = analysis.evaluations
+    hand_over = rows[(rows["phase"] == "pretrain") & (rows["arm"] == "transfer")].drop_duplicates("run")
+    names = {task["number"]: task["name"] for task in analysis.plan["tasks"]}
+    told = hand_over.assign(task=hand_over["fold"].map(names))
+    codes = [told.assign(code=code, score=g) for code, g in (("true", 0.6), ("mean", 0.35), ("wrong", 0.1))]
+    section = told_or_not(dataclasses.replace(analysis, evaluations=pd.concat(codes, ignore_index=True)))
+    text = "".join(part for part in section.parts if isinstance(part, str))
+    assert text.count("+0.25") == 3  # two folds and their mean
+    assert text.count("+0.50") == 3
+    assert {"true", "mean", "wrong"} <= set(section.exhibits[0].data["arm"])
