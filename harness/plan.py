@@ -508,7 +508,8 @@ def summarise(plan: Mapping[str, Any]) -> list[tuple[str, str, str, int, int, fl
             origin += f", {runs[0]['init']}"
         steps = sum(run["steps"] for run in runs) / 1e6
         rows.append((phase, arm, origin, len(runs), len({run["fold"] for run in runs}), round(steps, 1)))
-    return [*rows, ("total", "", "", len(by_id), len(plan["folds"]), round(sum(r[-1] for r in rows), 1))]
+    steps = sum(run["steps"] for run in plan["runs"]) / 1e6
+    return [*rows, ("total", "", "", len(by_id), len(plan["folds"]), round(steps, 1))]
 
 
 def checkpoints_of(plan: Mapping[str, Any], arm: str) -> list[int]:
