@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 TRAIN = (
-    *("matplotlib", "pandas", "rich", "safetensors", "scipy", "seaborn"),
-    *("stable_baselines3", "torch", "tyro"),
+    *("matplotlib", "pandas", "pyarrow", "rich", "safetensors", "scipy", "seaborn", "sklearn"),
+    *("stable_baselines3", "statsmodels", "torch", "tyro"),
 )
 """Modules that the extra ``train`` brings."""
 

@@ -531,8 +531,9 @@ def print_plan(directory: Path, device: str) -> None:
         )
     with console.status("measuring this machine's speed for some seconds"):
         estimate = estimate_cost(directory, device)
+    hours = estimate.hours
     say(
-        f"about {estimate.hours:.1f} h here ({estimate.train_speed:,.0f} steps/s trained, "
+        f"about {f'{hours:.1f} h' if hours >= 1 else f'{60 * hours:.0f} min'} here ({estimate.train_speed:,.0f} steps/s trained, "
         f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
 

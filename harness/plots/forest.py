@@ -138,7 +138,7 @@ def break_even(rows: Sequence[BreakEvenRow], theta: str, note: str = "") -> Figu
     shown = []
     for row in rows:
         e = row.tasks
-        bare = math.isnan(e.value) or e.value <= 0
+        bare = not math.isfinite(e.value) or e.value <= 0
         # an interval without a value still shows from where on it may lie
         interval = e.low > 0 and math.isfinite(e.low)
         value = math.nan if bare and not interval else e.low if bare else e.value
