@@ -438,8 +438,9 @@ class PPO:
             run: which run.
             directory: that :meth:`save` wrote.
             optimizer: also its Adam moments; otherwise they start afresh.
-            part: ``"all"``; ``"normalizer"`` for the statistics of observations and returns alone, beside
-                fresh weights; ``"shuffled"`` for all, the entries of every weight array permuted.
+            part: ``"all"``; ``"normalizer"`` for the statistics of observations alone, beside fresh
+                weights and rewards scaled afresh; ``"shuffled"`` for all, the entries of every weight array
+                permuted, but not the log standard deviation, which is no layer.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
@@ -454,12 +455,13 @@ class PPO:
                 if part == "normalizer":
                     break
                 values = tensors[f"parameters.{name}"]
-                if part == "shuffled":
+                if part == "shuffled" and name != "log_std":
                     order = torch.randperm(values.numel(), generator=self._permuting_generators[run])
                     values = values.flatten()[order].view_as(values)
                 view[run] = values.to(self.device)
         for name, moments in self._moments().items():
-            moments.restore(run, {k: tensors[f"{name}.{k}"] for k in ("mean", "var", "count")})
+            if part != "normalizer" or moments is self._observation_moments:
+                moments.restore(run, {k: tensors[f"{name}.{k}"] for k in ("mean", "var", "count")})
         self._set_scale()
         if optimizer:
             for name in ("first", "second", "clock"):

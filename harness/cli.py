@@ -7,10 +7,11 @@ import dataclasses
 import functools
 import json
 import operator
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -47,7 +48,7 @@ from harness.reference import (
 )
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
-from harness.run import check_device, estimate_cost, pending_steps, run_plan
+from harness.run import TrainingError, check_device, estimate_cost, pending_steps, run_plan
 from harness.show import Player, check_display, check_film, film, sheet, view
 from harness.store import Store
 from harness.table import columns_page, export_table
@@ -62,8 +63,8 @@ KILO = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Writes the plan of a leave-one-out experiment, and trains nothing."""
+class Experiment:
+    """What the commands that plan have in common."""
 
     family: tyro.conf.Positional[str]
     """Name of the family, for example Biped."""
@@ -75,16 +76,25 @@ class Plan:
     """What to do."""
     device: str = "cpu"
     """Where networks live: cpu, or cuda."""
+    processes: int | None = None
+    """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
+    Results do not depend on it."""
 
-    def make(self, family: str, learner: dict[str, Any]) -> dict[str, Any]:
-        """The plan."""
-        return make_plan(family, self.settings, learner, self.preset)
-
-    def write(self) -> Path:
+    def write(self, kind: str) -> Path:
         """Makes and writes the plan, or finds the same one already there."""
         check_device(self.device)
-        family = mtenvs.get_family(self.family).name
-        plan = self.make(family, dataclasses.asdict(describe_learner(self.settings.learner, family)))
+        family, settings = mtenvs.get_family(self.family).name, self.settings
+        learner = dataclasses.asdict(describe_learner(settings.learner, family))
+        if kind == "joint":
+            count = len(settings.folds or mtenvs.tasks(family))
+            options: dict[str, Any] = {"conditioning": settings.conditioning}
+            if settings.layout is not None:
+                options["layout"] = settings.layout
+            wide = widened(learner["name"], family, learner["config"], count, **options)
+            plan = make_joint_plan(family, settings, learner, wide, self.preset)
+        else:
+            make = make_matrix_plan if kind == "matrix" else make_plan
+            plan = make(family, settings, learner, self.preset)
         if (dealt := plan["worlds_per_run"]) != (asked := self.settings.worlds_per_run):
             say(f"{dealt} worlds a run instead of {asked}, so that all tasks of a run have equally many")
         kind = "" if plan["kind"] == "leave_one_out" else f"-{plan['kind']}"
@@ -92,15 +102,30 @@ class Plan:
         write_plan(plan, directory)
         return directory
 
+    def conclude(self, kind: str) -> None:
+        """Plans, trains and reports."""
+        directory = self.write(kind)
+        describe(directory)
+        train(directory, self.device, self.processes)
+        report(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Experiment):
+    """Writes and prints the plan of an experiment: what it will do and take. Trains nothing."""
+
+    kind: Literal["loo", "joint", "matrix"] = "loo"
+    """The command whose plan it is."""
+
     def __call__(self) -> None:
         """Runs the command."""
-        directory = self.write()
-        print_plan(directory, self.device)
+        directory = self.write(self.kind)
+        print_plan(directory, self.device, self.processes)
         say(f"train it with: mtenvs run {directory}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Loo(Plan):
+class Loo(Experiment):
     """Runs a leave-one-out experiment: plans it if it is new, trains what is missing, and reports.
 
     Arms such as sources=1 or steps=100000 make it an experiment of doses.
@@ -108,37 +133,28 @@ class Loo(Plan):
 
     def __call__(self) -> None:
         """Runs the command."""
-        directory = self.write()
-        describe(directory)
-        train(directory, self.device)
-        report(directory)
+        self.conclude("loo")
 
 
 @dataclasses.dataclass(frozen=True)
-class Joint(Loo):
+class Joint(Experiment):
     """Trains one network on all tasks beside one network for each, and reports which is the faster.
 
     --folds names the tasks; arms and pretraining are not used.
     """
 
-    def make(self, family: str, learner: dict[str, Any]) -> dict[str, Any]:
-        """The plan."""
-        settings = self.settings
-        count = len(settings.folds or mtenvs.tasks(family))
-        options: dict[str, Any] = {"conditioning": settings.conditioning}
-        if settings.layout is not None:
-            options["layout"] = settings.layout
-        wide = widened(learner["name"], family, learner["config"], count, **options)
-        return make_joint_plan(family, settings, learner, wide, self.preset)
+    def __call__(self) -> None:
+        """Runs the command."""
+        self.conclude("joint")
 
 
 @dataclasses.dataclass(frozen=True)
-class Matrix(Loo):
+class Matrix(Experiment):
     """Learns every task from the network of every other single task: which source helps which target?"""
 
-    def make(self, family: str, learner: dict[str, Any]) -> dict[str, Any]:
-        """The plan."""
-        return make_matrix_plan(family, self.settings, learner, self.preset)
+    def __call__(self) -> None:
+        """Runs the command."""
+        self.conclude("matrix")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +165,14 @@ class Run:
     """Directory of the experiment."""
     device: str = "cpu"
     """Where networks live: cpu, or cuda."""
+    processes: int | None = None
+    """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
+    Results do not depend on it."""
 
     def __call__(self) -> None:
         """Runs the command."""
         load_plan(self.directory)
-        train(self.directory, self.device)
+        train(self.directory, self.device, self.processes)
         say(f"report it with: mtenvs report {self.directory}")
 
 
@@ -509,7 +528,7 @@ def describe(directory: Path) -> None:
     )
 
 
-def print_plan(directory: Path, device: str) -> None:
+def print_plan(directory: Path, device: str, processes: int | None) -> None:
     """Prints a plan for people: its runs, and what they will take of this machine."""
     plan = load_plan(directory)
     describe(directory)
@@ -530,22 +549,28 @@ def print_plan(directory: Path, device: str) -> None:
             f"(at least {plan['min_distance']} asked)"
         )
     with console.status("measuring this machine's speed for some seconds"):
-        estimate = estimate_cost(directory, device)
+        estimate = estimate_cost(directory, device, _processes(device, processes))
     hours = estimate.hours
     say(
-        f"about {f'{hours:.1f} h' if hours >= 1 else f'{60 * hours:.0f} min'} here ({estimate.train_speed:,.0f} steps/s trained, "
-        f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
+        f"about {f'{hours:.1f} h' if hours >= 1 else f'{60 * hours:.0f} min'} here "
+        f"({estimate.train_speed:,.0f} steps/s trained, {estimate.test_speed:,.0f} evaluated), "
+        f"{estimate.megabytes:,.0f} MB on disk"
     )
 
 
-def train(directory: Path, device: str) -> None:
+def _processes(device: str, asked: int | None) -> int:
+    return asked if asked is not None else (os.cpu_count() or 1) if device == "cpu" else 1
+
+
+def train(directory: Path, device: str, processes: int | None) -> None:
     """Trains a plan's missing runs behind a progress bar."""
+    at_a_time = _processes(device, processes)
     total = pending_steps(directory)
     if total == 0:
         say("nothing left to train")
         return
     try:
-        with_bar("training", total, lambda advance: run_plan(directory, device, advance))
+        with_bar("training", total, lambda advance: run_plan(directory, device, advance, at_a_time))
     except KeyboardInterrupt:
         say(f"stopped; finished runs are kept. Go on with: mtenvs run {directory}")
         raise SystemExit(130) from None
@@ -627,6 +652,9 @@ def main(arguments: list[str] | None = None) -> None:
         # what users can mend; anything else is a bug and keeps its traceback
         errors.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
         raise SystemExit(2) from None
+    except TrainingError as error:
+        errors.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
+        raise SystemExit(1) from None
 
 
 def _measured(arguments: list[str]) -> ReferenceConfig:

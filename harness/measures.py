@@ -813,7 +813,7 @@ def break_even(folds: Sequence[FoldMeasures], plan: Mapping[str, Any], theta: fl
     Args:
         folds: of one comparison.
         plan: the plan.
-        theta: one of the thresholds; the plan's ``theta``.
+        theta: one of the thresholds; the plan's ``break_even_threshold``.
 
     Returns:
         One row per fold: ``fold, task, theta, pretraining_steps, saving, saving_low, saving_high`` (steps),

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import mtenvs
+from harness.family_code import family_code
 from harness.reference_scores import load_reference
 from mtenvs.conditioning import check_conditioning, check_layout
 from mtenvs.spec import Family, Task
@@ -45,13 +46,17 @@ THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.8
 HEADLINES = ("all_folds", "not_yet_solved")
 """Sets of folds that a plan may name as its headline (PROTOCOL §4.3)."""
 BEYOND_BUDGET = 2  # checkpoints that the three-checkpoint rule of arrival needs after the budget
+TRAINING_SEEDS = 2**31
+"""Seeds of training worlds are below, those of evaluation are not: they start from other states."""
 NO_FOLD = -1
 """Fold of a run for which no task is held out."""
 EXCLUSION = {
     "diverged": "a run that met a number which is not finite stays in, with Y = B where it had not arrived",
     "failed": "a run that was lost is trained again with its own seed, never dropped",
-    "damaged": "a finished run whose rows are not at the plan's checkpoints is left out, and the report is "
-    "incomplete until it is trained again",
+    "damaged": "a finished run whose rows are not at the plan's checkpoints is left out and the report "
+    "incomplete, until 'mtenvs run' has trained it again",
+    "changed": "a run whose rows are not those that it was finished with stays in, and the report is "
+    "exploratory",
 }
 """What happens to runs that are not as they should be; there are no other reasons to leave one out."""
 
@@ -76,7 +81,8 @@ class Preset:
     """What the held-out learner starts from: any of the protocol's seven, and doses such as sources=3
     or steps=100000."""
     control_folds: tuple[int, ...] | None = None
-    """Folds on which normalizer, shuffled and ceiling are planned; None for all."""
+    """Folds on which normalizer, shuffled and ceiling are planned, at least one of those held out; None
+    for all."""
     headline: str = "all_folds"
     """Set of folds of the headline: all_folds, or not_yet_solved."""
     seeds: int = 10
@@ -111,7 +117,7 @@ class Preset:
     min_distance: float = 0.1
     """No training task may lie closer to the held-out one, in descriptor units."""
     break_even_threshold: float = 0.5
-    """θ at which the report counts what pretraining costs and saves."""
+    """θ at which the report counts what pretraining costs and saves; one of 0.10, 0.15 ... 0.80."""
     cohort_runs: int = 20
     """At most so many runs are trained as one batch."""
     root_seed: int = 0
@@ -199,6 +205,18 @@ def make_plan(
     _check_arms(preset, len(known) - 1)
     folds = known if preset.folds is None else sorted(preset.folds)
     controls = folds if preset.control_folds is None else sorted({*preset.control_folds} & {*folds})
+    repeated = sorted({*preset.finetune_folds} & {*folds})
+    # what is asked for and cannot be is said, not dropped
+    if not controls and (of_none := [arm for arm in preset.arms if arm in CONTROLS]):
+        raise PlanError(
+            f"arms {', '.join(of_none)} have no fold: control_folds are "
+            f"{list(preset.control_folds or ())}, folds {folds}"
+        )
+    if preset.finetunes > 1 and not repeated:
+        raise PlanError(
+            f"finetunes={preset.finetunes} has no fold: finetune_folds are {list(preset.finetune_folds)}, "
+            f"folds {folds}; name one of these, or set finetunes to 1"
+        )
     plan = _plan(definition, preset, learner, preset_name, "leave_one_out")
     if any("=" in arm for arm in preset.arms):
         plan["kind"] = "dose"
@@ -207,7 +225,7 @@ def make_plan(
         "arms": list(preset.arms),
         "control_folds": controls,
         "finetunes": preset.finetunes,
-        "finetune_folds": sorted({*preset.finetune_folds} & {*folds}),
+        "finetune_folds": repeated,
         "headline": preset.headline,
     }
     runs = _Runs(plan)
@@ -344,6 +362,7 @@ def _plan(
         "exploratory": preset.exploratory,
         "family": family.name,
         "version": family.version,
+        "family_code": family_code(family),
         "mtenvs": mtenvs.__version__,
         "tasks": [task.to_dict() for task in family.tasks],
         "descriptors": {task.name: family.descriptor(task) for task in family.tasks},
@@ -427,11 +446,13 @@ class _Runs:
             name, _, value = arm.partition("=")
             sources, steps = others, self._plan["pretrain_budget"]
             if name == "sources":
-                # other sources for every seed, so that the number is what is compared
-                rng = np.random.default_rng([int(_sha256(self._key("dose", fold, arm, seed))[:15], 16)])
-                sources = sorted(int(k) for k in rng.choice(others, int(value), replace=False))
+                # other sources for every seed, and those of a dose among those of a larger one, so that
+                # the number is what is compared
+                rng = np.random.default_rng([int(_sha256(self._key("dose", fold, name, seed))[:15], 16)])
+                sources = sorted(int(k) for k in rng.permutation(others)[: int(value)])
             else:
-                steps = int(value)
+                rollout = self._plan["learner"]["rollout"] * self._plan["worlds_per_run"]
+                steps = math.ceil(int(value) / rollout) * rollout
             start = self.add("pretrain", fold, arm, seed, sources, steps=steps)
         for finetune in range(finetunes):
             self.add("learn", fold, arm, seed, [fold], start, init, finetune, conditioning=told)
@@ -555,7 +576,7 @@ def _leaks(plan: Mapping[str, Any], family: Family) -> dict[str, Any]:
         PlanError: if a training task equals a held-out one in body and goal, lies closer to it than the
             plan's ``min_distance``, or two runs share a random stream.
     """
-    models = {t.name: _model_hash(family, t) for t in family.tasks}
+    models = {t.name: model_hash(family, t) for t in family.tasks}
     goals = {t.name: _sha256(family.constants(t.parameters)) for t in family.tasks}
     by_id = {run["id"]: run for run in plan["runs"]}
     distances: dict[str, dict[str, float]] = {}
@@ -579,12 +600,17 @@ def _leaks(plan: Mapping[str, Any], family: Family) -> dict[str, Any]:
     entropies = [run["entropy"] for run in plan["runs"]]
     if len(set(entropies)) != len(entropies):
         raise PlanError("two runs share a random stream: choose another root_seed")
+    played = {k for run in plan["runs"] for k in (*run["tasks"], run["fold"])} - {NO_FOLD}
     evaluations = {
         seed
-        for task in range(len(family.tasks))
-        for index in range(len(plan["checkpoints"]))
-        for seed in evaluation_seeds(plan["root_seed"], task, index, plan["episodes"])
+        for task in played
+        for index in range(max(len(checkpoints_of(plan, arm)) for arm in plan["arms"]))
+        for seed in evaluation_seeds(
+            plan["root_seed"], task, index, plan["episodes"] if index else plan["first_episodes"]
+        )
     }
+    if shared := [seed for seed in evaluations if seed < TRAINING_SEEDS]:
+        raise PlanError(f"{len(shared)} start states of evaluation may be trained on, {shared[0]} for one")
     return {
         "models": models,
         "goals": goals,
@@ -593,21 +619,24 @@ def _leaks(plan: Mapping[str, Any], family: Family) -> dict[str, Any]:
         "seeds": {
             "runs": len(entropies),
             "evaluation": len(evaluations),
-            "shared": len(evaluations & set(entropies)),
+            "training_below": TRAINING_SEEDS,
+            "evaluation_from": min(evaluations),
         },
     }
 
 
-def _model_hash(family: Family, task: Task) -> str:
+def model_hash(family: Family, task: Task) -> str:
+    """SHA-256 of a body: of its MJCF, as MuJoCo writes it."""
     # without keyframes: the pose of a picture is no difference between bodies
     text = re.sub(r"<keyframe>.*?</keyframe>", "", mtenvs.mjcf(family, task), flags=re.DOTALL)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def evaluation_seeds(root_seed: int, task: int, checkpoint: int, episodes: int) -> list[int]:
-    """Seeds of the start states of one task at one checkpoint, apart from every training stream."""
+    """Seeds of the start states of one task at one checkpoint, apart from those of all training worlds."""
     sequence = np.random.SeedSequence([root_seed, task, checkpoint], spawn_key=(0xE,))
-    return [int(seed) for seed in sequence.generate_state(episodes, np.uint32)]
+    drawn = sequence.generate_state(episodes, np.uint32) % TRAINING_SEEDS
+    return [TRAINING_SEEDS + int(seed) for seed in drawn]
 
 
 def _check(preset: Preset, family: Family) -> None:
@@ -629,10 +658,13 @@ def _check(preset: Preset, family: Family) -> None:
         if getattr(preset, name) < 1:
             raise PlanError(f"{name} must be positive, got {getattr(preset, name)}")
     for name in ("root_seed", "tuning_trials", "tuning_steps", "min_distance"):
-        if getattr(preset, name) < 0:
+        if not getattr(preset, name) >= 0:
             raise PlanError(f"{name} must not be negative, got {getattr(preset, name)}")
-    if not 0 < preset.break_even_threshold <= 1:
-        raise PlanError(f"break_even_threshold must be in (0, 1], got {preset.break_even_threshold}")
+    if preset.break_even_threshold not in THRESHOLDS:
+        raise PlanError(
+            f"break_even_threshold must be one of {', '.join(f'{t:.2f}' for t in THRESHOLDS)}, "
+            f"got {preset.break_even_threshold}"
+        )
     if preset.first_episodes < 100:
         raise PlanError(f"first_episodes must be at least 100, got {preset.first_episodes}")
     if preset.checkpoints < 4:
@@ -643,7 +675,7 @@ def _check_arms(preset: Preset, num_sources: int) -> None:
     unknown = []
     for arm in preset.arms:
         name, equals, value = arm.partition("=")
-        if equals and name in DOSES and value.isdecimal() and int(value) > 0:
+        if equals and name in DOSES and value.isdecimal() and value[0] != "0":
             if name == "sources" and int(value) > num_sources:
                 raise PlanError(f"arm {arm!r} asks for more than the {num_sources} other tasks")
         elif arm not in ARMS:
@@ -679,10 +711,10 @@ def write_plan(plan: Mapping[str, Any], directory: Path) -> Path:
                 "Choose another --out, or continue that one with 'mtenvs run'"
             )
         return path
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    part = directory / f".{PLAN}.part"  # may be left of a killed command
+    if directory.exists() and (not directory.is_dir() or any(p != part for p in directory.iterdir())):
         raise PlanError(f"{directory} is not empty and holds no {PLAN}; choose a new directory for --out")
     directory.mkdir(parents=True, exist_ok=True)
-    part = directory / f".{PLAN}.part"
     part.write_text(json.dumps(plan, indent=1, ensure_ascii=True) + "\n")
     os.replace(part, path)
     return path

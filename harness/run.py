@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import json
+import math
+import multiprocessing
 import os
+import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +25,10 @@ import torch
 import mtenvs
 from baselines.learner import Episodes, Learner
 from baselines.registry import make_learner
-from harness.plan import NO_FOLD, PlanError, checkpoints_of, evaluation_seeds, load_plan
-from harness.store import COMPLETE, Store
+from harness.family_code import family_code
+from harness.measures import damaged_runs
+from harness.plan import NO_FOLD, PlanError, checkpoints_of, evaluation_seeds, load_plan, model_hash
+from harness.store import CODES, COMPLETE, Store
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
 from mtenvs.registry import TaskLike
@@ -42,6 +53,7 @@ def make_worlds(
     conditioning: str,
     layout: str | None = None,
     codes: np.ndarray | None = None,
+    num_threads: int = 0,
 ) -> TaskVectorEnv:
     """Worlds laid out ``[run, task, env]``.
 
@@ -52,10 +64,17 @@ def make_worlds(
         conditioning: what observations tell of the task.
         layout: how bodies of unequal size share the observation; ``None`` for the family's default.
         codes: what to tell every world instead of its task's code, ``(worlds, code_size)``.
+        num_threads: threads to step on; 0 for all processors.
     """
     tasks = [task for run in tasks_of_runs for task in run for _ in range(per_task)]
     return TaskVectorEnv(
-        family, num_envs=len(tasks), tasks=tasks, conditioning=conditioning, layout=layout, codes=codes
+        family,
+        num_envs=len(tasks),
+        tasks=tasks,
+        conditioning=conditioning,
+        layout=layout,
+        codes=codes,
+        num_threads=num_threads,
     )
 
 
@@ -63,7 +82,8 @@ def check_suite(plan: Mapping[str, Any]) -> None:
     """Makes sure that what was frozen is what would be trained.
 
     Raises:
-        harness.plan.PlanError: if the suite's version or a published task differs from the plan's.
+        harness.plan.PlanError: if the suite's version, a published task, a body or the code that returns
+            follow from differs from the plan's.
     """
     family = registry.get_family(plan["family"])
     made, present = (plan["mtenvs"], plan["version"]), (mtenvs.__version__, family.version)
@@ -78,6 +98,14 @@ def check_suite(plan: Mapping[str, Any]) -> None:
         raise PlanError(
             f"published tasks have changed since the plan was frozen: {', '.join(changed)}; restore them "
             "in the family's file, or make a new plan in a new directory"
+        )
+    hashes = plan["leaks"]["models"]
+    bodies = [t.name for t in family.tasks if t.name in hashes and model_hash(family, t) != hashes[t.name]]
+    if bodies or family_code(family) != plan["family_code"]:
+        what = f"bodies ({', '.join(bodies)})" if bodies else "code"
+        raise PlanError(
+            f"the {what} of {family.name} have changed since the plan was frozen, or MuJoCo has; restore "
+            "them, or make a new plan in a new directory"
         )
 
 
@@ -105,11 +133,11 @@ def use_one_torch_thread() -> None:
 
 def pending_steps(directory: Path) -> int:
     """Control steps that remain to be trained, summed over runs."""
-    plan, status = load_plan(directory), Store(directory).status()
+    plan = load_plan(directory)
+    missing = _missing(plan, Store(directory))
     steps = {run["id"]: run["steps"] for run in plan["runs"]}
     # a cohort is trained as a whole, also where only some of its runs are missing
-    open_cohorts = [c for c in plan["cohorts"] if any(status[i] not in COMPLETE for i in c)]
-    return sum(steps[i] for cohort in open_cohorts for i in cohort)
+    return sum(steps[i] for cohort in plan["cohorts"] if missing & {*cohort} for i in cohort)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,73 +158,251 @@ ROW_BYTES = 260
 """Of a stored row."""
 
 
-def estimate_cost(directory: Path, device: str = "cpu") -> Cost:
-    """Estimates what the whole plan takes, from training and evaluating its largest cohort for a moment.
+def estimate_cost(directory: Path, device: str = "cpu", processes: int = 1) -> Cost:
+    """Estimates what the whole plan takes: one cohort of every shape is trained and evaluated for a moment.
 
     Nothing is stored. Evaluation is estimated from episodes of full length, and so from above.
 
     Args:
         directory: of the plan.
         device: where networks live.
+        processes: as of :func:`run_plan`; all of them are busy while one is timed.
     """
     plan = load_plan(directory)
     check_suite(plan)
-    use_one_torch_thread()
     by_id = {run["id"]: run for run in plan["runs"]}
-    # one that starts from nothing: checkpoints are not there yet
-    ready = [c for c in plan["cohorts"] if all(by_id[i]["start"] is None for i in c)]
-    cohort = [by_id[i] for i in max(ready, key=len)]
-    learner, worlds = _Cohort(directory, plan, Store(directory), cohort, device).learner()
+    shapes: dict[str, list[list[str]]] = {}
+    for cohort in plan["cohorts"]:
+        first = by_id[cohort[0]]
+        shapes.setdefault(json.dumps([len(first["tasks"]), first.get("config")]), []).append(cohort)
+    processes = min(processes, widest(plan))
+    seconds = trained = tested = testing = 0.0
+    with _Workers(processes) as workers:
+        for cohorts in shapes.values():
+            largest = max(cohorts, key=len)
+            threads = workers.threads(processes)
+            job = (_probe, directory, largest, device, threads, PROBE_SECONDS / len(shapes))
+            speeds = [future.result() for future in [workers.submit(*job) for _ in range(processes)]]
+            train_speed, test_speed, parameters = np.sum(speeds, axis=0)
+            runs = [by_id[i] for cohort in cohorts for i in cohort]
+            steps = sum(run["steps"] for run in runs)
+            wanted = sum(_evaluated_episodes(plan, run) for run in runs)
+            wanted *= registry.get_family(plan["family"]).episode_steps
+            trained, seconds = trained + steps, seconds + steps / train_speed
+            tested, testing = tested + wanted, testing + wanted / test_speed
+    rows, starts = 0, {run["start"] for run in plan["runs"]}
+    for run in plan["runs"]:
+        points = 1 if run["phase"] == "pretrain" else len(checkpoints_of(plan, run["arm"]))
+        rows += points * len(run["tasks"]) + 3 * (run["phase"] == "pretrain")
+    saved = sum(run["phase"] == "pretrain" or run["id"] in starts for run in plan["runs"])
+    checkpoint = 3 * 4 * parameters / processes  # weights and Adam's two moments, float32
+    size = rows * ROW_BYTES + saved * checkpoint
+    return Cost((seconds + testing) / 3600, trained / seconds, tested / testing, size / 1e6)
+
+
+def _evaluated_episodes(plan: Mapping[str, Any], run: Mapping[str, Any]) -> int:
+    """Episodes that a run is evaluated for, in all."""
+    if run["phase"] == "learn":
+        points = len(checkpoints_of(plan, run["arm"]))
+        return len(run["tasks"]) * (plan["first_episodes"] + (points - 1) * plan["episodes"])
+    codes = 0 if not _holds_out(run) else 1 if run["conditioning"] == "none" else len(CODES)
+    return len(run["tasks"]) * plan["episodes"] + codes * plan["first_episodes"]
+
+
+def _holds_out(run: Mapping[str, Any]) -> bool:
+    """Whether a pretraining has a task to be shown at its end that it was not trained on."""
+    return run["fold"] != NO_FOLD and run["fold"] not in run["tasks"]
+
+
+def _probe(
+    directory: Path, cohort: Sequence[str], device: str, threads: int, duration: float
+) -> tuple[float, float, int]:
+    """Control steps per second of a cohort, trained and evaluated, and the parameters of a network."""
+    plan = load_plan(directory)
+    by_id = {run["id"]: run for run in plan["runs"]}
+    runs = [by_id[i] for i in cohort]
+    learner, worlds = _Cohort(directory, plan, Store(directory), runs, device, threads).learner(fresh=True)
     rollout = plan["learner"]["rollout"] * plan["worlds_per_run"]
     learner.train(worlds, rollout)  # what is only done once
     began, trained = time.perf_counter(), rollout
-    while time.perf_counter() - began < PROBE_SECONDS:
+    while time.perf_counter() - began < duration:
         trained = learner.train(worlds, trained + rollout)
     train_speed = (trained - rollout) * len(cohort) / (time.perf_counter() - began)
     worlds.reset(seed=0)
     actions = np.zeros((worlds.num_envs, worlds.num_actions))
     began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < PROBE_SECONDS / 3:
+    while time.perf_counter() - began < duration / 3:
         worlds.step(actions)
         steps += worlds.num_envs
     test_speed = steps / (time.perf_counter() - began)
-    episodes = rows = saved = 0
-    wanted = {run["start"] for run in plan["runs"]}
-    for run in plan["runs"]:
-        points = 1 if run["phase"] == "pretrain" else len(checkpoints_of(plan, run["arm"]))
-        rows += points * len(run["tasks"]) + 3 * (run["phase"] == "pretrain")
-        episodes += len(run["tasks"]) * (points - 1) * plan["episodes"] + 3 * plan["first_episodes"]
-        saved += run["phase"] == "pretrain" or run["id"] in wanted
-    family = registry.get_family(plan["family"])
-    trained = sum(run["steps"] for run in plan["runs"])
-    seconds = trained / train_speed + episodes * family.episode_steps / test_speed
-    checkpoint = 3 * 4 * learner.describe()["parameters"]  # weights and Adam's two moments, float32
-    size = rows * ROW_BYTES + saved * checkpoint
-    return Cost(seconds / 3600, train_speed, test_speed, size / 1e6)
+    worlds.close()
+    return train_speed, test_speed, learner.describe()["parameters"]
 
 
-def run_plan(directory: Path, device: str = "cpu", progress: Progress | None = None) -> None:
-    """Trains whatever of a plan has no result yet.
+def run_plan(
+    directory: Path, device: str = "cpu", progress: Progress | None = None, processes: int = 1
+) -> None:
+    """Trains whatever of a plan has no result yet, and again what has lost part of its rows.
+
+    Results do not depend on the number of processes. A run that fails is stored as failed, with its
+    traceback, and the others go on.
 
     Args:
         directory: of the plan.
         device: where networks live.
         progress: for a progress bar.
+        processes: cohorts trained at a time, each in a process of its own if more than one. A program that
+            asks for several must be importable (``if __name__ == "__main__":``), and its own learners are
+            not known to them.
 
     Raises:
         harness.plan.PlanError: if there is no plan, it was edited, or it was made for another suite.
-        ValueError: for a device that is not there.
+        ValueError: for a device that is not there, or a number of processes that is not positive.
+        TrainingError: after all else is trained, if a run has failed.
     """
     plan, store = load_plan(directory), Store(directory)
     check_suite(plan)
     check_device(device)
-    use_one_torch_thread()
+    if processes < 1:
+        raise ValueError(f"processes must be positive, got {processes}")
+    missing = _missing(plan, store)
+    for run_id in missing:
+        store.discard(run_id)
+    # cohorts are the plan's alone: the missing runs are trained beside the same neighbours again
+    waiting = [cohort for cohort in plan["cohorts"] if missing & {*cohort}]
+    starts = {run["id"]: run["start"] for run in plan["runs"]}
+    failed: dict[str, str] = {}
+    futures: dict[Future[None], list[str]] = {}
+    with _Workers(min(processes, widest(plan))) as workers:
+        while waiting or futures:
+            unfinished = {i for cohort in (*waiting, *futures.values()) for i in cohort}
+            lost = [cohort for cohort in waiting if failed.keys() & {starts[i] for i in cohort}]
+            failed |= {i: "what it starts from has failed" for cohort in lost for i in cohort}
+            waiting = [cohort for cohort in waiting if cohort not in lost]
+            ready = [cohort for cohort in waiting if not unfinished & {starts[i] for i in cohort}]
+            ready = ready[: workers.count - len(futures)]
+            if not ready and not futures:
+                continue  # all that waited is lost
+            threads = workers.threads(len(ready) + len(futures))
+            for cohort in ready:
+                waiting.remove(cohort)
+                job = (_train_cohort, directory, cohort, device, threads)
+                futures[workers.submit(*job, progress=progress)] = cohort
+            for future in workers.wait(futures, progress):
+                cohort = futures.pop(future)
+                try:
+                    future.result()
+                except TrainingError as error:
+                    failed |= dict.fromkeys(cohort, str(error))
+    if failed:
+        first = next(iter(failed))
+        raise TrainingError(
+            f"{len(failed)} runs failed or could not begin, the first of them {first}: {failed[first]}. The traceback is in "
+            f"{directory / 'runs' / first / 'done.json'}; 'mtenvs run {directory}' tries again"
+        )
+
+
+def widest(plan: Mapping[str, Any]) -> int:
+    """How many cohorts of a plan can be trained at the same time at most."""
     runs = {run["id"]: run for run in plan["runs"]}
-    for cohort in plan["cohorts"]:
-        status = store.status()
-        # cohorts are the plan's alone: the missing runs are trained beside the same neighbours again
-        if any(status[run_id] not in COMPLETE for run_id in cohort):
-            _Cohort(directory, plan, store, [runs[run_id] for run_id in cohort], device).train(progress)
+
+    def depth(run_id: str | None) -> int:
+        return 0 if run_id is None else 1 + depth(runs[run_id]["start"])
+
+    depths = [max(map(depth, cohort)) for cohort in plan["cohorts"]]
+    return max(map(depths.count, depths))
+
+
+def _missing(plan: Mapping[str, Any], store: Store) -> set[str]:
+    """Runs that have no result, or not all rows of it."""
+    damaged = damaged_runs(store.evaluations(), store.runs(), plan)
+    return {i for i, status in store.status().items() if status not in COMPLETE or i in damaged}
+
+
+def _train_cohort(
+    directory: Path, cohort: Sequence[str], device: str, threads: int, progress: Progress | None = None
+) -> None:
+    use_one_torch_thread()
+    plan, store = load_plan(directory), Store(directory)
+    by_id = {run["id"]: run for run in plan["runs"]}
+    _Cohort(directory, plan, store, [by_id[i] for i in cohort], device, threads).train(progress)
+
+
+class TrainingError(RuntimeError):
+    """Something failed in the midst of training."""
+
+
+class _Workers:
+    """Calls functions, several at a time in processes of their own, or one at a time in this one.
+
+    Args:
+        count: how many at a time.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+        self._steps: Any = None
+
+    def __enter__(self) -> _Workers:
+        use_one_torch_thread()
+        if self.count > 1:
+            # not forked: a copy of this process would hold locks of threads that it does not have
+            context = multiprocessing.get_context("spawn")
+            self._steps = context.SimpleQueue()
+            self._pool = ProcessPoolExecutor(
+                self.count, context, initializer=_set_steps, initargs=(self._steps,)
+            )
+        return self
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if self._pool is not None:
+            if kind is not None:  # what has begun is of no use any more
+                for process in list(self._pool._processes.values()):
+                    process.terminate()
+            self._pool.shutdown(cancel_futures=True)
+
+    @staticmethod
+    def threads(running: int) -> int:
+        """Threads for the physics of each of so many calls; 0 for all processors."""
+        return 0 if running == 1 else max(1, (os.cpu_count() or 1) // running)
+
+    def submit(
+        self, function: Callable[..., Any], *args: Any, progress: Progress | None = None
+    ) -> Future[Any]:
+        """Begins a call, or, if it is one at a time, ends it too."""
+        if self._pool is not None:
+            return self._pool.submit(function, *args, *([_send_steps] if progress else []))
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, *([progress] if progress else [])))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
+        """Waits for any of the calls, handing their progress on."""
+        while True:
+            done = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED).done
+            while self._steps is not None and not self._steps.empty():
+                steps = self._steps.get()
+                if progress is not None:
+                    progress(steps)
+            if done:
+                return done
+
+
+_steps: Any = None
+"""In a worker process: where steps trained are reported."""
+
+
+def _set_steps(queue: Any) -> None:
+    global _steps
+    _steps = queue
+
+
+def _send_steps(steps: int) -> None:
+    _steps.put(steps)
 
 
 class _Cohort:
@@ -209,14 +415,16 @@ class _Cohort:
         store: Store,
         runs: Sequence[Mapping[str, Any]],
         device: str,
+        threads: int,
     ) -> None:
         self.directory, self.plan, self.store, self.runs = directory, plan, store, runs
+        self.threads = threads
         status = store.status()
         self.missing = [r for r, run in enumerate(runs) if status[run["id"]] not in COMPLETE]
         self.device = device
 
-    def learner(self) -> tuple[Learner, TaskVectorEnv]:
-        """The learner, started as the plan says, and the worlds to train it on."""
+    def learner(self, fresh: bool = False) -> tuple[Learner, TaskVectorEnv]:
+        """The learner, started as the plan says unless it shall be fresh, and the worlds to train it on."""
         plan, runs = self.plan, self.runs
         tasks = [run["tasks"] for run in runs]
         worlds = self._worlds(tasks, plan["worlds_per_run"] // len(tasks[0]))
@@ -228,21 +436,38 @@ class _Cohort:
             self.device,
         )
         for r, run in enumerate(runs):
-            if run["start"] is not None:
+            if run["start"] is not None and not fresh:
                 self._load(learner, r, run["start"], run["init"])
         return learner, worlds
 
     def train(self, progress: Progress | None) -> None:
-        plan, runs, started = self.plan, self.runs, time.perf_counter()
+        """Trains, evaluates and stores.
+
+        Raises:
+            TrainingError: if something failed in the midst of it; the runs are stored as failed.
+        """
         learner, worlds = self.learner()
         for r in self.missing:  # only now, when nothing can be refused any more
-            self.store.begin(runs[r]["id"])
+            self.store.begin(self.runs[r]["id"])
+        try:
+            self._train(learner, worlds, progress)
+        except Exception as error:
+            for r in self.missing:
+                record = {"status": "failed", "error": traceback.format_exc(), **circumstances()}
+                self.store.finish(self.runs[r]["id"], record)
+            raise TrainingError(f"{type(error).__name__}: {error}") from error
+        finally:
+            worlds.close()
+
+    def _train(self, learner: Learner, worlds: TaskVectorEnv, progress: Progress | None) -> None:
+        plan, runs, started = self.plan, self.runs, time.perf_counter()
+        trained = 0
         if runs[0]["phase"] == "pretrain":
-            learner.train(worlds, runs[0]["steps"], progress)
+            trained = learner.train(worlds, runs[0]["steps"], progress)
             self._hand_over(learner)
         else:
             for index, step in enumerate(checkpoints_of(plan, runs[0]["arm"])):
-                learner.train(worlds, step, progress)
+                trained = learner.train(worlds, step, progress)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
                 self._evaluate(learner, [run["tasks"] for run in runs], index, step, episodes)
         wall = time.perf_counter() - started
@@ -255,11 +480,12 @@ class _Cohort:
                 learner.save(r, path)
             record = {
                 "status": "diverged" if diverged[r] else "finished",
-                "steps": runs[r]["steps"],
+                "steps": trained,
                 "wall_seconds": round(wall / len(runs), 3),  # a run's share of its cohort
                 "cohort_runs": len(runs),
                 "device": self.device,
                 "torch_threads": torch.get_num_threads(),
+                **circumstances(),
                 **learner.describe(),
             }
             self.store.finish(runs[r]["id"], record)
@@ -287,6 +513,7 @@ class _Cohort:
             self.runs[0]["conditioning"],
             self.plan.get("layout"),
             codes,
+            self.threads,
         )
 
     def _load(self, learner: Learner, r: int, start: str, init: str) -> None:
@@ -307,8 +534,7 @@ class _Cohort:
         plan, runs = self.plan, self.runs
         steps = runs[0]["steps"]
         self._evaluate(learner, [run["tasks"] for run in runs], 0, steps, plan["episodes"])
-        unseen = [run["fold"] != NO_FOLD and run["fold"] not in run["tasks"] for run in runs]
-        if not all(unseen):  # equal in a cohort but for chance: sources of a matrix hold nothing out
+        if not all(map(_holds_out, runs)):  # they are alike in a cohort; sources of a matrix hold none out
             return
         held_out = [[run["fold"]] for run in runs]
         self._evaluate(learner, held_out, 0, steps, plan["first_episodes"])
@@ -351,8 +577,6 @@ class _Cohort:
         diverged = learner.diverged()
         rows = []
         for r in self.missing:
-            if diverged[r]:  # its network means nothing any more: it counts as not arrived from here on
-                continue
             for k, task in enumerate(tasks[r]):
                 first = (r * len(tasks[r]) + k) * episodes
                 one = slice(first, first + episodes)
@@ -364,10 +588,26 @@ class _Cohort:
                         "task": plan["tasks"][task]["name"],
                         "code": code,
                         **summary(played, one),
-                        "diverged": False,
+                        # its network means nothing any more: it counts as not arrived from here on
+                        **(dict.fromkeys(STATISTICS, math.nan) if diverged[r] else {}),
+                        "diverged": bool(diverged[r]),
                     }
                 )
         self.store.append(rows)
+
+
+@functools.cache
+def circumstances() -> dict[str, Any]:
+    """What a run's last digits depend on: versions of what computes them, and the processor."""
+    processor = platform.processor()
+    with contextlib.suppress(OSError, StopIteration):  # Linux says more there than by the call
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    packages = {name: version(name) for name in ("mujoco", "numpy", "torch")}
+    return {"processor": processor, "versions": {"python": platform.python_version(), **packages}}
+
+
+STATISTICS = ("return_mean", "return_std", "length_mean", "success")
 
 
 def summary(played: Episodes, one: slice) -> dict[str, Any]:

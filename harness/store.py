@@ -10,6 +10,7 @@ left behind is recognised (no ``done.json``) and discarded when the run begins a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -40,6 +41,8 @@ ROW_COLUMNS = {
 """Columns of a row and their types: undiscounted returns, lengths in control steps, success in [0, 1].
 ``code`` is what the network was told of the task: its own code, the mean of those it was trained on, or
 a wrong one."""
+
+KINDS = {"str": "text", "int64": "whole number", "float64": "number", "bool": "true or false"}
 
 CODES = ("true", "mean", "wrong")
 
@@ -148,8 +151,9 @@ class Store:
             with rows.open("rb") as file:
                 os.fsync(file.fileno())
         temporary = directory / "done.json.tmp"
+        record = {"run": run_id, **record, "rows_sha256": _sha256(rows)}
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(_dumps({"run": run_id, **record}, indent=1) + "\n")
+            file.write(_dumps(record, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, directory / "done.json")
@@ -167,18 +171,32 @@ class Store:
             return []
         return sorted(path.name for path in runs.iterdir() if path.name not in self._planned)
 
+    def changed(self) -> list[str]:
+        """Complete runs whose rows are not those that they were finished with, in the plan's order."""
+        found = []
+        for run_id in self._planned:
+            done = self._done(run_id)
+            rows = self._run_directory(run_id) / "rows.jsonl"
+            if done is not None and done.get("rows_sha256") != _sha256(rows):
+                found.append(run_id)
+        return found
+
+    def discard(self, run_id: str) -> None:
+        """Forgets the result of a run, so that it can begin again."""
+        (self._run_directory(run_id) / "done.json").unlink(missing_ok=True)
+
     def evaluations(self) -> pd.DataFrame:
         """Every stored row of every planned run, whatever the run's status.
 
         Returns:
             The columns of :data:`ROW_COLUMNS` and, from the plan, :data:`PLAN_COLUMNS`; one row per
-            (run, checkpoint, task, code), the first where a row was written twice; sorted in the plan's
-            order of runs, then by checkpoint, task and code, so that nothing depends on the order of lines
-            or directories.
+            (run, checkpoint, task, code), also where a row was written twice; sorted in the plan's order of
+            runs, then by checkpoint, task and code, so that nothing depends on the order of lines or
+            directories.
 
         Raises:
-            StoreError: for a line that cannot be read (a torn last one is tolerated: its run was killed)
-                or that belongs to another run.
+            StoreError: for a line that cannot be read (a torn last one is tolerated: its run was killed),
+                that belongs to another run, or that contradicts an earlier one.
         """
         rows: list[dict[str, Any]] = []
         for order, (run_id, run) in enumerate(self._planned.items()):
@@ -256,7 +274,8 @@ class Store:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         # a whole row ends in a newline, so what stands behind the last one was torn by a kill
         torn = lines.pop()
-        rows = []
+        rows: list[dict[str, Any]] = []
+        seen: dict[tuple[int, str, str], dict[str, Any]] = {}
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -277,7 +296,17 @@ class Store:
                 )
             if row["run"] != run_id:
                 raise StoreError(f"{path}, line {number}, belongs to run {row['run']!r}, not to {run_id!r}")
-            rows.append({key: row[key] for key in ROW_COLUMNS})
+            for key, kind in ROW_COLUMNS.items():
+                if not _is(row[key], kind):
+                    raise StoreError(f"{path}, line {number}: {key} is {row[key]!r}, no {KINDS[kind]}")
+            row = {key: row[key] for key in ROW_COLUMNS}
+            place = row["checkpoint"], row["task"], row["code"]
+            if seen.setdefault(place, row) != row:
+                raise StoreError(
+                    f"{path}, line {number}, contradicts an earlier row of checkpoint {place[0]}, task "
+                    f"{place[1]!r} and code {place[2]!r}; remove {path.parent} and run again"
+                )
+            rows.append(row)
         if torn and self._status(run_id) in COMPLETE:
             raise StoreError(
                 f"{path} ends in a torn line although its run is marked complete; "
@@ -301,6 +330,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _is(value: Any, kind: str) -> bool:
+    """Whether a value of a JSON row is of its column's kind; null is a number that is not finite."""
+    if kind in ("str", "bool"):
+        return isinstance(value, str if kind == "str" else bool)
+    if isinstance(value, bool):
+        return False
+    if kind == "int64":
+        return isinstance(value, int)
+    return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
 def _number(value: Any) -> float:

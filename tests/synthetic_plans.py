@@ -201,7 +201,7 @@ def _plan(
         "arms": list(arms),
         "seeds": seeds,
         "checkpoints": GRID,
-        "theta": 0.5,
+        "break_even_threshold": 0.5,
         "equivalence": 1.1,
         "exclusion": {"damaged": "Rows that are not at the plan's checkpoints are left out."},
         "leaks": {
@@ -209,7 +209,12 @@ def _plan(
             "goals": dict.fromkeys(TASKS, "0" * 64),
             "min_distance": 0.1,
             "distances": distances,
-            "seeds": {"runs": len(runs), "evaluation": 22 * len(TASKS), "shared": 0},
+            "seeds": {
+                "runs": len(runs),
+                "evaluation": 22 * len(TASKS),
+                "training_below": 2**31,
+                "evaluation_from": 2**31 + 5,
+            },
         },
         "descriptors": DESCRIPTORS,
         "tuning": {"trials": 12, "steps": 200_000, "shared": True},

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections import Counter
 
 import pytest
@@ -261,12 +262,17 @@ def test_doses():
     plan = plan_of(arms=("scratch", "sources=2", "sources=7", "steps=100000"), worlds_per_run=14)
     assert plan["kind"] == "dose"
     trained = by_arm(plan, "pretrain")
-    assert {run["steps"] for run in trained["steps=100000"]} == {100_000}
+    (steps,) = {run["steps"] for run in trained["steps=100000"]}
+    assert 0 <= steps - 100_000 < plan["learner"]["rollout"] * plan["worlds_per_run"]
+    assert steps % (plan["learner"]["rollout"] * plan["worlds_per_run"]) == 0
     assert {run["steps"] for run in trained["sources=2"]} == {plan["pretrain_budget"]}
     for run in trained["sources=2"]:
         assert len(set(run["tasks"])) == 2
         assert run["fold"] not in run["tasks"]
     assert len({tuple(run["tasks"]) for run in trained["sources=2"]}) > 1  # others for every seed
+    wider = by_arm(plan_of(arms=("scratch", "sources=2", "sources=4"), worlds_per_run=14), "pretrain")
+    few = {(run["fold"], run["seed"]): {*run["tasks"]} for run in wider["sources=2"]}
+    assert all(few[run["fold"], run["seed"]] < {*run["tasks"]} for run in wider["sources=4"])
     assert all(len(run["tasks"]) == SOURCES for run in trained["sources=7"])
 
 
@@ -305,7 +311,9 @@ def test_the_plan_proves_that_nothing_leaks(family):
     for name, distances in leaks["distances"].items():
         assert set(distances) == set(names) - {name}
         assert min(distances.values()) >= leaks["min_distance"] > 0
-    assert leaks["seeds"]["shared"] == 0
+    assert leaks["seeds"]["training_below"] <= leaks["seeds"]["evaluation_from"]
+    played = [plan["first_episodes"], *[plan["episodes"]] * (len(plan["checkpoints"]) - 1)]
+    assert leaks["seeds"]["evaluation"] == pytest.approx(len(names) * sum(played), rel=0.01)
 
 
 def test_a_leak_is_refused_by_name(monkeypatch):
@@ -388,7 +396,15 @@ def test_an_edited_plan_is_refused(tmp_path):
         ({"control_folds": (99,)}, r"unknown control_folds \[99\]"),
         ({"finetune_folds": (3, 3)}, "finetune_folds .* name a task twice"),
         ({"headline": "best_folds"}, "unknown headline 'best_folds'; valid: all_folds, not_yet_solved"),
-        ({"break_even_threshold": 0.0}, r"break_even_threshold must be in \(0, 1\]"),
+        ({"break_even_threshold": 0.33}, r"break_even_threshold must be one of 0.10, .*, 0.80, got 0.33"),
+        ({"min_distance": math.nan}, "min_distance must not be negative, got nan"),
+        ({"arms": ("scratch", "steps=07000")}, "unusable arms"),
+        ({"finetunes": 3}, r"finetunes=3 has no fold: finetune_folds are \[\]"),
+        ({"finetunes": 3, "finetune_folds": (0,), "folds": (3,)}, r"finetune_folds are \[0\], folds \[3\]"),
+        (
+            {"arms": ("scratch", "ceiling"), "control_folds": (0,), "folds": (3,)},
+            r"arms ceiling have no fold: control_folds are \[0\], folds \[3\]",
+        ),
         ({"tuning_trials": -1}, "tuning_trials must not be negative"),
         (
             {"worlds_per_run": SOURCES - 1},

@@ -1,6 +1,7 @@
 """From a plan to stored rows: a tiny experiment, killed and continued."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from baselines.registry import (
 from harness.plan import (
     ARMS,
     PRESETS,
+    TRAINING_SEEDS,
     PlanError,
+    digest,
     load_plan,
     make_joint_plan,
     make_matrix_plan,
@@ -32,15 +35,18 @@ from harness.plan import (
 )
 from harness.report import write_report
 from harness.run import (
+    TrainingError,
     checkpoint_path,
     estimate_cost,
     evaluation_seeds,
     make_worlds,
     pending_steps,
     run_plan,
+    widest,
 )
 from harness.store import Store
 from mtenvs import registry
+from mtenvs.vector_env import TaskVectorEnv
 
 SOURCES = len(mtenvs.tasks("Biped")) - 1
 ROLLOUT = 32 * SOURCES
@@ -153,6 +159,78 @@ def test_a_missing_run_is_trained_beside_the_same_neighbours(finished, tmp_path)
     assert (kept / "done.json").stat().st_mtime_ns == before
 
 
+def test_a_run_that_lost_rows_is_trained_again(finished, tmp_path):
+    directory = tmp_path / "damaged"
+    shutil.copytree(finished, directory)
+    victim = next((directory / "runs").glob("learn-5-transfer-1*")) / "rows.jsonl"
+    victim.write_bytes(b"".join(victim.read_bytes().splitlines(keepends=True)[:-3]))
+    assert pending_steps(directory) > 0
+    run_plan(directory)
+    assert rows(directory) == rows(finished)
+    assert not Store(directory).changed()
+
+
+def test_several_processes_end_with_the_same_rows(finished, tmp_path):
+    """Also where a batch waits for another's networks; steps of all of them are reported."""
+    plan = load_plan(finished)
+    plan["cohorts"] = [[run["id"]] for run in plan["runs"]]
+    plan["sha256"] = digest(plan)
+    for name in ("one", "two"):
+        write_plan(plan, tmp_path / name)
+    assert widest(plan) > 1
+    seen = []
+    run_plan(tmp_path / "one")
+    run_plan(tmp_path / "two", progress=seen.append, processes=2)
+    assert sum(seen) == sum(run["steps"] for run in plan["runs"])
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+
+
+def test_what_fails_is_stored_and_the_others_go_on(tmp_path, monkeypatch):
+    directory = tiny(tmp_path / "failing")
+    plan = load_plan(directory)
+    evaluate = harness.run._Cohort._evaluate
+
+    def failing(self, *args, **kwargs):
+        if self.runs[0]["phase"] == "pretrain":
+            raise FloatingPointError("the moon was full")
+        evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr(harness.run._Cohort, "_evaluate", failing)
+    with pytest.raises(TrainingError, match=r"6 runs failed or .*pretrain.*FloatingPointError: the moon was"):
+        run_plan(directory)
+    status = Store(directory).status()
+    done = {run["id"]: status[run["id"]] for run in plan["runs"]}
+    assert {s for i, s in done.items() if i.startswith("pretrain")} == {"failed"}
+    failed = next((directory / "runs").glob("pretrain-*")) / "done.json"
+    assert "the moon was full" in json.loads(failed.read_text())["error"]
+    monkeypatch.undo()
+    run_plan(directory)
+    assert set(Store(directory).status().values()) == {"finished"}
+
+
+def test_worlds_of_training_and_of_evaluation_start_from_other_states(tmp_path, monkeypatch):
+    seeds = {"train": [], "evaluate": []}
+    phase, reset = ["train"], TaskVectorEnv.reset
+
+    def watched(self, *, seed=None, options=None):
+        if seed is not None:
+            seeds[phase[0]] += [seed] if isinstance(seed, int) else [int(s) for s in seed]
+        return reset(self, seed=seed, options=options)
+
+    evaluate = harness.run._Cohort._evaluate
+
+    def evaluating(*args, **kwargs):
+        phase[0] = "evaluate"
+        evaluate(*args, **kwargs)
+        phase[0] = "train"
+
+    monkeypatch.setattr(TaskVectorEnv, "reset", watched)
+    monkeypatch.setattr(harness.run._Cohort, "_evaluate", evaluating)
+    run_plan(tiny(tmp_path / "seeds"))
+    assert min(seeds["train"]) >= 0
+    assert max(seeds["train"]) < TRAINING_SEEDS <= min(seeds["evaluate"])
+
+
 def test_the_arms_start_from_what_they_should(tmp_path, monkeypatch):
     """All seven, with two fine-tunings; what each network holds at its step 0 is read off the learner."""
     preset = dataclasses.replace(
@@ -178,12 +256,13 @@ def test_the_arms_start_from_what_they_should(tmp_path, monkeypatch):
             for r, run in enumerate(runs):
                 at_start.setdefault(run, {n: t[r].clone() for n, t in made._parameters.views().items()})
                 means.setdefault(run, made._observation_moments.mean[r].clone())
+                counts.setdefault(run, made._return_moments.count[r].clone())
             return train(*words)
 
         made.train = first
         return made
 
-    means = {}
+    means, counts = {}, {}
     plan = load_plan(directory)
     cohorts = [list(cohort) for cohort in plan["cohorts"]]
     monkeypatch.setattr(harness.run, "make_learner", watched)
@@ -198,10 +277,14 @@ def test_the_arms_start_from_what_they_should(tmp_path, monkeypatch):
             continue
         stored, _ = load_checkpoint(checkpoint_path(directory, run["start"]), {})
         assert torch.equal(means[i].double(), stored["observations.mean"].double())
+        fresh = run["arm"] == "normalizer"  # of rewards no scale moves over
+        assert torch.equal(counts[i].double(), stored["returns.count"].double()) is not fresh
         for name, values in at_start[i].items():
             was = stored[f"parameters.{name}"]
             same = torch.equal(values, was)
-            if run["arm"] == "normalizer":
+            if run["arm"] == "shuffled" and name == "log_std":
+                assert same  # no layer: what one motor explores with is not another's
+            elif run["arm"] == "normalizer":
                 assert not same or name == "log_std" or not was.any() or was.numel() == 1
             elif run["arm"] == "shuffled":
                 assert torch.equal(values.flatten().sort().values, was.flatten().sort().values)
@@ -240,7 +323,7 @@ def test_what_is_told_is_what_the_code_says(tmp_path):
             return worlds
 
     runs = [run for run in plan["runs"] if run["phase"] == "pretrain"]
-    cohort = Watching(directory, plan, Store(directory), runs, "cpu")
+    cohort = Watching(directory, plan, Store(directory), runs, "cpu", 0)
     learner, _ = cohort.learner()
     for run in runs:
         cohort.store.begin(run["id"])

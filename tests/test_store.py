@@ -125,11 +125,45 @@ def test_torn_last_line_is_left_out_and_a_torn_inner_line_is_named(store):
         store.evaluations()
 
 
-def test_the_first_of_two_equal_rows_counts(store):
+def test_of_two_equal_rows_one_counts_and_a_contradiction_is_refused(store):
     store.begin("s")
     store.append([row("s", 0, return_mean=1.0)])
-    store.append([row("s", 0, return_mean=2.0), row("s", 0, task="short", return_mean=3.0)])
+    store.append([row("s", 0, return_mean=1.0), row("s", 0, task="short", return_mean=3.0)])
     assert store.evaluations()["return_mean"].tolist() == [1.0, 3.0]
+    store.append([row("s", 0, return_mean=2.0)])
+    with pytest.raises(StoreError, match="line 4, contradicts an earlier row of checkpoint 0, task 'long'"):
+        store.evaluations()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("checkpoint", None, "checkpoint is None, no whole number"),
+        ("checkpoint", 3.5, "checkpoint is 3.5, no whole number"),
+        ("return_mean", "abc", "return_mean is 'abc', no number"),
+        ("return_mean", True, "return_mean is True, no number"),
+        ("return_mean", math.inf, "return_mean is inf, no number"),
+        ("task", ["long"], "task is .*, no text"),
+        ("diverged", "no", "diverged is 'no', no true or false"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_line(store, column, value, message):
+    store.begin("s")
+    store.append([row("s", 0)])
+    path = store.directory / "runs/s/rows.jsonl"
+    path.write_text(path.read_text() + json.dumps(json.loads(path.read_text()) | {column: value}) + "\n")
+    with pytest.raises(StoreError, match=f"rows.jsonl, line 2: {message}"):
+        store.evaluations()
+
+
+def test_rows_that_were_changed_afterwards_are_found(store):
+    store.begin("s")
+    store.append([row("s", 0)])
+    store.finish("s", {"status": "finished"})
+    assert store.changed() == []
+    path = store.directory / "runs/s/rows.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"return_mean": 1e3}) + "\n")
+    assert store.changed() == ["s"]
 
 
 def test_nan_is_stored_as_json_and_read_as_nan(store):

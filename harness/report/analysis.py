@@ -135,6 +135,8 @@ class Analysis:
     """Runs left out because their rows are not what the plan asks for, with the reason."""
     unknown: Sequence[str]
     """Directories of the store that are no run of the plan."""
+    changed: Sequence[str] = ()
+    """Complete runs whose rows are not those that they were finished with."""
 
     @property
     def kind(self) -> str:
@@ -178,8 +180,8 @@ class Analysis:
 
     @property
     def exploratory(self) -> bool:
-        """Whether the plan says so, or the store holds runs that no plan asked for."""
-        return bool(self.plan["exploratory"]) or bool(self.unknown)
+        """Whether the plan says so, or the store holds what no plan asked for or what was changed."""
+        return bool(self.plan["exploratory"] or self.unknown or self.changed)
 
     @property
     def marks(self) -> list[str]:
@@ -249,6 +251,7 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
         measures.competence(evaluations, runs, plan),
         damaged,
         store.unknown(),
+        store.changed(),
     )
 
 

@@ -17,7 +17,6 @@ from harness.statistics import Estimate
 
 SEEDS = (3, 5, 10, 20, 40)
 """Numbers of runs in each arm for which detectable effects are drawn, besides the planned one."""
-DEFAULT_THETA = 0.5
 """Score at which a break-even is given where the plan names none."""
 
 
@@ -27,8 +26,7 @@ DEFAULT_THETA = 0.5
 def break_even(analysis: Analysis) -> Section:
     """Section 10: after how many tasks pretraining has paid for itself."""
     title, plan, main = "Break-even", analysis.plan, analysis.main
-    wanted = float(plan.get("theta", DEFAULT_THETA))
-    theta = float(analysis.thresholds[np.abs(analysis.thresholds - wanted).argmin()])
+    theta = float(plan["break_even_threshold"])
     complete = [f.measures for f in main.folds if f.measures.complete]
     found = measures.break_even(complete, plan, theta)
     found = found[found["pretraining_steps"] > 0]

@@ -146,11 +146,11 @@ def leaks(analysis: Analysis) -> list[str]:
             *found,
             '<p class="absent">The plan holds no hashes of models and goals to prove it by.</p>',
         ]
-    shared = int(plan["leaks"]["seeds"]["shared"])
+    given = plan["leaks"]["seeds"]
     seeds = (
-        f"The {plan['leaks']['seeds']['runs']:,} streams of the runs and the "
-        f"{plan['leaks']['seeds']['evaluation']:,} of the evaluations share "
-        f"{shared or 'no'} seed{'' if shared == 1 else 's'}."
+        f"The {given['runs']:,} runs have streams of their own. Worlds of training are seeded below "
+        f"{given['training_below']:,}, the {given['evaluation']:,} start states of evaluation from "
+        f"{given['evaluation_from']:,} on."
     )
     checks = leak_checks(plan)
     return [

@@ -200,6 +200,8 @@ def warnings(analysis: Analysis) -> list[str]:
         found.append(
             f"The store holds what the plan does not know, ignored: {', '.join(analysis.unknown)}."
         )
+    if analysis.changed:
+        found.append(f"Rows were changed after the run was finished: {', '.join(analysis.changed)}.")
     # doses and single sources are all what the report is about; else it is the headline's comparison
     compared = (
         analysis.against_scratch if analysis.kind in ("dose", "matrix") else analysis.against_scratch[:1]
