@@ -87,10 +87,16 @@ def test_bad_input_ends_with_a_message_and_touches_nothing(words, message, tmp_p
 
 
 @pytest.mark.parametrize("command", ["joint", "matrix"])
-def test_the_other_experiments_plan_train_and_report(command, tmp_path, capsys):
+def test_the_other_experiments_plan_train_and_report(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
     out = tmp_path / command
     words = TINY.replace("--folds 5", "--folds 0 5").replace("--seeds 2", "--seeds 1").split()
-    main([command, "Biped", *words, "--worlds-per-run", "2", "--out", str(out)])
+    words += ["--worlds-per-run", "2", "--processes", "1", "--out", str(out)]
+    main(["plan", "Biped", "--kind", command, *words])
+    printed = capsys.readouterr().out
+    assert {"joint": "joint-wide", "matrix": "from=nominal"}[command] in printed
+    assert re.search(r"about \d+ min here", printed)
+    main([command, "Biped", *words])  # the same plan, found there
     printed = capsys.readouterr().out
     assert f"report: {out / 'report' / 'index.html'}" in printed
     assert (out / "report" / "index.html").stat().st_size > 10_000
