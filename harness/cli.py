@@ -178,7 +178,7 @@ class Tasks:
     """Lists the families, or the tasks of one with their parameters."""
 
     family: tyro.conf.Positional[str | None] = None
-    """Name of the family, or AllFamilies for the numbers of its tasks; a list of all families if left out."""
+    """Name of the family, or AllFamilies; a list of all families if left out."""
     markdown: bool = False
     """Print the page docs/tasks.md, with everything about all families, instead."""
     readme: Path | None = None
@@ -546,8 +546,9 @@ def print_plan(directory: Path, device: str) -> None:
     with console.status("measuring this machine's speed for some seconds"):
         estimate = estimate_cost(directory, device)
     hours = estimate.hours
+    duration = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     say(
-        f"about {f'{hours:.1f} h' if hours >= 1 else f'{60 * hours:.0f} min'} here ({estimate.train_speed:,.0f} steps/s trained, "
+        f"about {duration} here ({estimate.train_speed:,.0f} steps/s trained, "
         f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
 
@@ -641,7 +642,7 @@ def main(arguments: list[str] | None = None) -> None:
             commands,
             args=arguments,
             prog="mtenvs",
-            description="Measures transfer between MuJoCo tasks. mtenvs --version says which version this is.",
+            description="Measures transfer between MuJoCo tasks. mtenvs --version says which this is.",
         )()
     except (ValueError, OSError, RenderingError, MissingPackageError) as error:
         # what users can mend; anything else is a bug and keeps its traceback

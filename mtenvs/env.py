@@ -262,7 +262,7 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         return self._viewer.show(self.data)
 
     def close(self) -> None:
-        """Closes the window or image context; the world goes on, as those of Gymnasium's MuJoCo tasks do."""
+        """Closes the window or image context; the world goes on, as in Gymnasium's MujocoEnv."""
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None

@@ -116,7 +116,7 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
 
 
 def everything() -> FamilySet:
-    """The set of all families, whether or not the packages that some of their bodies come from are there."""
+    """The set of all families, installed or not what some of their bodies come from."""
     return FamilySet(ALL_FAMILIES, tuple(_families().values()))
 
 
@@ -132,8 +132,8 @@ def check_id(made_as: str | None, families: Family | FamilySet) -> None:
     """
     if made_as is not None and made_as != families.id:
         raise ValueError(
-            f"{made_as!r} cannot make {families.name!r}, whose id is {families.id!r}: use that id, or leave "
-            "out family="
+            f"{made_as!r} cannot make {families.name!r}, whose id is {families.id!r}: use that id, or "
+            "leave out family="
         )
 
 
