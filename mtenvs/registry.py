@@ -146,14 +146,16 @@ def check_keywords(unknown: Iterable[str], function: Callable[..., Any], refused
         refused: one of these that is there only to be refused, with an advice of its own.
 
     Raises:
-        TypeError: if there are any, as Python itself would, but with the valid ones.
+        TypeError: if there are any, naming the valid ones.
     """
     if unknown := list(unknown):
         # the time limit gymnasium.make takes itself, gymnasium.make_vec does not
         known = {**inspect.signature(function).parameters, "max_episode_steps": None}
         valid = [name for name in known if name not in ("self", "made_as", "unknown", refused)]
+        # in Python's own words: TorchRL looks for them when it tries out what an environment takes
         raise TypeError(
-            f"unknown argument {unknown[0]!r}{did_you_mean(unknown[0], valid)}; valid: {', '.join(valid)}"
+            f"{function.__qualname__}() got an unexpected keyword argument {unknown[0]!r}"
+            f"{did_you_mean(unknown[0], valid)}; valid: {', '.join(valid)}"
         )
 
 

@@ -383,7 +383,9 @@ def test_unknown_options_and_render_modes_are_named(family: mtenvs.Family) -> No
     with pytest.raises(TypeError, match="reset options are a dictionary or None, got 5; valid keys: task"):
         env.reset(options=5)  # type: ignore[arg-type]
     # gymnasium.make appends what it was asked for
-    with pytest.raises(TypeError, match=r"argument 'tsk' \(did you mean 'task'\?\); valid: family,"):
+    with pytest.raises(
+        TypeError, match=r"keyword argument 'tsk' \(did you mean 'task'\?\); valid: family,"
+    ):
         gym.make(family.id, tsk=0)
     with pytest.raises(TypeError, match=r"'max_steps' .*'max_episode_steps'.*, max_episode_steps was"):
         gym.make(family.id, max_steps=5)

@@ -411,7 +411,7 @@ def test_bad_arguments_are_named(kwargs: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("name", "near"), [("threads", "num_threads"), ("autoreset", "autoreset_mode")])
 def test_unknown_arguments_are_named_with_the_valid_ones(name: str, near: str) -> None:
-    message = rf"unknown argument '{name}' \(did you mean '{near}'\?\); valid: family, .*, codes$"
+    message = rf"keyword argument '{name}' \(did you mean '{near}'\?\); valid: family, .*, codes$"
     with pytest.raises(TypeError, match=message):
         gym.make_vec("mt/Biped-v0", num_envs=2, **{name: 2})
 
