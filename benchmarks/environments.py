@@ -167,7 +167,9 @@ def _bare_row(family: str, worlds: int, quick: bool) -> Row:
     ended = sum(len(ids) for s in starts if s is not None for ids, _, _ in s) / actions.shape[0] / worlds
     skip = envs._groups[0].family.frame_skip
     topologies = f" in {len(envs._groups)} topologies" if len(envs._groups) > 1 else ""
-    lasts = f"an episode ends every {1 / ended:.0f} steps of a world" if ended else "no episode ends"
+    # a window shorter than an episode: the count says how often worlds started anew, not how long they last
+    lasts = f"one episode ended for every {1 / ended:.0f} steps" if ended else "no episode ended"
+    lasts += f", over all worlds, of which each made {actions.shape[0]} in a repetition"
     return compare(
         f"{family}, {worlds} worlds{topologies}",
         "bare Batch.step, same states",

@@ -49,12 +49,13 @@ from harness.reference import (
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
 from harness.run import TrainingError, check_device, estimate_cost, pending_steps, run_plan
-from harness.show import Player, check_display, check_film, film, sheet, view
-from harness.store import Store
+from harness.show import Player, check_display, check_film, film, frames, sheet, summary, view
+from harness.store import COMPLETE, Store
 from harness.table import columns_page, export_table
 from mtenvs.export import export
+from mtenvs.registry import everything
 from mtenvs.rendering import RenderingError
-from mtenvs.spec import MissingPackageError
+from mtenvs.spec import ALL_FAMILIES, MissingPackageError
 
 # lines are cut by the terminal, not by us: tables and paths stay whole where there is none
 console = Console(soft_wrap=True)
@@ -186,6 +187,8 @@ class Report:
     def __call__(self) -> None:
         """Runs the command."""
         load_plan(self.directory)
+        if not any(status in COMPLETE for status in Store(self.directory).status().values()):
+            raise PlanError(f"nothing trained yet: mtenvs run {self.directory}")
         report(self.directory)
 
 
@@ -194,7 +197,7 @@ class Tasks:
     """Lists the families, or the tasks of one with their parameters."""
 
     family: tyro.conf.Positional[str | None] = None
-    """Name of the family; all families if left out."""
+    """Name of the family, or AllFamilies; a list of all families if left out."""
     markdown: bool = False
     """Print the page docs/tasks.md, with everything about all families, instead."""
     readme: Path | None = None
@@ -211,13 +214,22 @@ class Tasks:
         if self.markdown:
             print(page(), end="")
             return
+        whole = everything()
+        together = "all of them in one layout; a task is written FAMILY/TASK"
         if self.family is None:
             table = Table("id", "tasks", "parameters", "what it is")
-            for name in mtenvs.families():
-                family = mtenvs.get_family(name)
+            for family in whole.families:
                 table.add_row(
                     family.id, str(len(family.tasks)), str(len(family.parameters)), family.summary
                 )
+            table.add_row(whole.id, str(len(whole.tasks)), "", together)
+            console.print(table)
+            return
+        if self.family == ALL_FAMILIES:
+            say(f"{whole.id}: {together}\n")
+            table = Table("", "task")
+            for number, t in enumerate(whole.tasks):
+                table.add_row(str(number), f"{t.family}/{t.name}")
             console.print(table)
             return
         family = mtenvs.get_family(self.family)
@@ -279,6 +291,7 @@ class Reference:
             return
         if old is not None:
             check_alike(old, origin(family, config))
+        check_device(self.device)
         missing = [t.name for t in family.tasks] if old is None else unmeasured(family, old)
         if not missing:
             say(f"{path} has scores of all tasks; measure them anew with --fresh")
@@ -459,10 +472,11 @@ class Video(View):
         """Runs the command."""
         check_film(self.out, self.seconds, self.height, self.width)
         with self.player(render_mode="rgb_array", width=self.width, height=self.height) as player:
-            with console.status("filming"):  # takes longer than to watch
-                episodes = film(player, self.out, self.seconds)
-            for number, episode in enumerate(episodes, 1):
-                say(f"episode {number}: {episode}")
+            # takes longer than to watch
+            with progress("filming", "frames") as bar:
+                task = bar.add_task("", total=frames(player, self.seconds))
+                episodes = film(player, self.out, self.seconds, lambda: bar.advance(task))
+            say(summary(episodes))
         say(f"wrote {self.out}")
 
 
@@ -483,7 +497,7 @@ class Verify:
         out = Path("docs/coverage.md") if self.out is None and full else self.out
         if out is not None and not out.parent.is_dir():
             raise ValueError(f"there is no directory {out.parent}; name a file to write with --out")
-        with Progress(TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+        with progress("simulating", "scenarios") as bar:
             task = bar.add_task("", total=len(verify.scenarios()))
             results = verify.study(self.trials, self.quick, lambda done: bar.advance(task, done))
         text = verify.page(results, verify.biases(verify.DISCRETISED_RUNS if full else verify.QUICK_RUNS))
@@ -551,10 +565,10 @@ def print_plan(directory: Path, device: str, processes: int | None) -> None:
     with console.status("measuring this machine's speed for some seconds"):
         estimate = estimate_cost(directory, device, _processes(device, processes))
     hours = estimate.hours
+    duration = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     say(
-        f"about {f'{hours:.1f} h' if hours >= 1 else f'{60 * hours:.0f} min'} here "
-        f"({estimate.train_speed:,.0f} steps/s trained, {estimate.test_speed:,.0f} evaluated), "
-        f"{estimate.megabytes:,.0f} MB on disk"
+        f"about {duration} here ({estimate.train_speed:,.0f} steps/s trained, "
+        f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
 
 
@@ -564,6 +578,7 @@ def _processes(device: str, asked: int | None) -> int:
 
 def train(directory: Path, device: str, processes: int | None) -> None:
     """Trains a plan's missing runs behind a progress bar."""
+    check_device(device)
     at_a_time = _processes(device, processes)
     total = pending_steps(directory)
     if total == 0:
@@ -576,16 +591,15 @@ def train(directory: Path, device: str, processes: int | None) -> None:
         raise SystemExit(130) from None
 
 
+def progress(name: str, unit: str) -> Progress:
+    """A progress bar that counts in ``unit``."""
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TextColumn(f"{unit}, left:"), TimeRemainingColumn(), console=console)
+
+
 def with_bar(name: str, total: int, work: Callable[[Callable[[int], object]], Any]) -> Any:
     """Calls ``work`` with a function that moves a progress bar of ``total`` steps."""
-    columns = (
-        TextColumn(name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("k steps, left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
+    with progress(name, "k steps") as bar:
         task = bar.add_task(name, total=total // KILO)
         done = 0
 
@@ -611,6 +625,9 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: words after the program's name; the process's own if left out.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        say(f"mtenvs {mtenvs.__version__}")
+        return
     preset = _preset(arguments)
     default = PRESETS[preset]
     planned = {"loo": Loo, "plan": Plan, "joint": Joint, "matrix": Matrix}
@@ -646,7 +663,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         tyro.cli(
-            commands, args=arguments, prog="mtenvs", description="Measures transfer between MuJoCo tasks."
+            commands,
+            args=arguments,
+            prog="mtenvs",
+            description="Measures transfer between MuJoCo tasks. mtenvs --version says which this is.",
         )()
     except (ValueError, OSError, RenderingError, MissingPackageError) as error:
         # what users can mend; anything else is a bug and keeps its traceback

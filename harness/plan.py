@@ -105,9 +105,9 @@ class Preset:
     first_episodes: int = 112
     """Evaluation episodes at step 0, for the jumpstart; at least 100."""
     conditioning: str = "descriptor"
-    """What networks are told of their task."""
+    """What networks are told of their task: descriptor, one_hot or none."""
     layout: str | None = None
-    """How bodies of unequal size share the observation; None for the family's default."""
+    """How bodies of unequal size share the observation: index or arc in Octopus, None for the default."""
     learner: str = "ppo"
     """Name of the learner."""
     tuning_trials: int = 0

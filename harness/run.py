@@ -297,8 +297,8 @@ def run_plan(
     if failed:
         first = next(iter(failed))
         raise TrainingError(
-            f"{len(failed)} runs failed or could not begin, the first of them {first}: {failed[first]}. The traceback is in "
-            f"{directory / 'runs' / first / 'done.json'}; 'mtenvs run {directory}' tries again"
+            f"{len(failed)} runs failed or could not begin, the first of them {first}: {failed[first]}. "
+            f"The traceback is in {directory / 'runs' / first / 'done.json'}; 'mtenvs run {directory}' tries again"
         )
 
 

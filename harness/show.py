@@ -230,13 +230,21 @@ class Mp4Film:
         self._writer.close()
 
 
-def film(player: Player, out: Path, seconds: float) -> list[Episode]:
+def frames(player: Player, seconds: float) -> int:
+    """How many control steps, the start included, a film of so many seconds shows."""
+    return max(1, round(seconds / player.step_seconds))
+
+
+def film(
+    player: Player, out: Path, seconds: float, progress: Callable[[], object] = lambda: None
+) -> list[Episode]:
     """Films a player for so many seconds at life speed; when an episode ends, the next begins.
 
     Args:
         player: made with ``render_mode="rgb_array"``.
         out: file to write, ``.mp4`` or ``.gif``; its directory is made if missing.
         seconds: simulated, and as long to watch.
+        progress: called after each of the :func:`frames`.
 
     Returns:
         The episodes filmed; the last may be unfinished.
@@ -254,13 +262,28 @@ def film(player: Player, out: Path, seconds: float) -> list[Episode]:
     recording: Film = kind(out, height, width, player.step_seconds)
     try:
         recording.add(player.render)
-        for episode in itertools.islice(playing, max(1, round(seconds / player.step_seconds)) - 1):
+        progress()
+        for episode in itertools.islice(playing, frames(player, seconds) - 1):
             recording.add(player.render)
+            progress()
             if episode.steps == 0:
                 episodes.append(episode)
     finally:
         recording.close()
     return episodes
+
+
+def summary(episodes: Sequence[Episode]) -> str:
+    """How episodes went, in one line; the last may be unfinished."""
+    totals = [episode.total for episode in episodes if episode.ended]
+    if not totals:
+        return f"1 episode: {episodes[0]}"
+    successes = sum(episode.success for episode in episodes if episode.ended)
+    rest = ", and one unfinished" * (len(totals) < len(episodes))
+    return (
+        f"{len(totals)} episode{'s' * (len(totals) > 1)}: mean return {np.mean(totals):.1f} "
+        f"({min(totals):.1f} to {max(totals):.1f}), {successes} with success{rest}"
+    )
 
 
 def check_film(out: Path, seconds: float, height: int, width: int) -> None:

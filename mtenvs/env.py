@@ -88,10 +88,13 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         width: of rendered images, in pixels; the window of mode ``"human"`` has a size of its own.
         height: of rendered images, in pixels; likewise.
         tasks: refused: it is for the vector environment.
+        made_as: the id it is made under, given by Gymnasium's registry; a family of another id is refused.
+        unknown: refused, by name.
 
     Raises:
-        ValueError: for an unknown family, task, conditioning, layout or render mode, or an image without
-            pixels.
+        TypeError: for an unknown argument.
+        ValueError: for an unknown family, task, conditioning, layout or render mode, a family of another
+            id, or an image without pixels.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}
@@ -106,7 +109,10 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         width: int = 480,
         height: int = 480,
         tasks: Sequence[registry.TaskLike] | None = None,
+        made_as: str | None = None,
+        **unknown: Any,
     ) -> None:
+        registry.check_keywords(unknown, TaskEnv.__init__, refused="tasks")
         if tasks is not None:
             raise ValueError(
                 "tasks= is for the native vector environment: gymnasium.make_vec(id, num_envs=..., "
@@ -114,6 +120,7 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
                 "Gymnasium's own vectors give each its task: SyncVectorEnv([lambda: make(id, task=0), ...])"
             )
         self.family = registry.get_families(family)
+        registry.check_id(made_as, self.family)
         self.encoding = Encoding(self.family, conditioning, layout)
         self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
         self._size = (check_count("height", height), check_count("width", width))
@@ -255,7 +262,7 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         return self._viewer.show(self.data)
 
     def close(self) -> None:
-        """Closes the window or image context."""
+        """Closes the window or image context; the world goes on, as in Gymnasium's MujocoEnv."""
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None

@@ -6,12 +6,14 @@ until a model is asked for.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -91,17 +93,17 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
     if isinstance(families, FamilySet):
         return families
     if isinstance(families, str) and families == ALL_FAMILIES:
-        everything = _families().values()
-        for family in everything:
+        whole = everything()
+        for family in whole.families:
             # not left out silently: the layout, and so the networks, would differ from machine to machine
             if family.source and importlib.util.find_spec(family.source) is None:
-                names = [f.name for f in everything if f is not family]
+                names = [f.name for f in whole.families if f is not family]
                 raise MissingPackageError(
                     f"{ALL_FAMILIES} has the family {family.name!r}, whose bodies come from "
                     f"{family.source}, which is not installed; install it, or name the families: "
                     f"family={names}"
                 )
-        return FamilySet(ALL_FAMILIES, tuple(everything))
+        return whole
     if isinstance(families, str) and families not in _families():
         raise _unknown_family(families, (*_families(), ALL_FAMILIES))
     if isinstance(families, (str, Family)):
@@ -113,13 +115,57 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
     return FamilySet("+".join(names), chosen)
 
 
+def everything() -> FamilySet:
+    """The set of all families, installed or not what some of their bodies come from."""
+    return FamilySet(ALL_FAMILIES, tuple(_families().values()))
+
+
+def check_id(made_as: str | None, families: Family | FamilySet) -> None:
+    """Refuses to make under one id what has another, whose time limit, for one, is not the same.
+
+    Args:
+        made_as: the id that was asked for; ``None`` if nobody asked for one.
+        families: what is to be made.
+
+    Raises:
+        ValueError: if the id of ``families`` is another.
+    """
+    if made_as is not None and made_as != families.id:
+        raise ValueError(
+            f"{made_as!r} cannot make {families.name!r}, whose id is {families.id!r}: use that id, or "
+            "leave out family="
+        )
+
+
+def check_keywords(unknown: Iterable[str], function: Callable[..., Any], refused: str) -> None:
+    """Refuses keywords that a function gathered because it does not know them.
+
+    Args:
+        unknown: the keywords.
+        function: whose signature has the known ones.
+        refused: one of these that is there only to be refused, with an advice of its own.
+
+    Raises:
+        TypeError: if there are any, naming the valid ones.
+    """
+    if unknown := list(unknown):
+        # the time limit gymnasium.make takes itself, gymnasium.make_vec does not
+        known = {**inspect.signature(function).parameters, "max_episode_steps": None}
+        valid = [name for name in known if name not in ("self", "made_as", "unknown", refused)]
+        # in Python's own words: TorchRL looks for them when it tries out what an environment takes
+        raise TypeError(
+            f"{function.__qualname__}() got an unexpected keyword argument {unknown[0]!r}"
+            f"{did_you_mean(unknown[0], valid)}; valid: {', '.join(valid)}"
+        )
+
+
 def tasks(family: str) -> tuple[Task, ...]:
-    """The published tasks of a family, by number.
+    """The published tasks of a family, by number; of ``"AllFamilies"``, those of every family in turn.
 
     Raises:
         ValueError: for an unknown family.
     """
-    return get_family(family).tasks
+    return everything().tasks if family == ALL_FAMILIES else get_families(family).tasks
 
 
 def as_task(family: str | Family | FamilySet, task: TaskLike) -> Task:
@@ -133,7 +179,7 @@ def as_task(family: str | Family | FamilySet, task: TaskLike) -> Task:
     Raises:
         TypeError: if ``task`` is of none of those kinds.
         ValueError: for an unknown number, name or parameter, a value outside its range, a task of
-            another family, or a task that claims a published number but differs from it.
+            another family, or a task that claims a published number or name but differs from it.
     """
     if isinstance(task, str) and task.isdecimal():
         task = int(task)
@@ -152,11 +198,16 @@ def as_task(family: str | Family | FamilySet, task: TaskLike) -> Task:
                 return candidate
         raise ValueError(f"unknown task {task!r}{did_you_mean(task, [t.name for t in published])}; {valid}")
     if isinstance(task, Mapping):
-        unknown = set(task) - {"family", "name", "parameters", "number"}
-        if unknown or not isinstance(task.get("parameters"), Mapping):
+        keys = [field.name for field in dataclasses.fields(Task)]
+        for key in task:
+            if key not in keys:
+                raise ValueError(
+                    f"a task given as a dictionary has no {key!r}{did_you_mean(key, keys)}; "
+                    f"valid: {', '.join(keys)}"
+                )
+        if not isinstance(task.get("parameters"), Mapping):
             raise ValueError(
-                f"a task given as a dictionary needs 'parameters', and may have 'family', 'name' and "
-                f"'number'; got {dict(task)!r}"
+                f"a task given as a dictionary needs 'parameters', a dictionary; got {dict(task)!r}"
             )
         task = Task(
             task.get("family", family.name),
@@ -171,12 +222,20 @@ def as_task(family: str | Family | FamilySet, task: TaskLike) -> Task:
         )
     if task.family != family.name:
         raise ValueError(f"task {task.name!r} belongs to family {task.family!r}, not to {family.name!r}")
+    if not (isinstance(task.name, str) and task.name):
+        raise ValueError(f"a task's 'name' must be a text, got {task.name!r}")
     task = Task(family.name, task.name, family.complete(task.parameters), task.number)
     if task.number is not None and as_task(family, task.number) != task:
         raise ValueError(
             f"task {task.name!r} claims the published number {task.number} but differs from it; "
             "set number=None for a task of your own"
         )
+    for other in published:
+        if other.name == task.name and other.parameters != task.parameters:
+            raise ValueError(
+                f"task {task.name!r} has the name of a published task of {family.name!r} but differs from "
+                "it; give a task of your own another name"
+            )
     return task
 
 
@@ -237,7 +296,7 @@ def leave_one_out(family: str) -> tuple[Fold, ...]:
     Raises:
         ValueError: for an unknown family.
     """
-    published = tasks(family)
+    published = get_family(family).tasks
     return tuple(
         Fold(task.number, task, tuple(t for t in published if t != task))
         for task in published
@@ -278,12 +337,13 @@ def register() -> None:
                 id=family.id,
                 **ENTRY_POINTS,
                 max_episode_steps=family.episode_steps,
-                kwargs={"family": family.name},
+                kwargs={"family": family.name, "made_as": family.id},
             )
-    everything = FamilySet(ALL_FAMILIES, tuple(_families().values()))
-    if everything.id not in gymnasium.registry:
+    whole = everything()
+    if whole.id not in gymnasium.registry:
         # episodes of unlike lengths: the environment counts them itself
-        gymnasium.register(id=everything.id, **ENTRY_POINTS, kwargs={"family": everything.name})
+        kwargs = {"family": whole.name, "made_as": whole.id}
+        gymnasium.register(id=whole.id, **ENTRY_POINTS, kwargs=kwargs)
 
 
 def ids() -> tuple[str, ...]:

@@ -60,10 +60,13 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         codes: what to tell every world instead of its task's code, ``(num_envs, code_size)``: for
             instance a wrong one, to see what it is worth.
         task: refused: it is for the single environment.
+        made_as: the id it is made under, given by Gymnasium's registry; a family of another id is refused.
+        unknown: refused, by name.
 
     Raises:
-        ValueError: for an unknown argument's value, codes of another shape, no tasks, or more tasks
-            than worlds.
+        TypeError: for an unknown argument.
+        ValueError: for an unknown argument's value, a family of another id, codes of another shape, no
+            tasks, or more tasks than worlds.
     """
 
     def __init__(
@@ -81,8 +84,12 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         height: int = 480,
         codes: np.ndarray | None = None,
         task: registry.TaskLike | None = None,
+        made_as: str | None = None,
+        **unknown: Any,
     ) -> None:
+        registry.check_keywords(unknown, TaskVectorEnv.__init__, refused="task")
         self.family = registry.get_families(family)
+        registry.check_id(made_as, self.family)
         if task is not None:
             raise ValueError("a vector environment takes tasks=[...], a list, instead of task=...")
         self.num_envs = check_count("num_envs", num_envs)
@@ -228,7 +235,9 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             TypeError: for options that are no dictionary.
             ValueError: for a wrong number of seeds or tasks, an unknown option, or a first reset of some
                 worlds only.
+            gymnasium.error.ClosedEnvironmentError: after ``close()``.
         """
+        self._check_open()
         options = check_options(options, ("task", "tasks", "reset_mask", "elapsed_steps"))
         mask = options.pop("reset_mask", None)
         elapsed = options.pop("elapsed_steps", None)
@@ -327,7 +336,9 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             ValueError: for actions of another shape or with values that are not finite.
             gymnasium.error.ResetNeeded: before the first reset, or in mode ``DISABLED`` after an
                 episode has ended.
+            gymnasium.error.ClosedEnvironmentError: after ``close()``.
         """
+        self._check_open()
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         actions = check_action(actions, (self.num_envs, self.num_actions))
@@ -436,6 +447,7 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Returns an image ``(height, width, 3)`` of uint8 of every world."""
+        self._check_open()
         if self.render_mode is None:
             gymnasium.logger.warn("render() needs gym.make_vec(..., render_mode='rgb_array')")
             return None
@@ -447,6 +459,10 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
                     self._cameras[id(model)] = Camera(model, *self._size)
                 frames[world] = self._cameras[id(model)].show(group.backend.data(i))
         return tuple(frames)
+
+    def _check_open(self) -> None:
+        if self.closed:  # in the words of Gymnasium's AsyncVectorEnv; its SyncVectorEnv goes on
+            raise gymnasium.error.ClosedEnvironmentError("the environment was closed; make a new one")
 
     def close_extras(self, **kwargs: Any) -> None:
         """Closes the image contexts; called by ``close()``."""

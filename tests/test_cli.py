@@ -112,6 +112,23 @@ def test_loo_leaves_a_foreign_directory_alone(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_the_set_of_all_families_is_listed_with_its_numbers(capsys):
+    tasks = mtenvs.tasks("AllFamilies")
+    main(["tasks"])
+    printed = capsys.readouterr().out
+    assert re.search(rf"mt/AllFamilies-v0 +│ {len(tasks)} ", printed)
+    assert "written FAMILY/TASK" in printed  # a table is wrapped to the terminal
+    main(["tasks", "AllFamilies"])
+    printed = capsys.readouterr().out
+    for number, task in enumerate(tasks):
+        assert re.search(rf"│ {number} +│ {task.family}/{task.name} ", printed)
+
+
+def test_the_version_is_printed(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"mtenvs {mtenvs.__version__}\n"
+
+
 def test_tasks_and_plan_print_what_there_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
     main(["tasks"])
@@ -138,10 +155,18 @@ def test_tasks_and_plan_print_what_there_is(tmp_path, monkeypatch, capsys):
     assert re.search(
         r"about (\d+ min|\d+\.\d h) here \([\d,]+ steps/s trained, [\d,]+ evaluated\), \d+ MB", out
     )
-    with pytest.raises(SystemExit) as stop:
-        main(["plan", "Biped", *TINY.split(), "--out", str(tmp_path / "p")])
-    assert stop.value.code == 2
-    assert "another plan" in capsys.readouterr().err
+    for words, message in (
+        (["plan", "Biped", *TINY.split(), "--out", str(tmp_path / "p")], "another plan"),
+        (["report", str(tmp_path / "p")], f"nothing trained yet: mtenvs run {tmp_path / 'p'}"),
+        (["run", str(tmp_path / "p"), "--device", "cdua"], "no device 'cdua' on this machine; valid: cpu"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert not printed.out  # no progress bar either
+    assert [path.name for path in (tmp_path / "p").iterdir()] == ["plan.json"]
 
 
 def test_only_what_the_extra_brings_is_called_missing(monkeypatch):
@@ -195,8 +220,10 @@ def test_video_films_and_says_how_it_went(tmp_path, capsys):
     path = tmp_path / "walk.gif"
     words = ["--random", "--seconds", "0.2", "--width", "40", "--height", "30", "--out", str(path)]
     main(["video", "AllFamilies", "--task", "Biped/long-shins", *words])
-    episode, wrote = capsys.readouterr().out.splitlines()
-    assert episode.startswith("episode 1: return ")
+    *bar, episode, wrote = capsys.readouterr().out.splitlines()
+    assert "filming" in bar[-1]
+    assert "10/10 frames" in bar[-1]
+    assert episode.startswith("1 episode: return ")
     assert episode.endswith(", no success, unfinished")
     assert wrote == f"wrote {path}"
     assert imread(path).shape[:2] == (30, 40)

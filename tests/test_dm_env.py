@@ -189,6 +189,8 @@ def test_bad_seeds_are_named(seed: Any) -> None:
 def test_unknown_names_are_named() -> None:
     with pytest.raises(ValueError, match=r"unknown family 'Bipde' \(did you mean 'Biped'"):
         mtenvs.dm_env("Bipde")
+    with pytest.raises(TypeError, match=r"keyword argument 'tsk' \(did you mean 'task'"):
+        mtenvs.dm_env("Biped", tsk=1)
     with pytest.raises(ValueError, match="unknown task number 99; valid tasks of 'Biped'"):
         mtenvs.dm_env("Biped", task=99)
     with pytest.raises(TypeError, match=r"DmEnv needs an environment of mtenvs, got .*CartPole"):

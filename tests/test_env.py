@@ -197,7 +197,7 @@ def test_every_parameter_changes_the_motion_or_what_it_earns(family: mtenvs.Fami
         for value in (p.low, p.high):
             pairs = [
                 (task, dataclasses.replace(
-                    task, number=None, parameters={**task.parameters, p.name: value}
+                    task, name="changed", number=None, parameters={**task.parameters, p.name: value}
                 ))
                 for task in family.tasks
                 if task.parameters[p.name] != value
@@ -382,6 +382,13 @@ def test_unknown_options_and_render_modes_are_named(family: mtenvs.Family) -> No
         env.reset(options={"speed": 3})
     with pytest.raises(TypeError, match="reset options are a dictionary or None, got 5; valid keys: task"):
         env.reset(options=5)  # type: ignore[arg-type]
+    # gymnasium.make appends what it was asked for
+    with pytest.raises(
+        TypeError, match=r"keyword argument 'tsk' \(did you mean 'task'\?\); valid: family,"
+    ):
+        gym.make(family.id, tsk=0)
+    with pytest.raises(TypeError, match=r"'max_steps' .*'max_episode_steps'.*, max_episode_steps was"):
+        gym.make(family.id, max_steps=5)
     with pytest.raises(ValueError, match="width must be a positive integer, got 0"):
         gym.make(family.id, task=0, width=0)
     with (

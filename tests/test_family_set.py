@@ -52,6 +52,7 @@ def test_everything_is_a_set_of_all_families() -> None:
     assert EVERYTHING.id == ID
     assert ID in gym.registry
     assert EVERYTHING.tasks == tuple(task for family in FAMILIES for task in family.tasks)
+    assert mtenvs.tasks(ALL_FAMILIES) == EVERYTHING.tasks
     assert EVERYTHING.episode_steps == max(family.episode_steps for family in FAMILIES)
     for family in FAMILIES:
         assert set(family.reward_terms) <= set(EVERYTHING.reward_terms)
@@ -83,6 +84,22 @@ def test_what_makes_no_set_is_named(families: list[str], message: str) -> None:
     for make in (gym.make, gym.make_vec):
         with pytest.raises(ValueError, match=message):
             make(ID, family=families)
+
+
+@pytest.mark.parametrize(
+    ("made_as", "families", "right"),
+    [
+        ("mt/Biped-v0", "Octopus", "mt/Octopus-v0"),
+        ("mt/Biped-v0", ["Biped", "Octopus"], ID),
+        ("mt/Biped-v0", ALL_FAMILIES, ID),
+        (ID, "Biped", "mt/Biped-v0"),
+    ],
+)
+def test_an_id_does_not_make_what_has_another(made_as: str, families: Any, right: str) -> None:
+    """It would have the time limit, and in records the name, of what it is not."""
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match=f"'{made_as}' cannot make .*, whose id is '{right}'"):
+            make(made_as, family=families)
 
 
 # ---- tasks of a set

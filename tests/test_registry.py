@@ -111,8 +111,11 @@ def test_unknown_family_is_named_with_the_valid_ones() -> None:
         mtenvs.tasks("Bipde")
     with pytest.raises(ValueError, match=r"unknown family 'AllFamily' \(did you mean 'AllFamilies'\?\)"):
         get_families("AllFamily")
-    with pytest.raises(ValueError, match=r"valid: ((?!AllFamilies).)*$"):
-        mtenvs.tasks("AllFamily")  # where one family is meant, the set is no choice
+    with pytest.raises(ValueError, match=r"unknown family 'AllFamily' \(did you mean 'AllFamilies'\?\)"):
+        mtenvs.tasks("AllFamily")
+    for function in (mtenvs.leave_one_out, lambda name: mtenvs.model(name, 0)):
+        with pytest.raises(ValueError, match=r"valid: ((?!AllFamilies).)*$"):
+            function("AllFamilies")  # where one family is meant, the set is no choice
 
 
 @pytest.mark.parametrize("number", [-1, 99])
@@ -140,9 +143,19 @@ def test_what_is_no_task_is_a_type_error(family: mtenvs.Family, form: object) ->
         as_task(family, form)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("form", [{}, {"parameters": 3}, {"parameters": {}, "colour": "red"}])
-def test_a_dictionary_must_be_a_tasks(family: mtenvs.Family, form: dict) -> None:
-    with pytest.raises(ValueError, match="a task given as a dictionary needs 'parameters'"):
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({}, "a task given as a dictionary needs 'parameters'"),
+        ({"parameters": 3}, "a task given as a dictionary needs 'parameters', a dictionary; got .* 3}"),
+        ({"parameters": {}, "colour": "red"}, "has no 'colour'; valid: family, name, parameters, number"),
+        ({"parameter": {}}, r"has no 'parameter' \(did you mean 'parameters'\?\)"),
+        ({"parameters": {}, "name": 3}, "a task's 'name' must be a text, got 3"),
+        ({"parameters": {}, "name": ""}, "a task's 'name' must be a text, got ''"),
+    ],
+)
+def test_a_dictionary_must_be_a_tasks(family: mtenvs.Family, form: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         as_task(family, form)
 
 
@@ -155,6 +168,14 @@ def test_a_false_claim_to_a_published_number_is_refused(family: mtenvs.Family) -
     p = family.parameters[0]
     with pytest.raises(ValueError, match="claims the published number 0 but differs from it"):
         as_task(family, {"parameters": {p.name: p.high}, "number": 0})
+
+
+def test_a_published_name_is_refused_for_another_task(family: mtenvs.Family) -> None:
+    first, second = family.tasks[:2]
+    with pytest.raises(ValueError, match=f"task '{first.name}' has the name of a published task of"):
+        as_task(family, {"name": first.name, "parameters": second.parameters})
+    again = as_task(family, {"name": first.name, "parameters": first.parameters})
+    assert again.parameters == first.parameters
 
 
 # ---- sampled tasks and folds

@@ -202,6 +202,8 @@ def test_other_environments_are_refused() -> None:
         with pytest.raises(ValueError, match=rf"'{name}' is no id of mtenvs.*valid: .*mt/Biped-v0, "):
             sb3.make(name, num_envs=2)
     assert sb3.make("mtenvs:mt/Biped-v0", num_envs=2).num_envs == 2
+    with pytest.raises(TypeError, match=r"keyword argument 'tsks' \(did you mean 'tasks'"):
+        sb3.make("mt/Biped-v0", tsks=[0])
     with pytest.raises(ValueError, match="3 tasks do not fit into num_envs=2 worlds"):
         sb3.make("mt/Biped-v0", num_envs=2, tasks=[0, 1, 2])
     with pytest.raises(gym.error.ResetNeeded):

@@ -155,7 +155,9 @@ def gif_durations(path: Path) -> list[float]:
 def test_a_gif_shows_the_episodes_at_life_speed(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "film.gif"
     with Player("Biped", 3, random=True, max_episode_steps=7, **SIZE) as player:
-        episodes = film(player, path, seconds=0.4)
+        drawn: list[None] = []
+        episodes = film(player, path, seconds=0.4, progress=lambda: drawn.append(None))
+        assert len(drawn) == show.frames(player, 0.4) == 20
     # 20 pictures: of 8, 8 and 4 moments
     assert [(e.steps, e.ended) for e in episodes] == [(7, True), (7, True), (3, False)]
     assert gif_durations(path) == [0.04] * 10
@@ -180,6 +182,14 @@ def test_an_mp4_shows_every_step(tmp_path: Path) -> None:
     assert len(frames) == 20
     assert np.abs(frames[0].astype(int) - frames[-1]).max() > 30
     assert frames[0].std() > 10
+
+
+def test_a_summary_counts_what_was_finished() -> None:
+    ends = [show.Episode(1.0, 5, True, True), show.Episode(4.0, 5, False, True)]
+    going = show.Episode(9.0, 2, True, False)
+    assert show.summary(ends) == "2 episodes: mean return 2.5 (1.0 to 4.0), 1 with success"
+    assert show.summary([ends[1], going]).endswith("4.0 (4.0 to 4.0), 0 with success, and one unfinished")
+    assert show.summary([going]) == "1 episode: return 9.0, success, unfinished"
 
 
 @pytest.mark.parametrize("step_seconds", [0.005, 0.0125, 0.02, 0.025, 0.04, 1 / 30, 0.1])

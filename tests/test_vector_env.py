@@ -409,6 +409,13 @@ def test_bad_arguments_are_named(kwargs: dict[str, Any], message: str) -> None:
         gym.make_vec("mt/Biped-v0", **{"num_envs": 2, **kwargs})
 
 
+@pytest.mark.parametrize(("name", "near"), [("threads", "num_threads"), ("autoreset", "autoreset_mode")])
+def test_unknown_arguments_are_named_with_the_valid_ones(name: str, near: str) -> None:
+    message = rf"keyword argument '{name}' \(did you mean '{near}'\?\); valid: family, .*, codes$"
+    with pytest.raises(TypeError, match=message):
+        gym.make_vec("mt/Biped-v0", num_envs=2, **{name: 2})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -506,6 +513,16 @@ def test_step_needs_a_reset(family: mtenvs.Family) -> None:
     env = gym.make_vec(family.id, num_envs=2)
     with pytest.raises(gym.error.ResetNeeded, match="call reset"):
         env.step(np.zeros(env.action_space.shape))
+
+
+def test_a_closed_environment_says_so() -> None:
+    env = gym.make_vec("mt/Biped-v0", num_envs=2)
+    env.reset(seed=0)
+    env.close()
+    env.close()  # twice is no mistake
+    for use in (env.reset, env.render, lambda: env.step(np.zeros(env.action_space.shape))):
+        with pytest.raises(gym.error.ClosedEnvironmentError, match="was closed"):
+            use()
 
 
 def test_worlds_may_be_told_another_code(family: mtenvs.Family) -> None:
