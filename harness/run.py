@@ -298,7 +298,8 @@ def run_plan(
         first = next(iter(failed))
         raise TrainingError(
             f"{len(failed)} runs failed or could not begin, the first of them {first}: {failed[first]}. "
-            f"The traceback is in {directory / 'runs' / first / 'done.json'}; 'mtenvs run {directory}' tries again"
+            f"The traceback is in {directory / 'runs' / first / 'done.json'}; "
+            f"'mtenvs run {directory}' tries again"
         )
 
 
