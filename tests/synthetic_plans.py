@@ -137,10 +137,13 @@ def write_plan_and_rows(
     directory: Path,
     plan: Mapping[str, Any],
     score: Score | None = None,
-    competence: float = 0.9,
+    competence: float | Mapping[str, float] = 0.9,
     skip: Sequence[str] = (),
 ) -> Path:
-    """Writes a plan and the rows of all its runs but those in ``skip``."""
+    """Writes a plan and the rows of all its runs but those in ``skip``.
+
+    ``competence`` is that of all pretrained networks, or by arm.
+    """
     score = score or planted()
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "plan.json").write_text(json.dumps(plan))
@@ -149,11 +152,16 @@ def write_plan_and_rows(
         if run["id"] in skip:
             continue
         rng = np.random.default_rng(number)
+        able = (
+            competence[run["arm"]]
+            if isinstance(competence, Mapping) and run["phase"] == "pretrain"
+            else competence
+        )
         rows = []
         if run["phase"] == "pretrain":
             held_out = [] if run["fold"] < 0 else [run["fold"]]
             for task in dict.fromkeys([*run["tasks"], *held_out]):
-                rows.append(_row(run, 0, run["steps"], names[task], competence, "true"))
+                rows.append(_row(run, 0, run["steps"], names[task], able, "true"))
             if run["arm"] == "transfer":
                 for code, g in (("mean", 0.3), ("wrong", 0.1)):
                     noisy = g + 0.05 * rng.standard_normal()
