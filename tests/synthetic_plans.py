@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from synthetic import BUDGET, RANDOM, REFERENCE, TASKS, make_plan
 
+from harness.store import digest
+
 GRID = sorted(
     {0, 1000, 2000, 4000, 8000, 16_000, *range(28_672, 188_001, 13_184), BUDGET, 212_000, 224_000}
 )
@@ -146,7 +148,7 @@ def write_plan_and_rows(
     """
     score = score or planted()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "plan.json").write_text(json.dumps(plan))
+    (directory / "plan.json").write_text(json.dumps(plan | {"sha256": digest(plan)}))
     names = {task["number"]: task["name"] for task in plan["tasks"]}
     for number, run in enumerate(plan["runs"]):
         if run["id"] in skip:

@@ -300,6 +300,11 @@ def test_wrong_directories_and_plans_are_refused(tmp_path):
     with pytest.raises(StoreError, match=r"no plan\.json"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    path = write(tmp_path / "edited", {0: ramp(2.0)}, seeds=1, exploratory=True) / "plan.json"
+    path.write_text(path.read_text().replace('"exploratory": true', '"exploratory": false'))
+    with pytest.raises(StoreError, match="was edited after it was frozen"):
+        write_report(tmp_path / "edited")
+    assert not (tmp_path / "edited/report").exists()
     write(tmp_path, {0: ramp(2.0)}, seeds=1, headline="best_folds")
     with pytest.raises(ValueError, match="unknown headline 'best_folds'"):
         analyse(tmp_path)
