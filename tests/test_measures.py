@@ -648,6 +648,9 @@ def test_dose_table_is_sorted_and_knows_its_arms():
     suite = found[found["fold"] == -1]
     assert np.exp(suite["log_ratio"]).tolist() == pytest.approx([4.0, 8.0])
     assert suite["reason"].tolist() == ["zero variance"] * 2
+    # the mean is limited by its tasks
+    assert suite["limit"].tolist() == ["", "at least"]
+    assert measures.join_limits(["at least", "", "at most"]) == "unresolved"
     with pytest.raises(ValueError, match="arm 'transfer' is no dose"):
         measures.dose_table({"transfer": []})
 

@@ -138,11 +138,11 @@ def verdict(result: JointResult, marks: Sequence[str] = ()) -> str:
     if estimate.low <= 0 <= estimate.high:
         claim = "The interval holds 1: on these tasks neither is shown to need fewer total steps."
     else:
-        times = words.times(estimate, result.limit)
+        about, within = words.times(estimate, result.limit)
         claim = (
-            f"{tasks} separate networks take {times} the total steps of one network ({arm})."
+            f"{tasks} separate networks take {about} the total steps of one network ({arm}){within}."
             if estimate.low > 0
-            else f"{tasks} one network ({arm}) takes {times} the total steps of separate ones."
+            else f"{tasks} one network ({arm}) takes {about} the total steps of separate ones{within}."
         )
     return words.marked(claim, marks)
 

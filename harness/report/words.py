@@ -191,21 +191,17 @@ def verdict(headline: SetResult, arm: str, marks: Sequence[str] = ()) -> str:
     if estimate.reason:
         return f"There is no interval ({estimate.reason}), so nothing can be concluded."
     network = {"transfer": "the pretrained network"}.get(arm, f"the arm {arm}")
-    if estimate.low > 0:
-        claim = (
-            f"on these tasks learning from scratch takes {times(estimate, headline.limit)} the steps that "
-            f"{network} takes"
-        )
-    elif estimate.high < 0:
-        claim = (
-            f"on these tasks {network} is slower: it takes {times(estimate, headline.limit)} the steps of "
-            "one that starts from nothing"
-        )
-    else:
+    if estimate.low <= 0 <= estimate.high:
         return marked("The interval holds 1: on these tasks neither arm is shown to be faster.", marks)
+    about, within = times(estimate, headline.limit)
+    if estimate.low > 0:
+        claim = f"learning from scratch takes {about} the steps that {network} takes{within}"
+    else:
+        claim = f"{network} is slower: it takes {about} the steps of one that starts from nothing{within}"
+    claim = f"on these tasks {claim}"
     if not headline.p < SIGNIFICANT:
         return marked(
-            f"By the t interval alone {claim}. The permutation test does not confirm it: "
+            f"By the t interval alone, {claim}. The permutation test does not confirm it: "
             f"p {p_is(headline.p)}.",
             marks,
         )
@@ -215,8 +211,8 @@ def verdict(headline: SetResult, arm: str, marks: Sequence[str] = ()) -> str:
     return marked(claim, marks)
 
 
-def times(log_ratio: Estimate, limit: str) -> str:
-    """``about 3.25 times (95% interval 2.62 to 4.03), or more,`` of a ratio or, below 1, of its inverse.
+def times(log_ratio: Estimate, limit: str) -> tuple[str, str]:
+    """``about 3.25 times`` and ``, or more (95% interval 2.62 to 4.03)``; of a ratio below 1 its inverse.
 
     What the first checkpoint limits is the estimate, and not the interval, whose ends are no bounds.
     """
@@ -226,12 +222,12 @@ def times(log_ratio: Estimate, limit: str) -> str:
         value, ends = -value, (-log_ratio.high, -log_ratio.low)
         limit = {"at least": "at most", "at most": "at least"}.get(limit, limit)
     beyond = {
-        "at least": ", or more,",
-        "at most": ", or fewer,",
-        "unresolved": ", which the first checkpoint does not resolve,",
+        "at least": ", or more",
+        "at most": ", or fewer",
+        "unresolved": ", which the first checkpoint does not resolve",
     }.get(limit, "")
     low, high = (factor(math.exp(end)) for end in ends)
-    return f"about {factor(math.exp(value))} times (95% interval {low} to {high}){beyond}"
+    return f"about {factor(math.exp(value))} times", f"{beyond} (95% interval {low} to {high})"
 
 
 def marked(sentence: str, marks: Sequence[str]) -> str:
