@@ -19,6 +19,8 @@ import pandas as pd
 from harness import measures, statistics
 from harness.measures import FoldMeasures
 from harness.report import Analysis, analyse
+from harness.report.analysis import rng
+from harness.report.words import factor, p_is
 from harness.statistics import Estimate
 from harness.store import Store
 
@@ -71,6 +73,9 @@ class Row:
     for the first plan."""
     limits: Mapping[str, str]
     """How the first checkpoint limits these ratios."""
+    p: Mapping[str, float]
+    """Two-sided p that these ratios are 1: of the arms by permuting the plans' labels within each task, of
+    ``speed_up``, whose four arms cannot be exchanged, by the t test; NaN with shared or too few runs."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,6 +113,7 @@ class Comparison:
                     f"{name}_limit": limit,
                     f"{name}_no_interval": ratio.reason,
                 }
+            cells |= {f"{name}_ratio_p": p for name, p in row.p.items()}
             rows.append(cells)
         return pd.DataFrame(rows)
 
@@ -120,13 +126,19 @@ class Comparison:
         rows = []
         for i, row in enumerate(self.rows):
             repeated = i > 0 and self.rows[i - 1].task == row.task
+            # one test for all tasks; those of single tasks would have to be adjusted for their number
+            shown = row.p if i >= len(self.rows) - len(self.plans) else {}
+            tests = {name: f", p {p_is(p)}" for name, p in shown.items() if not math.isnan(p)}
             rows.append(
                 [
                     "" if repeated else row.task,
                     row.plan,
                     ratio_text(row.speed_up, row.limit),
                     *(f"{a}/{n} arrive" for a, n in zip(row.arrived, row.runs, strict=True)),
-                    *(ratio_text(e, row.limits[name]) for name, e in row.against.items()),
+                    *(
+                        ratio_text(e, row.limits[name]) + tests.get(name, "")
+                        for name, e in row.against.items()
+                    ),
                 ]
             )
         return "\n".join(
@@ -134,7 +146,10 @@ class Comparison:
                 f"{' and '.join(self.plans)}, budget {self.budget:,.0f} steps",
                 *self.notes,
                 f"× {first}: how many times faster than {first}, in steps, from scratch and with transfer, "
-                "and the ratio of the speed-ups; 95% t intervals.",
+                "and the ratio of the speed-ups; 95% t intervals, of single tasks not adjusted for their "
+                "number.",
+                "p of the mean: of the arms by permuting the plans' labels within each task, of the ratio "
+                "of speed-ups by the t test.",
                 "",
                 *_aligned(header, rows),
             ]
@@ -173,10 +188,10 @@ def compare(directories: Sequence[str | os.PathLike[str]]) -> Comparison:
     ]
     return Comparison(
         names,
-        tuple(_notes(names, analyses, folds)),
+        (*_notes(names, analyses, folds), *_mixed(names, measured)),
         budget,
         float(plans[0]["thresholds"][-1]),
-        (*rows, *_means(names, rows)),
+        (*rows, *_means(names, rows, measured)),
     )
 
 
@@ -199,25 +214,28 @@ def labels(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> tuple[s
     return tuple(map(str, paths))
 
 
+def incomparable(first: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """In what two plans differ that must agree, as the end of a sentence; empty where there is nothing."""
+    for name, read in MUST_AGREE.items():
+        if read(first) != read(plan):
+            values = [str(read(p)) for p in (first, plan)]
+            which = f": {values[0]} and {values[1]}" if max(map(len, values)) <= 60 else ""
+            return f"{name}{which}; plans can be compared that agree in {', '.join(MUST_AGREE)} and budget"
+    budgets = [p["budget"] for p in (first, plan)]
+    # a budget is rounded up to whole rollouts of its learner, and no further apart is no difference
+    if budgets[0] != budgets[1] and abs(budgets[0] - budgets[1]) >= max(map(_rollout, (first, plan))):
+        return (
+            f"budget: {budgets[0]} and {budgets[1]} steps, by more than its rounding to whole rollouts; a "
+            "longer budget gives other times to runs that do not arrive"
+        )
+    return ""
+
+
 def _check(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> None:
     first = plans[0]
     for plan, path in zip(plans[1:], paths[1:], strict=True):
-        pair = f"{paths[0]} and {path}"
-        for name, read in MUST_AGREE.items():
-            if read(first) != read(plan):
-                values = [str(read(p)) for p in (first, plan)]
-                which = f": {values[0]} and {values[1]}" if max(map(len, values)) <= 60 else ""
-                raise ValueError(
-                    f"{pair} differ in {name}{which}; plans can be compared that agree in "
-                    f"{', '.join(MUST_AGREE)} and budget"
-                )
-        budgets = [p["budget"] for p in (first, plan)]
-        # a budget is rounded up to whole rollouts of its learner, and no further apart is no difference
-        if budgets[0] != budgets[1] and abs(budgets[0] - budgets[1]) >= max(map(_rollout, (first, plan))):
-            raise ValueError(
-                f"{pair} differ in budget: {budgets[0]} and {budgets[1]} steps, by more than its rounding "
-                "to whole rollouts; a longer budget gives other times to runs that do not arrive"
-            )
+        if difference := incomparable(first, plan):
+            raise ValueError(f"{paths[0]} and {path} differ in {difference}")
     if first.get("kind", KIND) != KIND:
         raise ValueError(f"{paths[0]} is a plan of kind {first['kind']!r}; valid: {KIND}")
     for plan, path in zip(plans, paths, strict=True):
@@ -243,12 +261,14 @@ def _fold(analysis: Analysis, number: int, budget: float) -> FoldMeasures:
 def _row(name: str, fold: FoldMeasures, base: FoldMeasures, first: bool) -> Row:
     against: dict[str, Estimate] = {}
     limits: dict[str, str] = {}
+    p: dict[str, float] = {}
     speed_up = statistics.log_ratio(*fold.mean_times)
     if not first:
         same = []
         for arm, name_of_arm in enumerate(ARMS):
             estimate, limits[name_of_arm] = _against(base, fold, arm)
             against[name_of_arm] = estimate
+            p[name_of_arm] = _permutation_p([(base, fold)], arm) if _tested(estimate) else math.nan
             same.append(estimate.reason in (_SAME, _SHARED))
         of_base = statistics.log_ratio(*base.mean_times)
         reasons = [_SHARED] * any(same) + [
@@ -261,6 +281,7 @@ def _row(name: str, fold: FoldMeasures, base: FoldMeasures, first: bool) -> Row:
             reason=reasons[0] if reasons else "",
         )
         against["speed_up"], limits["speed_up"] = ratio, _ratio_limit(fold.limit, base.limit)
+        p["speed_up"] = ratio.p
     return Row(
         fold.task,
         name,
@@ -270,7 +291,35 @@ def _row(name: str, fold: FoldMeasures, base: FoldMeasures, first: bool) -> Row:
         (_arrived(fold, 0), _arrived(fold, 1)),
         against,
         limits,
+        p,
     )
+
+
+def _tested(estimate: Estimate) -> bool:
+    """Whether two plans may be told apart by permutation: not where they share runs."""
+    return not math.isnan(estimate.value) and estimate.reason not in (_SAME, _SHARED)
+
+
+def _permutation_p(pairs: Sequence[tuple[FoldMeasures, FoldMeasures]], arm: int) -> float:
+    """p that an arm takes as long in two plans, labels of the plans permuted within each task."""
+    draws = rng("compare", arm, *(base.task for base, _ in pairs))
+    return statistics.suite_permutation_p([_mean_times(*pair, arm) for pair in pairs], draws)
+
+
+def _mean_times(base: FoldMeasures, fold: FoldMeasures, arm: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ȳ of one arm in two plans, ``(clusters,)`` each, over θ that a run of either reaches."""
+    which = measures.estimable(base.arrivals[arm], fold.arrivals[arm])
+    return measures.mean_times(base.times[arm], which), measures.mean_times(fold.times[arm], which)
+
+
+def _mixed(names: Sequence[str], measured: Sequence[Sequence[FoldMeasures]]) -> Iterable[str]:
+    for name, folds in zip(names, measured, strict=True):
+        mixed = [f"{arm} on {fold.task}" for fold in folds for arm, _ in fold.mixed]
+        if mixed:
+            yield (
+                f"{name} has mixed outcomes, {', '.join(mixed)}: some runs arrive within the budget and "
+                "others do not, so t intervals may be too narrow; read p and the arrivals with them."
+            )
 
 
 def _arrived(fold: FoldMeasures, arm: int) -> int:
@@ -284,7 +333,7 @@ def _against(base: FoldMeasures, fold: FoldMeasures, arm: int) -> tuple[Estimate
         if not one.curves[arm].count:
             return Estimate(math.nan, reason=f"no run of {ARMS[arm]} is complete"), ""
     which = measures.estimable(*(one.arrivals[arm] for one in pair))
-    of_base, own = (measures.mean_times(one.times[arm], which) for one in pair)
+    of_base, own = _mean_times(base, fold, arm)
     estimate = statistics.log_ratio(of_base, own)
     if math.isnan(estimate.value):
         return estimate, ""
@@ -308,15 +357,12 @@ def _against(base: FoldMeasures, fold: FoldMeasures, arm: int) -> tuple[Estimate
 def _ratio_limit(numerator: str, denominator: str) -> str:
     """How the limits of two numbers limit their ratio."""
     turned = {"at least": "at most", "at most": "at least"}.get(denominator, denominator)
-    return _joint_limit([numerator, turned])
+    return measures.join_limits([numerator, turned])
 
 
-def _joint_limit(limits: Iterable[str]) -> str:
-    found = {limit for limit in limits if limit}
-    return found.pop() if len(found) == 1 else "unresolved" if found else ""
-
-
-def _means(names: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+def _means(
+    names: Sequence[str], rows: Sequence[Row], measured: Sequence[Sequence[FoldMeasures]]
+) -> list[Row]:
     """The mean over the tasks on which every number of every plan can be estimated."""
     by_task: dict[str, list[Row]] = {}
     for row in rows:
@@ -331,16 +377,26 @@ def _means(names: Sequence[str], rows: Sequence[Row]) -> list[Row]:
     for i, name in enumerate(names):
         chosen = [of_task[i] for of_task in tasks]
         keys = list(rows[i].against)
+        against = {key: _mean([row.against[key] for row in chosen]) for key in keys}
+        known = {row.task for row in chosen}
+        pairs = [pair for pair in zip(measured[0], measured[i], strict=True) if pair[0].task in known]
+        p = {
+            key: (against[key].p if key == "speed_up" else _permutation_p(pairs, ARMS.index(key)))
+            if _tested(against[key])
+            else math.nan
+            for key in keys
+        }
         means.append(
             Row(
                 title,
                 name,
                 _mean([row.speed_up for row in chosen]),
-                _joint_limit(row.limit for row in chosen),
+                measures.join_limits(row.limit for row in chosen),
                 (sum(row.runs[0] for row in chosen), sum(row.runs[1] for row in chosen)),
                 (sum(row.arrived[0] for row in chosen), sum(row.arrived[1] for row in chosen)),
-                {key: _mean([row.against[key] for row in chosen]) for key in keys},
-                {key: _joint_limit(row.limits[key] for row in chosen) for key in keys},
+                against,
+                {key: measures.join_limits(row.limits[key] for row in chosen) for key in keys},
+                p,
             )
         )
     return means
@@ -391,7 +447,8 @@ class Leaderboard:
     """Finished plans by the primary measure."""
 
     table: pd.DataFrame
-    """One row per plan: ``rank`` (0 for none), ``plan`` (its directory), ``family``, ``agent``,
+    """One row per plan: ``rank`` (within its group; 0 for none), ``group`` (a number; plans of one group
+    can be compared), ``plan`` (its directory), ``family``, ``agent``,
     ``speed_up``, ``low``, ``high``, ``limit``, ``no_interval`` (why), ``over`` (the set of folds
     that the plan named as its headline), ``folds``, ``tasks``, ``seeds``, ``budget``, ``marks``."""
     left_out: tuple[str, ...]
@@ -409,14 +466,15 @@ class Leaderboard:
         return "\n".join([*lines, "", *(f"- {remark}" for remark in self._remarks())])
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        header = ["", "plan", "family", "agent", "speed-up [95% interval]", "over", "folds", "seeds",
-                  "budget", "marks"]  # fmt: skip
+        header = ["", "group", "plan", "family", "agent", "speed-up [95% interval]", "over", "folds",
+                  "seeds", "budget", "marks"]  # fmt: skip
         rows = []
         for row in self.table.itertuples():
             estimate = Estimate(row.speed_up, row.low, row.high, reason=row.no_interval)
             rows.append(
                 [
                     str(row.rank) if row.rank else "–",
+                    str(row.group),
                     row.plan,
                     row.family,
                     row.agent,
@@ -431,12 +489,12 @@ class Leaderboard:
         return header, rows
 
     def _remarks(self) -> list[str]:
-        ranked = "Exploratory and incomplete plans are not ranked; they stand below. " * bool(
-            (self.table["marks"] != "").any()
-        )
+        ranked = "Exploratory and incomplete plans, and those without an interval, are not ranked; they "
+        ranked = f"{ranked}stand below. " * bool((self.table["rank"] == 0).any())
         return [
-            f"{ranked}Speed-ups of different families, folds, budgets or agents answer different "
-            "questions: “mtenvs compare” sets plans side by side.",
+            f"{ranked}Ranks count within a group: plans of one family, version, budget, number of worlds, "
+            "set of folds and way of measuring. Intervals that overlap are no order: “mtenvs compare” sets "
+            "plans of one group side by side.",
             *(f"left out: {line}" for line in self.left_out),
         ]
 
@@ -444,8 +502,9 @@ class Leaderboard:
 def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], object] = Store) -> Leaderboard:
     """Lists all leave-one-out plans below a directory by the primary measure, greatest first.
 
-    Plans that are exploratory or incomplete have no rank and stand below those that have one; plans
-    without an estimate stand last.
+    Plans are ranked within groups that can be compared (:func:`incomparable`) and have the same folds and
+    headline. Those that are exploratory, incomplete or without an interval have no rank and stand below
+    those that have one; plans without an estimate stand last.
 
     Args:
         directory: searched for ``plan.json`` at any depth.
@@ -458,7 +517,9 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
     found = sorted(path.parent for path in root.rglob("plan.json"))
     if not found:
         raise ValueError(f"no plan.json in {root} or below it; name a directory of finished experiments")
-    rows, left_out = [], []
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    groups: list[Mapping[str, Any]] = []
     for path in found:
         name = str(path.relative_to(root)) if path != root else root.resolve().name
         try:
@@ -473,8 +534,14 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
             continue
         headline = analysis.headline
         ratio = headline.log_ratio.exp()
+        marks = list(analysis.marks)
+        if len(headline.estimable) < len(plan["folds"]):
+            # the mean is not over all that its group is about
+            marks.append(f"{len(headline.estimable)} of {len(plan['folds'])} folds")
         rows.append(
             {
+                "group": _group(groups, plan),
+                "ranked": not analysis.marks and not ratio.reason,
                 "plan": name,
                 "family": f"{plan['family']}-v{plan['version']}",
                 "agent": plan["learner"]["name"],
@@ -488,25 +555,35 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
                 "tasks": len(plan["tasks"]),
                 "seeds": plan["seeds"],
                 "budget": plan["budget"],
-                "marks": ", ".join(analysis.marks),
+                "marks": ", ".join(marks),
             }
         )
     rows.sort(
         key=lambda r: (
             math.isnan(r["speed_up"]),
-            r["marks"] != "",
+            not r["ranked"],
+            r["group"],
             -np.nan_to_num(r["speed_up"]),
             r["plan"],
         )
     )
-    rank = 0
+    ranks = [0] * len(groups)
     for row in rows:
-        ranked = row["marks"] == "" and not math.isnan(row["speed_up"])
-        rank += ranked
-        row["rank"] = rank * ranked
-    names = ["rank", "plan", "family", "agent", "speed_up", "low", "high", "limit", "no_interval", "over",
-             "folds", "tasks", "seeds", "budget", "marks"]  # fmt: skip
+        ranks[row["group"] - 1] += row["ranked"]
+        row["rank"] = ranks[row["group"] - 1] * row["ranked"]
+    names = ["rank", "group", "plan", "family", "agent", "speed_up", "low", "high", "limit",
+             "no_interval", "over", "folds", "tasks", "seeds", "budget", "marks"]  # fmt: skip
     return Leaderboard(pd.DataFrame(rows, columns=names), tuple(left_out))
+
+
+def _group(groups: list[Mapping[str, Any]], plan: Mapping[str, Any]) -> int:
+    """Number of the group that a plan belongs to, by its first member; a new one if it fits none."""
+    for number, first in enumerate(groups, 1):
+        same = all(first[name] == plan[name] for name in ("headline", "folds"))
+        if same and not incomparable(first, plan):
+            return number
+    groups.append(plan)
+    return len(groups)
 
 
 # --- words -----------------------------------------------------------------------------------------
@@ -521,9 +598,7 @@ def _ratio_text(ratio: Estimate, limit: str) -> str:
     if math.isnan(ratio.value):
         return ratio.reason
     sign = {"at least": "≥ ", "at most": "≤ ", "unresolved": "≈ "}.get(limit, "")
-    value, low, high = (
-        f"{x:.3g}" if x < 1000 else f"{x:.0f}" for x in (ratio.value, ratio.low, ratio.high)
-    )
+    value, low, high = map(factor, (ratio.value, ratio.low, ratio.high))
     return f"{sign}{value} ({ratio.reason})" if ratio.reason else f"{sign}{value} [{low}, {high}]"
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from harness import measures, statistics
+from harness.measures import ArmCurves, FoldMeasures
 from harness.statistics import Estimate
 from harness.store import COMPLETE
 
@@ -184,33 +185,58 @@ def task_times(
         joint: curves of the joint arm.
         exclude: ids of runs to leave out.
     """
+    of_tasks = task_measures(evaluations, runs, plan, joint, exclude)
+    found = [of_task for of_task in of_tasks if of_task.estimable.any()]
+    times = [of_task.mean_times[1] for of_task in found]
+    return TaskTimes(
+        joint.arm,
+        tuple(of_task.task for of_task in found),
+        tuple(of_task.mean_times[0] for of_task in found),
+        np.stack(times, axis=1) if found else np.zeros((joint.count, 0)),
+        tuple(of_task.limit for of_task in found),
+    )
+
+
+def task_measures(
+    evaluations: pd.DataFrame,
+    runs: pd.DataFrame,
+    plan: Mapping[str, Any],
+    joint: JointCurves,
+    exclude: Iterable[str] = (),
+) -> tuple[FoldMeasures, ...]:
+    """What is read off every task, in total steps: separate runs against the networks of a joint arm.
+
+    Args:
+        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
+        runs: :meth:`harness.store.Store.runs`.
+        plan: a plan of kind ``joint``.
+        joint: curves of the joint arm.
+        exclude: ids of runs to leave out.
+
+    Returns:
+        One entry per task, in the plan's order, those that are not estimable too.
+    """
     tasks = _tasks(plan)
     rows = measures.true_rows(evaluations)
     members = _networks(runs, plan, SEPARATE, exclude)
     own_steps = measures.checkpoints(plan, SEPARATE)
-    found: list[tuple[str, np.ndarray, np.ndarray, str]] = []
+    found = []
     for k, (number, name) in enumerate(zip(tasks, joint.tasks, strict=True)):
         ids = [of_seed[number] for of_seed in members if number in of_seed]
         scores = measures.score_rows(rows, ids, name, own_steps)
-        steps = own_steps * len(tasks)
-        arrived = measures.arrivals(steps, scores, joint.thresholds, joint.budget)
-        which = measures.estimable(arrived, joint.arrivals[:, k])
-        if not which.any():
-            continue
-        both = [measures.restricted_times(t, joint.budget) for t in (arrived, joint.arrivals[:, k])]
-        shares = [
-            measures.first_checkpoint_share(times, which, first)
-            for times, first in zip(both, (steps[1], joint.steps[1]), strict=True)
-        ]
-        means = [measures.mean_times(times, which) for times in both]
-        found.append((name, means[0], means[1], measures.resolution_limit(*shares)))
-    return TaskTimes(
-        joint.arm,
-        tuple(name for name, *_ in found),
-        tuple(separate for _, separate, _, _ in found),
-        np.stack([times for _, _, times, _ in found], axis=1) if found else np.zeros((joint.count, 0)),
-        tuple(limit for *_, limit in found),
-    )
+        # in lock-step K networks are at N / K steps each
+        separate = _arm_curves(SEPARATE, ids, own_steps * len(tasks), scores)
+        networks = [of_network[0] for of_network in joint.runs]
+        together = _arm_curves(joint.arm, networks, joint.steps, joint.scores[:, k])
+        found.append(
+            measures.fold_measures(number, name, separate, together, joint.thresholds, joint.budget)
+        )
+    return tuple(found)
+
+
+def _arm_curves(arm: str, runs: Sequence[str], steps: np.ndarray, scores: np.ndarray) -> ArmCurves:
+    """Curves of one task, of runs of which each is a cluster of its own."""
+    return ArmCurves(arm, tuple(runs), tuple(enumerate(runs)), steps, scores, np.isnan(scores).any(axis=1))
 
 
 def speed_ups(times: TaskTimes) -> pd.DataFrame:
@@ -220,20 +246,24 @@ def speed_ups(times: TaskTimes) -> pd.DataFrame:
     a single task may be read alone, but those of several are not independent.
 
     Returns:
-        One row per task and one for ``mean of tasks``: ``arm, task, log_ratio, low, high, p`` (of the t
-        test), ``limit, reason``.
+        One row per task and one for ``mean of tasks``: ``arm, task, tasks`` (how many it is over),
+        ``log_ratio, low, high, p`` (of the t test), ``limit, reason``.
     """
     names = (SEPARATE, times.arm)
     rows = []
     for k, (task, separate) in enumerate(zip(times.tasks, times.separate, strict=True)):
         e = statistics.log_ratio(separate, times.joint[:, k], names=names)
-        rows.append([times.arm, task, e.value, e.low, e.high, e.p, times.limits[k], e.reason])
+        rows.append([times.arm, task, 1, e.value, e.low, e.high, e.p, times.limits[k], e.reason])
     if times.tasks:
         e = statistics.joint_log_ratio(times.separate, times.joint, names=names)
     else:
         e = Estimate(math.nan, reason="no task is estimable")
-    rows.append([times.arm, "mean of tasks", e.value, e.low, e.high, e.p, "", e.reason])
-    return pd.DataFrame(rows, columns=["arm", "task", "log_ratio", "low", "high", "p", "limit", "reason"])
+    limit = measures.join_limits(times.limits)
+    rows.append(
+        [times.arm, "mean of tasks", len(times.tasks), e.value, e.low, e.high, e.p, limit, e.reason]
+    )
+    columns = ["arm", "task", "tasks", "log_ratio", "low", "high", "p", "limit", "reason"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def completion_times(curves: JointCurves) -> dict[str, np.ndarray]:

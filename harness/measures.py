@@ -246,6 +246,12 @@ def resolution_limit(baseline_share: float, arm_share: float) -> str:
     return "at least" if arm else "at most" if baseline else ""
 
 
+def join_limits(limits: Iterable[str]) -> str:
+    """How the limits of several speed-ups limit their mean; those that disagree leave it unresolved."""
+    found = set(limits) - {""}
+    return found.pop() if len(found) == 1 else "unresolved" if found else ""
+
+
 def asymptotes(scores: np.ndarray) -> np.ndarray:
     """Mean of the last three checkpoints, unclipped, ``(runs,)``; NaN for a diverged run."""
     return np.asarray(scores, float)[:, -LOOK_AHEAD:].mean(axis=1)
@@ -308,6 +314,11 @@ class ArmCurves:
     def count(self) -> int:
         """Number of clusters, the n of every interval."""
         return len(set(self.clusters))
+
+    @property
+    def first_runs(self) -> list[int]:
+        """Index of the first run of every cluster, in the runs' order."""
+        return [self.clusters.index(cluster) for cluster in dict.fromkeys(self.clusters)]
 
     @property
     def cluster_scores(self) -> np.ndarray:
@@ -949,9 +960,9 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
 
     Returns:
         One row per setting and set of folds: ``setting, set, tasks`` (estimable), ``log_ratio, low, high,
-        p, reason``. The sets are ``all_folds`` and ``not_yet_solved`` (at step 0).
+        p, limit, reason``. The sets are ``all_folds`` and ``not_yet_solved`` (at step 0).
     """
-    columns = ["setting", "set", "tasks", "log_ratio", "low", "high", "p", "reason"]
+    columns = ["setting", "set", "tasks", "log_ratio", "low", "high", "p", "limit", "reason"]
     if not folds:
         return pd.DataFrame(columns=columns)
     grid, budget = folds[0].thresholds, folds[0].budget
@@ -974,7 +985,9 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
             estimates = [fold.log_ratio() for fold in chosen]
             e = statistics.suite_mean(estimates)
             tasks = sum(not math.isnan(estimate.value) for estimate in estimates)
-            rows.append([name, key, tasks, e.value, e.low, e.high, e.p, e.reason])
+            # what is not estimable has no limit
+            limit = join_limits(fold.limit for fold in chosen)
+            rows.append([name, key, tasks, e.value, e.low, e.high, e.p, limit, e.reason])
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -1008,7 +1021,9 @@ def dose_table(comparisons: Mapping[str, Sequence[FoldMeasures]]) -> pd.DataFram
             rows.append([*of_fold, e.value, e.low, e.high, e.p, fold.limit, e.reason])
         mean = statistics.suite_mean(estimates)
         of_suite = [kind, int(dose), arm, -1, "mean of tasks"]
-        rows.append([*of_suite, mean.value, mean.low, mean.high, mean.p, "", mean.reason])
+        # what is not estimable has no limit
+        limit = join_limits(fold.limit for fold in folds)
+        rows.append([*of_suite, mean.value, mean.low, mean.high, mean.p, limit, mean.reason])
     columns = ["kind", "dose", "arm", "fold", "task", "log_ratio", "low", "high", "p", "limit", "reason"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["kind", "dose"], kind="stable", ignore_index=True)

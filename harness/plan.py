@@ -26,6 +26,7 @@ import numpy as np
 import mtenvs
 from harness.family_code import family_code
 from harness.reference_scores import load_reference
+from harness.store import content_hash, digest
 from mtenvs.conditioning import check_conditioning, check_layout
 from mtenvs.spec import Family, Task
 
@@ -448,7 +449,8 @@ class _Runs:
             if name == "sources":
                 # other sources for every seed, and those of a dose among those of a larger one, so that
                 # the number is what is compared
-                rng = np.random.default_rng([int(_sha256(self._key("dose", fold, name, seed))[:15], 16)])
+                key = content_hash(self._key("dose", fold, name, seed))
+                rng = np.random.default_rng([int(key[:15], 16)])
                 sources = sorted(int(k) for k in rng.permutation(others)[: int(value)])
             else:
                 rollout = self._plan["learner"]["rollout"] * self._plan["worlds_per_run"]
@@ -493,7 +495,7 @@ class _Runs:
             "init": init if start else None,
             "conditioning": conditioning or plan["conditioning"],
             # streams are keyed by name, so that folds and arms do not share initial weights
-            "entropy": int(_sha256([*key, finetune] if finetune else key)[:15], 16),
+            "entropy": int(content_hash([*key, finetune] if finetune else key)[:15], 16),
         }
         if config is not None:
             run["config"] = dict(config)
@@ -507,7 +509,7 @@ class _Runs:
         }
         which = f"{seed}.{finetune}" if finetune else str(seed)
         place = "all" if fold == NO_FOLD else str(fold)
-        run = {"id": f"{phase}-{place}-{arm}-{which}-{_sha256(decides)[:10]}", **run}
+        run = {"id": f"{phase}-{place}-{arm}-{which}-{content_hash(decides)[:10]}", **run}
         return str(self.by_id.setdefault(run["id"], run)["id"])
 
 
@@ -577,7 +579,7 @@ def _leaks(plan: Mapping[str, Any], family: Family) -> dict[str, Any]:
             plan's ``min_distance``, or two runs share a random stream.
     """
     models = {t.name: model_hash(family, t) for t in family.tasks}
-    goals = {t.name: _sha256(family.constants(t.parameters)) for t in family.tasks}
+    goals = {t.name: content_hash(family.constants(t.parameters)) for t in family.tasks}
     by_id = {run["id"]: run for run in plan["runs"]}
     distances: dict[str, dict[str, float]] = {}
     for run in plan["runs"]:
@@ -685,16 +687,6 @@ def _check_arms(preset: Preset, num_sources: int) -> None:
         raise PlanError(
             f"unusable arms {list(preset.arms)}; valid: scratch and any of {list(ARMS)}, {doses}, once each"
         )
-
-
-def _sha256(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def digest(plan: Mapping[str, Any]) -> str:
-    """SHA-256 of a plan's canonical form, without its own field."""
-    return _sha256({key: value for key, value in plan.items() if key != "sha256"})
 
 
 def write_plan(plan: Mapping[str, Any], directory: Path) -> Path:

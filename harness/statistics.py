@@ -336,6 +336,27 @@ def permutation_p(baseline: np.ndarray, arm: np.ndarray, rng: np.random.Generato
     return float(result.pvalue)
 
 
+def smallest_permutation_p(n: int, m: int) -> float:
+    """Smallest p that :func:`permutation_p` can give with ``n`` and ``m`` values; NaN if either is 1."""
+    if min(n, m) < 2:
+        return math.nan
+    # two-sided: twice the share of the most extreme arrangement; where they are drawn, the observed one is
+    # counted besides
+    arrangements = math.comb(n + m, n)
+    return min(1.0, 2 / (arrangements if arrangements <= RESAMPLES else RESAMPLES + 1))
+
+
+def runs_for_a_verdict(tests: int, level: float = 0.05) -> int | None:
+    """Fewest runs in each arm with which one of ``tests`` Holm-adjusted permutation p can be below a level.
+
+    Returns:
+        The number; None where so many tests are adjusted that no number of runs is enough.
+    """
+    # from the first n on whose arrangements are drawn, the smallest p stays as it is
+    enough = (n for n in range(2, 9) if smallest_permutation_p(n, n) * tests < level)
+    return next(enough, None)
+
+
 def suite_permutation_p(
     tasks: Sequence[tuple[np.ndarray, np.ndarray]],
     rng: np.random.Generator,
@@ -594,7 +615,10 @@ class Detectable:
 
 
 def minimum_detectable(
-    estimate: Estimate, power: float = POWER, confidence: float = CONFIDENCE, runs: float = 1.0
+    estimate: Estimate,
+    power: float = POWER,
+    confidence: float = CONFIDENCE,
+    clusters: int | None = None,
 ) -> Detectable:
     """Smallest effect that a two-sided t test with the estimate's standard error detects.
 
@@ -604,19 +628,21 @@ def minimum_detectable(
         estimate: of :func:`log_ratio`, :func:`suite_mean` or another that has ``parts``.
         power: chance of detection, in (1 - confidence, 1).
         confidence: 1 - level of the test.
-        runs: with how many times as many runs in every arm, for planning.
+        clusters: how many every arm of every task shall have, for planning; None for those that there are.
 
     Raises:
-        ValueError: for a power or a number of runs that makes no sense.
+        ValueError: for a power or a number of clusters that makes no sense.
     """
     if not 1 - confidence < power < 1:
         raise ValueError(f"power must lie between {1 - confidence:.3g} and 1, got {power}")
     if estimate.reason:
         return Detectable(math.nan, math.nan, math.nan, estimate.reason)
-    # s^2 / (f n), and f n - 1 degrees of freedom
-    parts = [(v / runs, (d + 1) * runs - 1) for v, d in estimate.parts]
-    if min((d for _, d in parts), default=0.0) <= 0:
-        raise ValueError(f"runs must leave at least two to an arm, got {runs} times as many")
+    parts = list(estimate.parts)
+    if clusters is not None:
+        if clusters < 2:
+            raise ValueError(f"clusters must be at least 2, got {clusters}")
+        # s^2 / n has n - 1 degrees of freedom, and becomes s^2 / m with m - 1
+        parts = [(v * (d + 1) / clusters, clusters - 1.0) for v, d in parts]
     again = t_interval(0.0, parts, confidence)
     critical = float(stats.t.ppf(0.5 + confidence / 2, again.df))
 

@@ -50,6 +50,17 @@ PLAN_COLUMNS = ("phase", "fold", "arm", "seed", "finetune", "start")
 """What :meth:`Store.evaluations` joins to a row from the plan's entry of its run."""
 
 
+def content_hash(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest(plan: Mapping[str, Any]) -> str:
+    """SHA-256 of a plan's canonical form, without its own field."""
+    return content_hash({key: value for key, value in plan.items() if key != "sha256"})
+
+
 class StoreError(ValueError):
     """The directory does not hold what a store should hold; the message says where and what to do."""
 
@@ -79,6 +90,18 @@ class Store:
         self._planned: dict[str, dict[str, Any]] = {run["id"]: run for run in plan["runs"]}
         if len(self._planned) != len(plan["runs"]):
             raise StoreError(f"{path} lists a run twice; every run id must be unique")
+
+    def check_frozen(self) -> None:
+        """Refuses a plan that was edited after it was frozen; one of an older format is still read.
+
+        Raises:
+            StoreError: if the plan's SHA-256 is not that of its content.
+        """
+        if self.plan.get("sha256") != digest(self.plan):
+            raise StoreError(
+                f"the plan of {self.directory} was edited after it was frozen; restore plan.json, or leave "
+                "it out"
+            )
 
     # --- writing -----------------------------------------------------------------------------------
 

@@ -43,9 +43,24 @@ COLUMNS = {
     "run": Column("string", "", "Id of the run, unique in its plan"),
     "status": Column("string", "", "Of the run: started (it was cut off), finished, diverged or failed"),
     "phase": Column("string", "", "pretrain: on the source tasks; learn: what the plan measures"),
-    "arm": Column("string", "", "What the learner starts from: scratch, transfer, ..."),
-    "fold": Column("int64", "", "Number of the held-out task; -1 where none is"),
-    "held_out": Column("string", "", "Name of the held-out task; null where none is"),
+    "arm": Column(
+        "string",
+        "",
+        "What the learner starts from: scratch, transfer, ...; of a dose sources=3 or steps=100000, of a "
+        "matrix from=TASK; in a joint plan what it learns: separate (one task), joint or joint-wide (all)",
+    ),
+    "fold": Column(
+        "int64",
+        "",
+        "Number of the task that is learned, or that a pretraining is for; -1 for runs on all "
+        "tasks and for the sources of a matrix",
+    ),
+    "held_out": Column(
+        "string",
+        "",
+        "Name of that task: its pretrainings were not on it, but for those of the arm ceiling; null where "
+        "there is none, and in a joint plan, which holds nothing out",
+    ),
     "seed": Column(
         "int64", "", "Number of the pretraining or of the run from scratch; no pairs across arms"
     ),
@@ -104,7 +119,10 @@ def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
         "agent": plan["learner"]["name"],
         "budget": plan["budget"],
         "status": table["run"].map(runs.set_index("run")["status"]),
-        "held_out": [None if fold < 0 else task_name(plan, fold) for fold in table["fold"]],
+        "held_out": [
+            None if fold < 0 or plan.get("kind") == "joint" else task_name(plan, fold)
+            for fold in table["fold"]
+        ],
     }
     return table.assign(**facts)[list(COLUMNS)]
 

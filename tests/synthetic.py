@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.plan import write_plan
-from harness.store import ROW_COLUMNS, Store
+from harness.store import ROW_COLUMNS, Store, digest
 
 CHECKPOINTS = [0, *(1000 * 2**i for i in range(5)), *range(24_000, 217_000, 8_000)]
 FINE = list(range(0, 203_000, 1000))
@@ -65,7 +65,6 @@ def make_plan(folds: Sequence[int], seeds: int = 5, **changes: Any) -> dict[str,
         },
         "runs": runs,
         "cohorts": [[run["id"] for run in runs]],
-        "sha256": "0" * 64,
     } | changes
 
 
@@ -116,6 +115,7 @@ def write(
     """
     directory.mkdir(parents=True, exist_ok=True)
     plan = make_plan(list(curves), seeds, **changes)
+    plan = plan | {"sha256": digest(plan)} | changes
     (directory / "plan.json").write_text(json.dumps(plan))
     store = Store(directory)
     rng = np.random.default_rng(order)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from synthetic import BUDGET, RANDOM, REFERENCE, TASKS, make_plan
 
+from harness.store import digest
+
 GRID = sorted(
     {0, 1000, 2000, 4000, 8000, 16_000, *range(28_672, 188_001, 13_184), BUDGET, 212_000, 224_000}
 )
@@ -137,23 +139,31 @@ def write_plan_and_rows(
     directory: Path,
     plan: Mapping[str, Any],
     score: Score | None = None,
-    competence: float = 0.9,
+    competence: float | Mapping[str, float] = 0.9,
     skip: Sequence[str] = (),
 ) -> Path:
-    """Writes a plan and the rows of all its runs but those in ``skip``."""
+    """Writes a plan and the rows of all its runs but those in ``skip``.
+
+    ``competence`` is that of all pretrained networks, or by arm.
+    """
     score = score or planted()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "plan.json").write_text(json.dumps(plan))
+    (directory / "plan.json").write_text(json.dumps(plan | {"sha256": digest(plan)}))
     names = {task["number"]: task["name"] for task in plan["tasks"]}
     for number, run in enumerate(plan["runs"]):
         if run["id"] in skip:
             continue
         rng = np.random.default_rng(number)
+        able = (
+            competence[run["arm"]]
+            if isinstance(competence, Mapping) and run["phase"] == "pretrain"
+            else competence
+        )
         rows = []
         if run["phase"] == "pretrain":
             held_out = [] if run["fold"] < 0 else [run["fold"]]
             for task in dict.fromkeys([*run["tasks"], *held_out]):
-                rows.append(_row(run, 0, run["steps"], names[task], competence, "true"))
+                rows.append(_row(run, 0, run["steps"], names[task], able, "true"))
             if run["arm"] == "transfer":
                 for code, g in (("mean", 0.3), ("wrong", 0.1)):
                     noisy = g + 0.05 * rng.standard_normal()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import CHECKPOINTS, TASKS, ramp, write
+from synthetic import CHECKPOINTS, TASKS, fails, ramp, write
 
 from harness.cli import main
 from harness.compare import MUST_AGREE, compare, labels, leaderboard, ratio_text
@@ -65,6 +65,13 @@ def test_planted_ratios_come_back_within_their_intervals(compared):
             assert ratio.high / ratio.low < 3
     suite = compared.rows[-1]
     assert suite.task == "mean of 2 tasks"
+    # what is planted is far from 1 with transfer on task 0 and in the mean of speed-ups
+    assert compared.rows[1].p["transfer"] < 0.01
+    assert suite.p["speed_up"] == suite.against["speed_up"].p < 0.05
+    assert 0 < suite.p["scratch"] < 0.05
+    assert f", p = {suite.p['scratch']:.3f}" in compared.text() or ", p < 0.001" in compared.text()
+    assert "of single tasks not adjusted for their number" in compared.text()
+    assert compared.table()["transfer_ratio_p"].isna().tolist() == [True, False] * 3
     ratio = suite.against["speed_up"].exp()
     assert ratio.low < math.sqrt(2.0) < ratio.high
     assert suite.runs == (16, 16)
@@ -139,8 +146,10 @@ def test_runs_that_are_the_same_have_no_interval(tmp_path):
     assert b.against["speed_up"].reason == "some runs are the same in both plans"
     assert c.against["transfer"].reason == "some runs are the same in both plans"
     assert comparison.rows[-2].against["scratch"].reason == "the same runs in both plans"
+    assert math.isnan(b.p["scratch"])
+    assert b.p["transfer"] > 0
     assert any("pretrain_budget: 400000 and 900000 and 400000" in note for note in comparison.notes)
-    assert "1 (the same runs in both plans)" in comparison.text()
+    assert "1.00 (the same runs in both plans)" in comparison.text()
 
 
 def test_what_differs_and_how_plans_stand_is_said(tmp_path):
@@ -167,6 +176,15 @@ def test_what_differs_and_how_plans_stand_is_said(tmp_path):
     assert row.against["transfer"].reason == "one seed in transfer"
     assert row.against["speed_up"].reason == "one seed in transfer"
     assert math.isnan(row.against["transfer"].low)
+
+
+def test_mixed_outcomes_are_said(tmp_path):
+    other = {0: fails(ramp(2.0, seed=7), "transfer", [0])}
+    comparison = compare(
+        [plan_of(tmp_path / "a", seeds=3), plan_of(tmp_path / "b", "sac", "2", other, seeds=3)]
+    )
+    (note,) = [note for note in comparison.notes if "mixed" in note]
+    assert note.startswith(f"sac has mixed outcomes, transfer on {TASKS[0]}: some runs arrive")
 
 
 def test_a_fold_without_runs_is_shown_and_left_out_of_the_mean(tmp_path):
@@ -246,9 +264,9 @@ def test_the_table_says_what_the_text_says(compared):
 
 def test_ratios_in_words():
     log = Estimate(math.log(2), math.log(1.5), math.log(3000))
-    assert ratio_text(log) == "2 [1.5, 3000]"
-    assert ratio_text(log, "at least") == "≥ 2 [1.5, 3000]"
-    assert ratio_text(Estimate(0.0, reason="one seed")) == "1 (one seed)"
+    assert ratio_text(log) == "2.00 [1.50, 3000]"
+    assert ratio_text(log, "at least") == "≥ 2.00 [1.50, 3000]"
+    assert ratio_text(Estimate(0.0, reason="one seed")) == "1.00 (one seed)"
     assert ratio_text(Estimate(math.nan, reason="no data")) == "no data"
 
 
@@ -263,6 +281,10 @@ def results(tmp_path_factory):
     plan_of(root / "trial", "trial", "3", {0: ramp(6.0)}, seeds=3, exploratory=True)
     plan_of(root / "half", "half", "4", {0: ramp(4.0)}, seeds=3, skip=["scratch-0-0"])
     plan_of(root / "empty", "empty", "5", {0: ramp(4.0)}, seeds=1, skip=["scratch-0-0", "transfer-0-0"])
+    # of other questions, and without an interval
+    plan_of(root / "longer", "longer", "7", {0: ramp(9.0)}, seeds=3, budget=208_000)
+    plan_of(root / "other folds", "other", "8", {0: ramp(9.0), 1: ramp(9.0, plateau=0.0)}, seeds=3)
+    plan_of(root / "single", "single", "9", {0: ramp(9.0)}, seeds=1)
     plan_of(root / "joint", "joint", "6", {0: ramp(4.0)}, seeds=1, kind="joint")
     (root / "broken").mkdir()
     (root / "broken" / "plan.json").write_text("{")
@@ -271,9 +293,14 @@ def results(tmp_path_factory):
 
 def test_plans_are_ranked_and_what_proves_nothing_stands_below(results):
     board = leaderboard(results)
-    assert board.table["plan"].tolist() == ["deep/fast", "slow", "trial", "half", "empty"]
-    assert board.table["rank"].tolist() == [1, 2, 0, 0, 0]
-    assert board.table["marks"].tolist() == ["", "", "exploratory", "incomplete", "incomplete"]
+    assert board.table["plan"].tolist() == [
+        "deep/fast", "slow", "longer", "other folds", "single", "trial", "half", "empty",
+    ]  # fmt: skip
+    assert board.table["rank"].tolist() == [1, 2, 1, 1, 0, 0, 0, 0]
+    assert board.table["group"].tolist() == [1, 1, 2, 3, 1, 1, 1, 1]
+    assert board.table["marks"].tolist() == [
+        "", "", "", "1 of 2 folds", "", "exploratory", "incomplete", "incomplete, 0 of 1 folds",
+    ]  # fmt: skip
     first = board.table.iloc[0]
     assert first["low"] < 2.5 < first["high"]
     assert first["speed_up"] == analyse(results / "deep/fast").headline.log_ratio.exp().value
@@ -287,16 +314,16 @@ def test_plans_are_ranked_and_what_proves_nothing_stands_below(results):
 def test_the_list_as_text_and_markdown(results, capsys):
     board = leaderboard(results)
     lines = board.text().splitlines()
-    assert lines[2].startswith("1  deep/fast  Biped-v0  fast")
-    assert lines[4].startswith("–  trial")
-    assert "Exploratory and incomplete plans are not ranked" in board.text()
+    assert lines[2].startswith("1  1      deep/fast    Biped-v0  fast")
+    assert lines[7].startswith("–  1      trial")
+    assert "Exploratory and incomplete plans, and those without an interval, are not ranked" in board.text()
     table = board.markdown().splitlines()
-    assert table[1].count("---") == 10
+    assert table[1].count("---") == 11
     assert "slow\\|er" in table[3]
-    assert all(line.replace("\\|", "").count("|") == 11 for line in table[:7])
+    assert all(line.replace("\\|", "").count("|") == 12 for line in table[:10])
     main(["leaderboard", str(ROOT / "results"), "--markdown"])
     printed = capsys.readouterr().out
-    assert "| – | quick-octopus | Octopus-v0 | ppo | ≥ " in printed
+    assert "| – | 2 | quick-octopus | Octopus-v0 | ppo | ≥ " in printed
     assert "| exploratory |" in printed
 
 

@@ -133,7 +133,10 @@ def test_what_no_run_reaches_and_what_the_first_checkpoint_hides():
     times = joint.task_times(*data, networks)
     assert times.tasks == ("a",)
     assert times.limits == ("at least",)
-    assert math.exp(joint.speed_ups(times)["log_ratio"].iloc[0]) == pytest.approx(8.0)
+    found = joint.speed_ups(times)
+    assert math.exp(found["log_ratio"].iloc[0]) == pytest.approx(8.0)
+    assert found["limit"].tolist() == ["at least", "at least"]
+    assert found["tasks"].tolist() == [1, 1]
     sets = joint.joint_curves(*data, "separate")
     reason = "not estimable: no run reaches θ = 0.60 on all tasks"
     assert set(joint.completion_ratios(sets, networks, 0.6)["reason"]) == {reason}

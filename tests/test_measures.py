@@ -641,13 +641,18 @@ def test_coarse_checkpoints_pull_the_speed_up_towards_one():
 
 
 def test_dose_table_is_sorted_and_knows_its_arms():
-    table, runs, plan = experiment({"scratch": LATE, "sources=2": FIRST, "sources=1": EARLY})
-    arms = {arm: measures.compare(table, runs, plan, arm) for arm in ("sources=2", "sources=1")}
+    at_once = [0, *[0.9] * 9]
+    doses = {"sources=7": at_once, "sources=2": FIRST, "sources=1": EARLY}
+    table, runs, plan = experiment({"scratch": LATE} | doses)
+    arms = {arm: measures.compare(table, runs, plan, arm) for arm in doses}
     found = measures.dose_table(arms)
-    assert found["dose"].tolist() == [1] * 4 + [2] * 4
+    assert found["dose"].tolist() == [1] * 4 + [2] * 4 + [7] * 4
     suite = found[found["fold"] == -1]
-    assert np.exp(suite["log_ratio"]).tolist() == pytest.approx([4.0, 8.0])
-    assert suite["reason"].tolist() == ["zero variance"] * 2
+    assert np.exp(suite["log_ratio"]).tolist() == pytest.approx([4.0, 8.0, 16.0])
+    assert suite["reason"].tolist() == ["zero variance"] * 3
+    # the mean is limited by its tasks
+    assert suite["limit"].tolist() == ["", "", "at least"]
+    assert measures.join_limits(["at least", "", "at most"]) == "unresolved"
     with pytest.raises(ValueError, match="arm 'transfer' is no dose"):
         measures.dose_table({"transfer": []})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from synthetic_plans import leave_one_out, write_plan_and_rows
 
 DOCS = Path(__file__).parents[1] / "docs"
 PATH = DOCS / "analysis.ipynb"
@@ -46,3 +47,15 @@ def test_what_is_stored_is_small_and_names_no_machine(stored):
     numbers = [t for cell in texts(stored) for t in cell if t.startswith("report: ")]
     report, notebook = re.fullmatch(r"report: ([\d.]+), this notebook: ([\d.]+)\n", *numbers).groups()
     assert report == notebook
+
+
+def test_it_counts_pretrainings_where_there_are_several_fine_tunings_of_each(stored, tmp_path, capsys):
+    arms = ("scratch", "transfer")
+    plan = leave_one_out((0, 2), 3, arms, finetunes=3, finetune_folds=(2,), version=0)
+    plan["thresholds"] = plan["thresholds"][::2]
+    write_plan_and_rows(tmp_path, plan)
+    names = {}
+    for cell in (cell for cell in stored.cells if cell.cell_type == "code"):
+        exec(cell.source.replace("../results/quickstart", str(tmp_path)), names)
+    # its last cell asserts that the report's estimate and interval are these
+    assert "report: " in capsys.readouterr().out

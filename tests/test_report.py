@@ -14,7 +14,10 @@ from synthetic import BUDGET, CHECKPOINTS, FINE, TASKS, ramp, write
 
 from harness import plots
 from harness.report import analyse, flow, summary_table, warnings, write_report
+from harness.report.analysis import SetResult
 from harness.report.sections_curves import learning_curves
+from harness.report.variations import variations
+from harness.report.words import factor, no_verdict, short_ratio, times, verdict
 from harness.statistics import Estimate
 from harness.store import StoreError
 
@@ -189,7 +192,8 @@ def test_rows_at_other_steps_than_planned_are_left_out(tmp_path):
 def test_a_single_seed_gets_no_interval_and_the_reason(tmp_path):
     write(tmp_path, {0: ramp(2.0), 1: ramp(2.0)}, seeds=1)
     page = write_report(tmp_path).read_text()
-    assert "no interval: one seed in scratch" in page
+    assert "no interval: one seed in scratch on nominal" in page
+    assert "With one run in an arm there is no permutation test" in page
     assert "nothing can be concluded" in page
     analysis = analyse(tmp_path)
     assert analysis.headline.log_ratio.value == pytest.approx(math.log(2), abs=0.4)
@@ -202,7 +206,8 @@ def test_all_censored_is_not_estimable(tmp_path):
     assert analysis.folds[0].log_ratio.reason.startswith("not estimable")
     assert len(analysis.headline.estimable) == 1
     assert any("reaches θ = 0.10 to 0.80 within" in w for w in warnings(analysis))
-    assert "not estimable" in write_report(tmp_path).read_text()
+    page = write_report(tmp_path).read_text()
+    assert "Not estimable for nominal: no run reaches any threshold" in page
 
 
 def test_zero_variance_has_no_interval_and_adds_nothing_to_the_suite(tmp_path):
@@ -223,6 +228,10 @@ def test_solved_folds_are_listed_and_left_out_of_acceleration(tmp_path):
     assert len(analysis.sets["all_folds"].folds) == 2
     assert analysis.folds[0].jumpstart.low < 0.7 < analysis.folds[0].jumpstart.high
     assert analysis.folds[0].measures.limit == "at least"
+    # and so does everything that is made of it
+    planned = {v.label: v.limit for v in variations(analysis)}
+    assert planned["all folds"] == analysis.sets["all_folds"].limit == "at least"
+    assert planned["as planned"] == analysis.headline.limit
     assert any(
         w.startswith("nominal: many transfer runs arrive by the first checkpoint")
         for w in warnings(analysis)
@@ -236,7 +245,45 @@ def test_incompetent_pretraining_is_flagged(tmp_path):
     analysis = analyse(tmp_path)
     flagged = [w for w in warnings(analysis) if "hand-over" in w]
     assert len(flagged) == 1
-    assert flagged[0].startswith("long-shins: at hand-over the pretrained networks score 0.69")
+    assert flagged[0].startswith("long-shins: at hand-over the pretrained networks of transfer score 0.69")
+
+
+def test_warnings_say_when_no_verdict_is_possible(tmp_path):
+    # 2 / C(10, 5) = 0.008 for one test of 5+5 runs, 0.063 for eight of them
+    analysis = analyse(write(tmp_path, {k: ramp(3.0, seed=k) for k in range(8)}, seeds=5))
+    assert {f.verdict for f in analysis.folds} == {"inconclusive"}
+    assert min(f.bonferroni.low for f in analysis.folds) > 0
+    (found,) = [w for w in warnings(analysis) if "verdict" in w]
+    assert (
+        "With 5+5 runs and 8 tests, adjusted after Holm, the permutation p cannot be less than 0.063"
+        in found
+    )
+    assert "at least 6 runs in each arm are needed" in found
+    assert no_verdict([(5, 5)]) == no_verdict([(6, 6)] * 8) == no_verdict([]) == ""
+    assert "no number of runs is enough" in no_verdict([(20, 20)] * 272)
+
+
+def test_the_verdict_claims_no_more_than_interval_and_tests():
+    def of(low, high, p):
+        return SetResult("all_folds", (), Estimate((low + high) / 2, low, high), p)
+
+    assert verdict(of(math.log(2), math.log(8), 0.01), "transfer") == (
+        "On these tasks learning from scratch takes about 4.00 times the steps that the pretrained network "
+        "takes (95% interval 2.00 to 8.00)."
+    )
+    unsure = verdict(of(math.log(2), math.log(8), 0.1), "transfer", ["exploratory"])
+    assert unsure.startswith("Exploratory: by the t interval alone, on these tasks learning from scratch")
+    assert unsure.endswith("The permutation test does not confirm it: p = 0.100.")
+    slower = Estimate(-math.log(4), -math.log(8), -math.log(2))
+    assert times(slower, "at most") == ("about 4.00 times", ", or more (95% interval 2.00 to 8.00)")
+    assert times(slower, "at least") == ("about 4.00 times", ", or fewer (95% interval 2.00 to 8.00)")
+    assert times(of(0.1, 0.3, 0.01).log_ratio, "at least")[1].startswith(", or more (95%")
+
+
+def test_numbers_keep_their_zeros_and_their_reasons():
+    assert [factor(x) for x in (1.0, 2.4, 123.4, 999.7, 31.4159)] == ["1.00", "2.40", "123", "1000", "31.4"]
+    assert short_ratio(Estimate(math.nan, reason="no task is estimable"), "") == "not estimable"
+    assert short_ratio(Estimate(math.nan, reason="no run of scratch is complete"), "") == "no data"
 
 
 def test_a_plan_of_which_nothing_is_trained_reports_that(tmp_path):
@@ -253,6 +300,11 @@ def test_wrong_directories_and_plans_are_refused(tmp_path):
     with pytest.raises(StoreError, match=r"no plan\.json"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    path = write(tmp_path / "edited", {0: ramp(2.0)}, seeds=1, exploratory=True) / "plan.json"
+    path.write_text(path.read_text().replace('"exploratory": true', '"exploratory": false'))
+    with pytest.raises(StoreError, match="was edited after it was frozen"):
+        write_report(tmp_path / "edited")
+    assert not (tmp_path / "edited/report").exists()
     write(tmp_path, {0: ramp(2.0)}, seeds=1, headline="best_folds")
     with pytest.raises(ValueError, match="unknown headline 'best_folds'"):
         analyse(tmp_path)

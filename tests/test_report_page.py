@@ -8,17 +8,23 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser, executable
-from synthetic import TASKS, ramp, write
+from synthetic import BUDGET, TASKS, ramp, write
 from synthetic_plans import SPEED_UPS, dose, joint, leave_one_out, matrix, planted, write_plan_and_rows
 
-from harness.report import analyse, write_report
+from harness.report import analyse, sections_facts, warnings, write_report
 from harness.report.analysis import leak_checks
 from harness.report.page import Cell, Section, table
 from harness.report.page import page as whole_page
 from harness.report.sections_arms import told_or_not
+from harness.report.sections_costs import variance
+from harness.report.sections_curves import survival
+from harness.report.sections_joint import analyse_joint
+from harness.report.words import arrived, p_value
+from harness.statistics import logrank, minimum_detectable, wilson
 
 HOSTILE = '</script><script>window.stolen=1</script><img src=x onerror="window.stolen=1">'
 PLANS = {
@@ -291,6 +297,113 @@ def test_leaks_are_found_again():
         leak_checks(
             plan | {"leaks": leaks | {"goals": {k: v for k, v in leaks["goals"].items() if k != TASKS[4]}}}
         )
+
+
+def test_several_fine_tunings_are_no_more_pretrainings(tmp_path):
+    def score(run, task, steps, rng):
+        fails = (run["arm"], run["fold"]) == ("transfer", 2)
+        return np.zeros(len(steps)) if fails else planted()(run, task, steps, rng)
+
+    arms = ("scratch", "transfer")
+    plan = leave_one_out(folds=(0, 2), seeds=2, arms=arms, finetunes=3, finetune_folds=(2,))
+    analysis = analyse(write_plan_and_rows(tmp_path, plan, score, competence={"transfer": 0.3}))
+    low, high = wilson(0.5, 4)
+    text = f"50% of 4 pretrainings [{low:.2f}, {high:.2f}] (2/8 runs)"
+    assert arrived(analysis.folds, 1, 0) == text
+    assert arrived(analysis.folds[:1], 1, 0).startswith("2/2 [")
+    section = survival(analysis)
+    rows = section.exhibits[0].data
+    start = rows[(rows["steps"] == 0) & (rows["task"] == TASKS[2])]
+    assert start["at_risk"].tolist() == start["n"].tolist() == [2, 2]
+    p = logrank(*(f[[0, 1] if len(f) == 2 else [0, 3], 0] for f in analysis.folds[1].measures.arrivals),
+                BUDGET, BUDGET)  # fmt: skip
+    assert p_value(p) in section.parts[-1]
+    assert "the first fine-tuning only" in section.parts[1]
+
+
+def test_an_incompetent_arm_is_not_hidden_by_the_others(tmp_path):
+    plan = leave_one_out(folds=(0,), seeds=1, arms=("scratch", "transfer", "blind", "ceiling"))
+    competence = {"blind": 0.2, "transfer": 0.3, "ceiling": 0.9}
+    found = warnings(analyse(write_plan_and_rows(tmp_path, plan, competence=competence)))
+    found = [w for w in found if "hand-over" in w]
+    assert [re.search(r"of (\w+) score (\S+)", w).groups() for w in found] == [
+        ("transfer", "0.30"),
+        ("blind", "0.20"),
+    ]
+
+
+def test_what_a_joint_plan_does_not_show_is_said(tmp_path):
+    def score(run, task, steps, rng):
+        arm = run["arm"]
+        if task == 2 and arm != "joint-wide":  # reached by wide networks only
+            return np.zeros(len(steps))
+        if task == 1 and arm == "joint" and run["seed"] == 0:  # learned by some networks only
+            return np.zeros(len(steps))
+        if task == 0 and arm == "joint":  # there at once
+            return np.where(steps > 0, 1.0, 0.0) + 0.01 * rng.standard_normal(len(steps))
+        return planted()(run, task, steps, rng)
+
+    page = write_report(write_plan_and_rows(tmp_path, joint(range(3), seeds=3), score))
+    text = re.sub(r"<[^>]*>", " ", page.read_text())
+    for sentence in (
+        f"{TASKS[1]}: mixed outcomes. From θ = 0.10 on some runs of joint arrive",
+        f"{TASKS[0]}: many joint runs arrive by the first checkpoint",
+        f"{TASKS[2]}: no run of either arm reaches θ = 0.10 to 0.80",
+        f"mean of 2 of 3 tasks, without {TASKS[2]}",
+        "mean of 3 of 3 tasks",
+        "3 sets of separate networks",
+        "Nothing is pretrained in this plan.",
+        "so no task is held out",
+        "a film of nominal after learning it",
+        "3 per task of separate networks, and per joint arm",
+        "(no interval: zero variance)",
+    ):
+        assert sentence in text, sentence
+    assert re.search(r"without short-torso +at least [\d.]+×", text)
+    assert "Checked again" not in text
+    assert "over all source tasks" not in text
+    analysis = analyse(tmp_path)
+    result = analyse_joint(analysis)
+    assert result.limit == "at least"
+
+
+def test_a_matrix_says_what_it_cannot_show_and_checks_every_pair(pages):
+    text = pages["matrix"].read_text()
+    assert "is shown for no pair. With 2+2 runs and 6 tests, adjusted after Holm, the permutation" in text
+    assert "400,000 steps over 1 source task," in text
+    plan = json.loads((pages["matrix"].parents[1] / "plan.json").read_text())
+    assert [(c.task, c.sources) for c in leak_checks(plan)] == [(name, 2) for name in TASKS[:3]]
+
+
+def test_one_large_film_hides_no_other_and_films_stand_in_order(pages, tmp_path, monkeypatch):
+    monkeypatch.setattr(sections_facts, "LARGEST_FILMS", 100)
+    (tmp_path / "videos").mkdir()
+    for name, size in (
+        ("10-before", 1),
+        ("2-after", 2),
+        ("2-before", 3),
+        ("0-after", 999),
+        ("0-before", 4),
+    ):
+        (tmp_path / f"videos/{name}.gif").write_bytes(GIF[:1] * size)
+    text = "".join(sections_facts.videos(analyse(pages["dose"].parents[1]), tmp_path).parts)
+    assert re.findall(r"(?<=<span>videos/)\d+-\w+\.gif", text) == [
+        "0-before.gif",
+        "2-before.gif",
+        "2-after.gif",
+        "10-before.gif",
+    ]
+    assert "Too large for this page, in videos/: 0-after.gif." in text
+
+
+def test_detectable_effects_are_from_the_runs_that_there_are(tmp_path):
+    plan = leave_one_out(folds=(0,), seeds=10, arms=("scratch", "transfer"))
+    skip = [f"learn-0-scratch-{seed}-0" for seed in range(2, 10)]
+    analysis = analyse(write_plan_and_rows(tmp_path, plan, skip=skip))
+    data = variance(analysis).exhibits[0].data.set_index(["task", "clusters_per_arm"])
+    assert data.loc[(TASKS[0], 10), "from_clusters"] == "2+10"
+    expected = minimum_detectable(analysis.folds[0].log_ratio, clusters=10).ratio
+    assert data.loc[(TASKS[0], 10), "detectable_speed_up"] == pytest.approx(expected)
 
 
 def test_codes_are_compared_within_networks(pages):

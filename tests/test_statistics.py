@@ -439,6 +439,15 @@ def test_survival_and_logrank_agree_with_lifelines():
     assert p == pytest.approx(statistics.logrank(y[::-1], x, 40.0, follow_up), abs=1e-12)
 
 
+def test_the_smallest_permutation_p_is_that_of_arms_apart():
+    rng = np.random.default_rng(0)
+    for n, m in ((2, 2), (3, 5), (5, 5), (9, 9)):
+        apart = statistics.permutation_p(np.arange(n) + 100.0, np.arange(m) * 1.0, rng)
+        assert statistics.smallest_permutation_p(n, m) == pytest.approx(apart)
+    assert math.isnan(statistics.smallest_permutation_p(1, 9))
+    assert [statistics.runs_for_a_verdict(tests) for tests in (1, 8, 56, 249, 250)] == [4, 6, 7, 8, None]
+
+
 # --- what could be seen ----------------------------------------------------------------------------
 
 
@@ -457,7 +466,10 @@ def test_minimum_detectable_effect_has_the_power_that_statsmodels_says():
     assert statistics.minimum_detectable(both).ratio == pytest.approx(math.exp(d), rel=1e-4)
     # twice the runs are runs, not copies of them
     d = TTestIndPower().solve_power(nobs1=20, alpha=0.05, power=0.8)
-    assert statistics.minimum_detectable(both, runs=2).effect == pytest.approx(d, rel=1e-4)
+    assert statistics.minimum_detectable(both, clusters=20).effect == pytest.approx(d, rel=1e-4)
+    # from a spread of arms of which one has lost runs, too
+    uneven = statistics.t_interval(0.0, [(0.1, 9.0), (0.25, 3.0)])
+    assert statistics.minimum_detectable(uneven, clusters=20).effect == pytest.approx(d, rel=1e-4)
 
 
 @pytest.mark.parametrize("df", [1.0, 1.5, 2.0, 300.0])
@@ -473,8 +485,8 @@ def test_detectable_effects_need_an_interval():
     assert single.reason == "one seed in scratch"
     assert math.isnan(single.ratio)
     two = statistics.t_interval(0.0, [(1.0, 1.0)])
-    with pytest.raises(ValueError, match=r"at least two to an arm, got 0\.5 times"):
-        statistics.minimum_detectable(two, runs=0.5)
+    with pytest.raises(ValueError, match="clusters must be at least 2, got 1"):
+        statistics.minimum_detectable(two, clusters=1)
     with pytest.raises(ValueError, match=r"power must lie between 0\.05 and 1, got 1"):
         statistics.minimum_detectable(two, power=1.0)
 

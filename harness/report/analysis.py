@@ -95,8 +95,7 @@ class SetResult:
     @property
     def limit(self) -> str:
         """How the first checkpoint limits the mean, see :func:`harness.measures.resolution_limit`."""
-        limits = {f.measures.limit for f in self.estimable} - {""}
-        return limits.pop() if len(limits) == 1 else "unresolved" if limits else ""
+        return measures.join_limits(f.measures.limit for f in self.estimable)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -324,10 +323,15 @@ def compare_fold(fold: FoldMeasures, of: int) -> FoldResult:
 def set_result(key: str, folds: Sequence[FoldResult], arms: tuple[str, str]) -> SetResult:
     """ρ̄ over a set of folds."""
     times = [f.measures.mean_times for f in folds if not math.isnan(f.log_ratio.value)]
+    mean = statistics.suite_mean([f.log_ratio for f in folds])
+    # why the mean has no interval is the reason of one task
+    few = [f.measures.task for f in folds if mean.reason and f.log_ratio.reason == mean.reason]
+    if few:
+        mean = dataclasses.replace(mean, reason=f"{mean.reason} on {few[0]}")
     return SetResult(
         key,
         tuple(folds),
-        statistics.suite_mean([f.log_ratio for f in folds]),
+        mean,
         statistics.suite_permutation_p(times, rng("suite permutation", key, *arms)),
     )
 
@@ -369,14 +373,17 @@ def flow(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def smallest_p(analysis: Analysis) -> float:
-    """The least p that the permutation test of one fold can give with the runs that there are."""
-    if not analysis.comparisons:
-        return 0.0
-    counts = [[c.count for c in f.measures.curves] for f in analysis.folds]
-    # two-sided: twice the share of the most extreme arrangement
-    attainable = [2 / math.comb(n + m, n) for n, m in counts if min(n, m) >= 2]
-    return min(attainable, default=0.0)
+def tested(analysis: Analysis) -> list[tuple[int, int]]:
+    """Numbers of clusters of both arms of all tests whose p are adjusted for one another, of the headline.
+
+    In a matrix these are all pairs. A plan of doses claims nothing of single tasks, and a joint one has no
+    folds.
+    """
+    compared = {"matrix": analysis.against_scratch, "dose": []}.get(
+        analysis.kind, analysis.against_scratch[:1]
+    )
+    folds = [f.measures for comparison in compared for f in comparison.folds if f.measures.complete]
+    return [(f.curves[0].count, f.curves[1].count) for f in folds]
 
 
 # --- no leaks --------------------------------------------------------------------------------------
@@ -408,8 +415,9 @@ class LeakCheck:
 def leak_checks(plan: Mapping[str, Any]) -> list[LeakCheck]:
     """Proves again from the plan's hashes and distances that no held-out task was trained on.
 
-    Sources are read off the planned pretrainings. The arm ``ceiling`` is trained on the held-out task on
-    purpose and is left out.
+    Sources are read off the pretrainings of the fold, and off those that its learning runs start from,
+    which in a matrix belong to no fold. The arm ``ceiling`` is trained on the held-out task on purpose and
+    is left out.
 
     Args:
         plan: a plan with ``leaks``.
@@ -422,15 +430,14 @@ def leak_checks(plan: Mapping[str, Any]) -> list[LeakCheck]:
     """
     leaks = plan["leaks"]
     names = {task["number"]: str(task["name"]) for task in plan["tasks"]}
+    planned = {run["id"]: run for run in plan["runs"]}
     checks = []
     for fold in plan["folds"]:
         held_out = names[fold]
-        numbers = {
-            number
-            for run in plan["runs"]
-            if run["phase"] == "pretrain" and run["fold"] == fold and run["arm"] != "ceiling"
-            for number in run["tasks"]
-        }
+        of_fold = [r for r in plan["runs"] if r["fold"] == fold and r["arm"] != "ceiling"]
+        starts = [planned[r["start"]] for r in of_fold if r["start"] is not None]
+        pretrainings = [r for r in (*of_fold, *starts) if r["phase"] == "pretrain"]
+        numbers = {number for run in pretrainings for number in run["tasks"]}
         sources = [names[number] for number in sorted(numbers)]
         if not sources:
             continue

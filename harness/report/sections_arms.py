@@ -169,7 +169,7 @@ def sensitivity(analysis: Analysis) -> Section:
         [
             v.label,
             words.count_cell(v.estimable),
-            words.ratio_cell(v.log_ratio),
+            words.ratio_cell(v.log_ratio, v.limit),
             words.p_cell(v.log_ratio.p),
         ]
         for v in found
@@ -204,8 +204,8 @@ def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[
     main = analysis.main
     rows = [
         plots.ForestRow(
-            v.label, words.ratio_of(v.log_ratio), (v.estimable,), words.short_ratio(v.log_ratio, ""),
-            arm=main.arm,
+            v.label, words.ratio_of(v.log_ratio), (v.estimable,), words.short_ratio(v.log_ratio, v.limit),
+            arm=main.arm, limit=v.limit,
         )
         for v in found
     ]  # fmt: skip
@@ -231,6 +231,7 @@ def _sensitivity_figure(analysis: Analysis, found: Sequence[Variation]) -> list[
                 "speed_up": row.ratio.value,
                 "low": row.ratio.low,
                 "high": row.ratio.high,
+                "limit": row.limit,
                 "no_interval": row.ratio.reason,
                 "tasks": row.n[0],
             }

@@ -166,25 +166,25 @@ def _variance_figure(analysis: Analysis) -> list[str | Exhibit]:
         if not s.reason
     ]
     main, planned = analysis.main, int(analysis.plan["seeds"])
-    named = [(f.measures.task, f.log_ratio) for f in main.folds] + [
-        ("suite", main.sets["all_folds"].log_ratio)
-    ]
-    lines = []
-    for name, estimate in named:
+    named = [
+        (f.measures.task, f.log_ratio, "+".join(str(c.count) for c in f.measures.curves))
+        for f in main.folds
+    ] + [("suite", main.sets["all_folds"].log_ratio, "")]
+    counts = np.array([n for n in sorted({planned, *SEEDS}) if n > 1])
+    lines, data = [], []
+    for name, estimate, there in named:
         if estimate.reason:
             continue
-        counts = sorted({planned, *SEEDS})
-        seen = [statistics.minimum_detectable(estimate, runs=n / planned) for n in counts if n > 1]
-        lines.append(
-            plots.Line(name, np.array([n for n in counts if n > 1]), np.array([s.ratio for s in seen]))
-        )
+        seen = [statistics.minimum_detectable(estimate, clusters=int(n)) for n in counts]
+        # of an incomplete plan the spread is known from fewer runs than planned
+        label = name if there in ("", f"{planned}+{planned}") else f"{name} (from {there})"
+        lines.append(plots.Line(label, counts, np.array([s.ratio for s in seen])))
+        data += [
+            {"task": name, "clusters_per_arm": n, "detectable_speed_up": s.ratio, "from_clusters": there}
+            for n, s in zip(counts, seen, strict=True)
+        ]
     if not bars and not lines:
         return []
-    data = [
-        {"task": line.name, "clusters_per_arm": n, "detectable_speed_up": y}
-        for line in lines
-        for n, y in zip(line.x, line.y, strict=True)
-    ]
     data += [
         {"task": analysis.name(fold), "arm": arm, "between": s.between, "within": s.within}
         for fold, arm, s in variance_splits(analysis)

@@ -15,6 +15,10 @@ from harness.report.analysis import Analysis, Comparison, rng
 from harness.report.page import Cell, Exhibit, Section, details, heading, paragraph, table
 from harness.statistics import Band, Estimate
 
+FIRST_FINE_TUNING = (
+    "Of each pretraining the first fine-tuning only, here and in the log-rank tests: several of one "
+    "pretraining are not independent."
+)
 NOTHING = '<p class="absent">No run is complete yet.</p>'
 
 
@@ -315,7 +319,16 @@ def survival(analysis: Analysis) -> Section:
     title = "Kaplan-Meier panels"
     if not analysis.begun:
         return Section(title, [NOTHING], 6)
-    return Section(title, [_survival(analysis, analysis.shown[0]), *_logrank(analysis)], 6)
+    several = any(curves.count < len(curves.runs) for curves in analysis.curves.values())
+    return Section(
+        title,
+        [
+            _survival(analysis, analysis.shown[0]),
+            *([paragraph(FIRST_FINE_TUNING)] if several else []),
+            *_logrank(analysis),
+        ],
+        6,
+    )
 
 
 def _survival(analysis: Analysis, threshold: int) -> Exhibit:
@@ -326,7 +339,7 @@ def _survival(analysis: Analysis, threshold: int) -> Exhibit:
     for fold in analysis.begun:
         arms = {}
         for arm, curves in analysis.of_fold(fold).items():
-            arrival = analysis.arrivals[fold, arm][:, threshold]
+            arrival = analysis.arrivals[fold, arm][curves.first_runs, threshold]
             curve = statistics.kaplan_meier(arrival, budget)
             # the step function at the checkpoints, of which those after B are not watched
             at = np.searchsorted(curve.times, steps, side="right") - 1
@@ -343,7 +356,7 @@ def _survival(analysis: Analysis, threshold: int) -> Exhibit:
                     "theta": analysis.thresholds[threshold],
                     "steps": s,
                 }
-                | {"share": v, "low": a, "high": b, "at_risk": r, "n": len(curves.runs)}
+                | {"share": v, "low": a, "high": b, "at_risk": r, "n": curves.count}
                 for s, v, a, b, r in zip(steps, share, low, high, risk, strict=True)
                 if s <= budget
             ]
@@ -365,10 +378,12 @@ def _logrank(analysis: Analysis) -> list[str]:
     rows = []
     for comparison in analysis.against_scratch:
         for result in comparison.folds:
-            arrivals = result.measures.arrivals
+            both = [
+                arrivals[curves.first_runs]
+                for arrivals, curves in zip(result.measures.arrivals, result.measures.curves, strict=True)
+            ]
             tests = [
-                statistics.logrank(arrivals[0][:, i], arrivals[1][:, i], budget, budget)
-                for i in analysis.shown
+                statistics.logrank(both[0][:, i], both[1][:, i], budget, budget) for i in analysis.shown
             ]
             rows.append([result.measures.task, comparison.arm, *map(words.p_cell, tests)])
     if not rows:

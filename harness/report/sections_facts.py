@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness import measures
 from harness.report import words
@@ -14,6 +16,7 @@ from harness.report.page import (
     MEDIA,
     Cell,
     Section,
+    absent,
     bullets,
     code,
     details,
@@ -25,6 +28,11 @@ from harness.report.page import (
     table,
 )
 
+SEEDS = {
+    "joint": "per task of separate networks, and per joint arm",
+    "matrix": "per source, and per target from scratch",
+}
+"""What the plan's number of seeds is per, where it is not fold and arm."""
 REBUILD = "mtenvs report ."
 FILM = "mtenvs video {family} --task {task} --policy {policy} --out {out}"
 LARGEST_FILMS = 40_000_000
@@ -89,8 +97,12 @@ def competence(analysis: Analysis) -> list[str]:
     """Competence at hand-over, by fold and arm."""
     found = [heading("Competence at hand-over")]
     if analysis.competence.empty:
-        return [*found, '<p class="absent">No pretraining is complete.</p>']
+        planned = (analysis.runs["phase"] == "pretrain").any()
+        why = "No pretraining is complete." if planned else "Nothing is pretrained in this plan."
+        return [*found, absent(why)]
     rows = []
+    sources = {run["id"]: run["tasks"] for run in analysis.plan["runs"]}
+    trained = [p.arm for p in analysis.competence.itertuples() if p.fold in sources[p.run]]
     for (fold, arm), of_fold in analysis.competence.groupby(["fold", "arm"], sort=False):
         score = of_fold["score"].mean()
         rows.append(
@@ -120,10 +132,18 @@ def competence(analysis: Analysis) -> list[str]:
             "competence at hand-over",
         ),
         paragraph(
-            "Mean score on the source tasks when pretraining ends, and on the task that is held out, which "
-            "the network has not trained on."
+            "Mean score on the source tasks when pretraining ends"
+            + _on_held_out(analysis.competence["held_out"].notna().any(), list(dict.fromkeys(trained)))
         ),
     ]
+
+
+def _on_held_out(any_score: bool, trained: Sequence[str]) -> str:
+    """The end of a sentence on the scores at hand-over: what they say of the task that is held out."""
+    if not any_score:
+        return "."
+    but = f", but for {', '.join(trained)}, whose networks have" if trained else ""
+    return f", and on the task that is held out, which the network has not trained on{but}."
 
 
 def exclusion(analysis: Analysis) -> list[str]:
@@ -153,16 +173,18 @@ def leaks(analysis: Analysis) -> list[str]:
         f"{given['evaluation_from']:,} on."
     )
     checks = leak_checks(plan)
+    checked = (
+        "Checked again for this page: hashes (SHA-256) of compiled models and of goals, and distances of "
+        "standardised descriptors, of every task that is learned against the tasks that its pretrainings "
+        "are planned on."
+    )
+    if "ceiling" in analysis.arms:
+        checked += " The arm ceiling is trained on all tasks on purpose."
     return [
         *found,
         paragraph(seeds),
-        *([leak_table(checks)] if checks else []),
-        paragraph(
-            "Checked again for this page: hashes (SHA-256) of compiled models and of goals, and "
-            "distances of "
-            "standardised descriptors, of every held-out task against the tasks that its pretrainings are "
-            "planned on. The arm ceiling is trained on all tasks on purpose."
-        ),
+        *([leak_table(checks), paragraph(checked)] if checks else []),
+        *([] if checks else [absent("Nothing is pretrained in this plan, so no task is held out.")]),
         details(
             "Hashes",
             table(
@@ -205,19 +227,25 @@ def leak_table(checks: Sequence[LeakCheck]) -> str:
 def videos(analysis: Analysis, directory: Path) -> Section:
     """Section 16: films of before and after, where the store holds any."""
     folder = directory / "videos"
-    films = sorted(p for p in folder.iterdir() if p.suffix.lower() in MEDIA) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else []
+    films = sorted((p for p in found if p.suffix.lower() in MEDIA), key=_film_order)
     shown, left, size = [], [], 0
     for path in films:
-        size += path.stat().st_size
-        if size > LARGEST_FILMS:
+        own = path.stat().st_size
+        if size + own > LARGEST_FILMS:
             left.append(path.name)
         else:
+            size += own
             shown.append(film(path.name, path.read_bytes()))
     parts = shown
     if left:
         parts.append(paragraph(f"Too large for this page, in videos/: {', '.join(left)}."))
     if not films:
-        task = analysis.plan["folds"][0] if analysis.plan["folds"] else analysis.plan["tasks"][0]["number"]
+        learned = next(run for run in analysis.plan["runs"] if run["phase"] == "learn")
+        task = analysis.plan["folds"][0] if analysis.plan["folds"] else learned["tasks"][0]
+        # what is not pretrained knows nothing before
+        phases = [("before", "pretrain"), ("after", "learn")]
+        there = [(name, phase) for name, phase in phases if (analysis.runs["phase"] == phase).any()]
         lines = [
             FILM.format(
                 family=analysis.plan["family"],
@@ -225,15 +253,24 @@ def videos(analysis: Analysis, directory: Path) -> Section:
                 policy=f"checkpoints/{_film_run(analysis, phase)}",
                 out=f"videos/{task}-{name}.mp4",
             )
-            for name, phase in (("before", "pretrain"), ("after", "learn"))
+            for name, phase in there
         ]  # fmt: skip
+        of = f"of {analysis.name(task)} {' and '.join(name for name, _ in there)} learning it"
         parts = [
-            '<p class="absent">No film lies in <code>videos/</code>. Where checkpoints were kept, films of '
-            "the held-out task before and after learning it are made by</p>",
+            '<p class="absent">No film lies in <code>videos/</code>. Where checkpoints were kept, '
+            f"{'films' if len(there) > 1 else 'a film'} {escape(of)} "
+            f"{'are' if len(there) > 1 else 'is'} made by</p>",
             code("\n".join(lines)),
             paragraph("and shown here when the report is written again."),
         ]
     return Section("Videos before and after", parts, 16)
+
+
+def _film_order(path: Path) -> tuple[float, str, bool, str]:
+    """By the number that a name begins with, then before it was learned before after."""
+    number, what = re.fullmatch(r"(\d*)(.*)", path.stem, re.DOTALL).groups()  # type: ignore[union-attr]
+    stem = re.sub("before|after", "", what)
+    return float(number) if number else math.inf, stem, "after" in what, path.name
 
 
 def _film_run(analysis: Analysis, phase: str) -> str:
@@ -241,7 +278,7 @@ def _film_run(analysis: Analysis, phase: str) -> str:
     chosen = analysis.runs[analysis.runs["phase"] == phase]
     if analysis.comparisons and (chosen["arm"] == analysis.main.arm).any():
         chosen = chosen[chosen["arm"] == analysis.main.arm]
-    return str(chosen["run"].iloc[0]) if len(chosen) else "RUN"
+    return str(chosen["run"].iloc[0])
 
 
 # --- what stands behind the sections ---------------------------------------------------------------
@@ -258,11 +295,8 @@ def counted(analysis: Analysis) -> Section:
         ),
         ("worlds per run", f"{plan['worlds_per_run']:,}, in every arm"),
         ("budget B", f"{plan['budget']:,} steps on a task that is learned"),
-        (
-            "pretraining",
-            f"{plan['pretrain_budget']:,} steps over all source tasks, not part of the speed-up",
-        ),
-        ("seeds", f"{plan['seeds']} per fold and arm"),
+        *_pretraining(plan),
+        ("seeds", f"{plan['seeds']} {SEEDS.get(analysis.kind, 'per fold and arm')}"),
         ("checkpoints", f"{len(steps)}, at {', '.join(f'{s:,}' for s in steps)} steps"),
         ("evaluation", f"{plan['episodes']} episodes per checkpoint, {plan['first_episodes']} at step 0"),
         ("thresholds θ", ", ".join(f"{t:.2f}" for t in plan["thresholds"])),
@@ -282,6 +316,23 @@ def counted(analysis: Analysis) -> Section:
             ),
         ],
     )
+
+
+def _pretraining(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How long pretrainings are and what they are on, as the plan's runs have it; nothing where none is."""
+    planned = [run for run in plan["runs"] if run["phase"] == "pretrain"]
+    if not planned:
+        return []
+    steps, tasks = (
+        sorted(set(found)) for found in zip(*((r["steps"], len(r["tasks"])) for r in planned), strict=True)
+    )
+    what = "source task" if tasks == [1] else "source tasks"
+    text = f"{_several(steps)} steps over {_several(tasks)} {what}, not part of the speed-up"
+    return [("pretraining", text)]
+
+
+def _several(numbers: Sequence[int]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
 
 
 def reference(analysis: Analysis) -> Section:
@@ -312,11 +363,13 @@ def tasks(analysis: Analysis) -> Section:
     """The published tasks."""
     given = analysis.plan["tasks"]
     names = list(dict.fromkeys(name for task in given for name in task["parameters"]))
+    # a matrix trains on its targets too, though never on the one that is learned
+    role = "target" if analysis.kind == "matrix" else "held out"
     rows = [
         [
             Cell(str(t["number"]), t["number"]),
             t["name"],
-            "held out" if t["number"] in analysis.plan["folds"] else "",
+            role if t["number"] in analysis.plan["folds"] else "",
         ]
         + [_parameter(t["parameters"].get(n)) for n in names]
         for t in given

@@ -31,15 +31,29 @@ class JointResult:
     """Joint networks, arm by arm, in the plan's order; the first is the headline's."""
     speed_ups: pd.DataFrame
     """:func:`harness.joint.speed_ups` of all arms."""
-    solved: tuple[str, ...]
-    """Names of the tasks that some run reaches."""
 
     @property
     def headline(self) -> Estimate:
         """log of the mean speed-up of the first joint arm over separate networks."""
-        rows = self.speed_ups
-        row = rows[(rows["arm"] == self.arms[0].arm) & (rows["task"] == SUITE)].iloc[0]
+        row = self._mean(self.arms[0].arm)
         return Estimate(row["log_ratio"], row["low"], row["high"], p=row["p"], reason=row["reason"])
+
+    @property
+    def limit(self) -> str:
+        """How the first checkpoint limits the headline, see :func:`harness.measures.resolution_limit`."""
+        return str(self._mean(self.arms[0].arm)["limit"])
+
+    def over(self, arm: str) -> str:
+        """Over which tasks an arm's mean is; what no run of it or of separate networks reaches is out."""
+        tasks, rows = self.separate.tasks, self.speed_ups
+        known = set(rows.loc[rows["arm"] == arm, "task"])
+        out = [task for task in tasks if task not in known]
+        without = f", without {', '.join(out)}" if out else ""
+        return f"mean of {len(tasks) - len(out)} of {len(tasks)} tasks{without}"
+
+    def _mean(self, arm: str) -> pd.Series:
+        rows = self.speed_ups
+        return rows[(rows["arm"] == arm) & (rows["task"] == SUITE)].iloc[0]
 
 
 def analyse_joint(analysis: Analysis) -> JointResult:
@@ -54,16 +68,9 @@ def analyse_joint(analysis: Analysis) -> JointResult:
         raise ValueError(f"a joint plan needs the arm {SEPARATE} and a joint one; it has {analysis.arms}")
     given = (analysis.evaluations, analysis.runs, plan)
     arms = tuple(joint.joint_curves(*given, arm, analysis.damaged) for arm in names)
-    tables, reached = [], []
-    for curves in arms:
-        times = joint.task_times(*given, curves, analysis.damaged)
-        tables.append(joint.speed_ups(times))
-        reached.append(times.tasks)
+    tables = [joint.speed_ups(joint.task_times(*given, curves, analysis.damaged)) for curves in arms]
     return JointResult(
-        joint.joint_curves(*given, SEPARATE, analysis.damaged),
-        arms,
-        pd.concat(tables, ignore_index=True),
-        reached[0],
+        joint.joint_curves(*given, SEPARATE, analysis.damaged), arms, pd.concat(tables, ignore_index=True)
     )
 
 
@@ -81,7 +88,8 @@ def headline(analysis: Analysis, result: JointResult) -> Section:
     big, beside = "–", ""
     if not math.isnan(estimate.value):
         e = estimate.exp()
-        big = f"{words.factor(e.value)}×"
+        prefix = {"": "", "unresolved": "about "}.get(result.limit, f"{result.limit} ")
+        big = f"{prefix}{words.factor(e.value)}×"
         beside = (
             f"no interval: {e.reason}"
             if e.reason
@@ -90,22 +98,23 @@ def headline(analysis: Analysis, result: JointResult) -> Section:
         )
     lines = []
     for curves in (result.separate, *result.arms):
-        what = "sets of separate networks" if curves.arm == SEPARATE else f"networks of {curves.arm}"
-        lines.append(f"{curves.count} {what}")
+        is_set = curves.arm == SEPARATE
+        lines.append(
+            f"{words.plural(curves.count, 'set')} of separate networks"
+            if is_set
+            else f"{words.plural(curves.count, 'network')} of {curves.arm}"
+        )
     top = f"{analysis.thresholds[-1]:.2f}"
     for row in joint.completion_table([result.separate, *result.arms]).itertuples():
         if row.theta == analysis.thresholds[-1]:
             lines.append(f"All tasks at θ = {top}, {row.arm}, {row.mode}: {row.reached} of {row.n}")
-    label = (
-        f"total steps of separate networks in lock-step, divided by those of {arm}, mean of "
-        f"{len(result.solved)} of {len(result.arms[0].tasks)} tasks"
-    )
+    label = f"total steps of separate networks in lock-step, divided by those of {arm}, {result.over(arm)}"
     return Section(
         "Headline",
         [
             f'<p class="label">{escape(label)}</p><p class="big">{escape(big)}</p>',
             f"<p>{escape(beside)}</p>" if beside else "",
-            f"<p><strong>{escape(verdict(estimate, arm))}</strong></p>",
+            f"<p><strong>{escape(verdict(result, analysis.marks))}</strong></p>",
             bullets(lines),
         ],
         1,
@@ -113,21 +122,29 @@ def headline(analysis: Analysis, result: JointResult) -> Section:
     )
 
 
-def verdict(estimate: Estimate, arm: str) -> str:
-    """The headline of a joint plan in one sentence."""
+def verdict(result: JointResult, marks: Sequence[str] = ()) -> str:
+    """The headline of a joint plan in one sentence.
+
+    Args:
+        result: what the plan shows.
+        marks: how the report stands.
+    """
+    estimate, arm = result.headline, result.arms[0].arm
     if math.isnan(estimate.value):
         return f"No speed-up can be given: {estimate.reason}."
     if estimate.reason:
         return f"There is no interval ({estimate.reason}), so nothing can be concluded."
-    if estimate.low > 0:
-        times = words.factor(math.exp(estimate.value))
-        return (
-            f"On these tasks separate networks take {times} times the total steps of one network ({arm})."
+    tasks = f"Over these tasks ({result.over(arm)})"
+    if estimate.low <= 0 <= estimate.high:
+        claim = "The interval holds 1: on these tasks neither is shown to need fewer total steps."
+    else:
+        about, within = words.times(estimate, result.limit)
+        claim = (
+            f"{tasks} separate networks take {about} the total steps of one network ({arm}){within}."
+            if estimate.low > 0
+            else f"{tasks} one network ({arm}) takes {about} the total steps of separate ones{within}."
         )
-    if estimate.high < 0:
-        times = words.factor(math.exp(-estimate.value))
-        return f"On these tasks one network ({arm}) takes {times} times the total steps of separate ones."
-    return "The interval holds 1: on these tasks neither is shown to need fewer total steps."
+    return words.marked(claim, marks)
 
 
 def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:
@@ -165,9 +182,9 @@ def _profile(analysis: Analysis, arms: Sequence[JointCurves]) -> Exhibit:
             for e in ("low", "high")
         ]
         n = int(of_line["n"].iloc[0])
-        what = "sets" if of_line["arm"].iloc[0] == SEPARATE else "networks"
+        what = "set" if of_line["arm"].iloc[0] == SEPARATE else "network"
         steps, share = of_line["steps"].to_numpy(float), of_line["share"].to_numpy()
-        lines.append(plots.Line(str(name), steps, share, ends[0], ends[1], f"{n} {what}"))
+        lines.append(plots.Line(str(name), steps, share, ends[0], ends[1], words.plural(n, what)))
     return Exhibit(
         "joint_profile",
         TITLE,
@@ -182,11 +199,12 @@ def _profile(analysis: Analysis, arms: Sequence[JointCurves]) -> Exhibit:
 def _speed_ups(result: JointResult) -> str:
     def row(of: pd.Series) -> list[str | Cell]:
         e = Estimate(of["log_ratio"], of["low"], of["high"], p=of["p"], reason=of["reason"])
-        return [of["task"], of["arm"], words.ratio_cell(e, of["limit"]), words.p_cell(e.p)]
+        task = result.over(of["arm"]) if of["task"] == SUITE else of["task"]
+        return [task, of["arm"], words.ratio_cell(e, of["limit"]), words.p_cell(e.p)]
 
-    given = [row(of) for _, of in result.speed_ups.iterrows()]
     # the means last, whichever arm they are of
-    given.sort(key=lambda cells: cells[0] == SUITE)
+    ordered = result.speed_ups.sort_values("task", key=lambda tasks: tasks == SUITE, kind="stable")
+    given = [row(of) for _, of in ordered.iterrows()]
     return table(["task", "arm", "ρ̄ [95% t interval]", "t-test p"], given, "speed-up of joint networks")
 
 
@@ -195,13 +213,19 @@ def _completion(analysis: Analysis, result: JointResult) -> list[str | Exhibit]:
     for row in joint.completion_table([result.separate, *result.arms]).itertuples():
         if row.theta not in analysis.thresholds[analysis.shown]:
             continue
-        interval = "" if row.reason else f" [{words.count(row.low)}, {words.count(row.high)}]"
+        # some censored: the mean time is one of min(time, K B)
+        least = "≥ " * (row.reached < row.n)
+        interval = (
+            f" (no interval: {row.reason})"
+            if row.reason
+            else f" [{words.count(row.low)}, {words.count(row.high)}]"
+        )
         rows.append(
             [
                 f"{row.arm}, {row.mode}",
                 Cell(f"{row.theta:.2f}", row.theta),
                 Cell(f"{row.reached} of {row.n}", row.reached),
-                Cell(f"{words.count(row.steps)}{interval}", row.steps),
+                Cell(f"{least}{words.count(row.steps)}{interval}", row.steps),
             ]
         )
     ratios = []
@@ -225,6 +249,10 @@ def _completion(analysis: Analysis, result: JointResult) -> list[str | Exhibit]:
             ["what", "θ", "get there", "total steps, at most K·B [95%]"],
             rows,
             "time until all tasks are learned",
+        ),
+        paragraph(
+            "Who does not get there counts with K·B, so that the true mean is greater: ≥. The interval is "
+            "of these restricted times."
         ),
         table(
             ["joint", "separate", "θ", "separate / joint [95%]", "t-test p"],

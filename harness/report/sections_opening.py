@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness import measures, plots, statistics
 from harness.report import words
-from harness.report.analysis import Analysis, flow
+from harness.report.analysis import Analysis, flow, tested
 from harness.report.page import Cell, Exhibit, Section, bullets, details, escape, paragraph, table
 from harness.statistics import Estimate
 
@@ -57,13 +57,16 @@ def headline(analysis: Analysis) -> Section:
             f"freedom, t-test p {words.p_is(e.p)}, permutation p {words.p_is(chosen.p)}"
         )
     label = (
-        f"speed-up ρ̄ of {main.arm} over {chosen.name}, mean of {len(chosen.estimable)} of "
+        f"speed-up ρ̄ of {main.arm} over {main.baseline}, {chosen.name}, mean of {len(chosen.estimable)} of "
         f"{len(chosen.folds)} tasks"
     )
     missing = [f for f in chosen.folds if math.isnan(f.log_ratio.value)]
-    lines = [f"Not estimable for {f.measures.task}: {f.log_ratio.reason}" for f in missing]
+    lines = [
+        f"Not estimable for {f.measures.task}: {f.log_ratio.reason.removeprefix('not estimable: ')}"
+        for f in missing
+    ]
     for i in analysis.shown:
-        both = [words.arrived(chosen.folds, arm, i)[0] for arm in (0, 1)]
+        both = [words.arrived(chosen.folds, arm, i) for arm in (0, 1)]
         lines.append(
             f"Runs that hold θ = {analysis.thresholds[i]:.2f} within the budget: "
             f"{main.baseline} {both[0]}, {main.arm} {both[1]}"
@@ -73,7 +76,7 @@ def headline(analysis: Analysis) -> Section:
         [
             f'<p class="label">{escape(label)}</p><p class="big">{escape(big)}</p>',
             f"<p>{escape(beside)}</p>" if beside else "",
-            f"<p><strong>{escape(words.verdict(chosen, main.arm))}</strong></p>",
+            f"<p><strong>{escape(words.verdict(chosen, main.arm, analysis.marks))}</strong></p>",
             bullets(lines),
         ],
         1,
@@ -123,9 +126,11 @@ def per_task(analysis: Analysis) -> Section:
                 "speed-up of every held-out task",
             ),
             paragraph(
-                "Shares are runs arrived of runs trained, with 95% Wilson intervals. Positive and negative "
-                "transfer are claimed where the Holm-adjusted p is below .05; the Bonferroni intervals "
-                "hold for all tasks at once. “Inconclusive” is no claim that nothing is transferred."
+                "Shares are runs arrived of runs trained or, where a pretraining was fine-tuned several "
+                "times, the mean of the pretrainings' shares, with 95% Wilson intervals over n. Positive "
+                "and negative transfer are claimed where the Holm-adjusted p is below .05; the Bonferroni "
+                "intervals hold for all tasks at once. “Inconclusive” is no claim that nothing is "
+                "transferred. " + words.no_verdict(tested(analysis))
             ),
             *sets(analysis),
         ],

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness import measures, plots
 from harness.report import words
-from harness.report.analysis import Analysis, rng
+from harness.report.analysis import Analysis, rng, tested
 from harness.report.page import Exhibit, Section, escape, heading, paragraph, table
 from harness.report.sections_curves import NOTHING
 from harness.statistics import Estimate
@@ -115,10 +115,12 @@ def matrix(analysis: Analysis) -> Section:
         "too large. "
         f"Negative transfer is shown for {', '.join(bad) if bad else 'no pair'}."
     )
+    # where no pair can be shown, that is no finding
+    impossible = words.no_verdict(tested(analysis))
     return Section(
         title,
         [
-            f"<p><strong>{escape(sentence)}</strong></p>",
+            f"<p><strong>{escape(f'{sentence} {impossible}'.rstrip())}</strong></p>",
             _heat_map(analysis, found),
             table(
                 ["source", "target", "ρ̄ [95% t interval]", "permutation p", "Holm, all pairs", "mark"],

@@ -23,6 +23,8 @@ class Variation:
     """Mean of L_k with its t interval."""
     estimable: int
     """Over how many folds."""
+    limit: str
+    """How the first checkpoint limits it, see :func:`harness.measures.resolution_limit`."""
 
 
 def variations(analysis: Analysis) -> list[Variation]:
@@ -34,6 +36,7 @@ def variations(analysis: Analysis) -> list[Variation]:
             row.setting if row.set == chosen else SETS[row.set],
             Estimate(row.log_ratio, row.low, row.high, p=row.p, reason=row.reason),
             row.tasks,
+            row.limit,
         )
         for row in table.itertuples()
         if row.set == chosen or row.setting == "as planned"
@@ -63,10 +66,15 @@ def half_the_episodes(analysis: Analysis) -> Variation | None:
         draws = rng("half the episodes", fold, arm).standard_normal(sd.shape)
         return dataclasses.replace(given, scores=given.scores + np.nan_to_num(sd) * draws)
 
-    estimates = []
+    changed = []
     for result in analysis.headline.folds:
         f = result.measures
         arms = (noisy(f.fold, main.baseline), noisy(f.fold, main.arm))
-        estimates.append(measures.fold_measures(f.fold, f.task, *arms, f.thresholds, f.budget).log_ratio())
-    known = sum(not math.isnan(e.value) for e in estimates)
-    return Variation("half the evaluation episodes", statistics.suite_mean(estimates), known)
+        changed.append(measures.fold_measures(f.fold, f.task, *arms, f.thresholds, f.budget))
+    estimates = [fold.log_ratio() for fold in changed]
+    return Variation(
+        "half the evaluation episodes",
+        statistics.suite_mean(estimates),
+        sum(not math.isnan(e.value) for e in estimates),
+        measures.join_limits(fold.limit for fold in changed),
+    )

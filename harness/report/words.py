@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from harness import measures, statistics
-from harness.report.analysis import (
-    Analysis,
-    Comparison,
-    FoldResult,
-    SetResult,
-    analyse,
-    smallest_p,
-)
+from harness import joint, measures, statistics
+from harness.measures import SIGNIFICANT, FoldMeasures
+from harness.report.analysis import Analysis, FoldResult, SetResult, analyse, tested
 from harness.report.page import Cell
 from harness.statistics import Estimate
 
+WIDTH = 110
+"""Characters of a line of text for the terminal."""
 LIMITS = {
     "at least": "many {arm} runs arrive by the first checkpoint, so ρ̄ is limited by its resolution: "
     "read “at least”.",
@@ -45,8 +42,8 @@ def signed(value: float) -> str:
 
 
 def factor(value: float) -> str:
-    """A ratio to three digits."""
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    """A ratio to three digits, zeros at its end too."""
+    return f"{value:#.3g}".removesuffix(".") if value < 999.5 else f"{value:.0f}"
 
 
 def count(value: float) -> str:
@@ -90,7 +87,7 @@ def ratio_of(log_ratio: Estimate) -> Estimate:
 def short_ratio(log_ratio: Estimate, limit: str) -> str:
     """The same in a figure, without reasons."""
     if math.isnan(log_ratio.value):
-        return "no data" if log_ratio.reason.startswith("no ") else "not estimable"
+        return "no data" if log_ratio.reason.startswith("no run of ") else "not estimable"
     return ratio(log_ratio, limit, reason=False)
 
 
@@ -134,55 +131,147 @@ def difference_cell(estimate: Estimate) -> Cell:
 
 def arrived_cell(folds: Iterable[FoldResult], arm: int, threshold: int) -> Cell:
     """:func:`arrived` as a cell that sorts by the share."""
-    text, some, runs = arrived(folds, arm, threshold)
-    return Cell(text, some / runs if runs else math.nan)
+    folds = list(folds)
+    return Cell(arrived(folds, arm, threshold), arrived_share(folds, arm, threshold)[0])
 
 
-def arrived(folds: Iterable[FoldResult], arm: int, threshold: int) -> tuple[str, int, int]:
-    """Runs of an arm that arrive by B: in words with the Wilson interval, and as two counts.
+def arrived(folds: Iterable[FoldResult], arm: int, threshold: int) -> str:
+    """Share of an arm's runs that arrive by B, in words, with its Wilson interval.
+
+    Where pretrainings were fine-tuned several times it is the mean of their shares, of which the interval
+    is, and the count of runs stands beside it.
 
     Args:
         folds: over which they are summed.
         arm: 0 for the baseline, 1 for the arm that is compared with it.
         threshold: index of θ.
     """
-    some, runs, clusters, shares = 0, 0, 0, 0.0
-    for result in folds:
-        fold = result.measures
-        some += int(np.isfinite(fold.arrivals[arm][:, threshold]).sum())
-        runs += len(fold.curves[arm].runs)
-        n = fold.curves[arm].count
-        clusters += n
-        shares += n * float(fold.success[arm][threshold]) if n else 0.0
+    folds = list(folds)
+    some, runs = arrived_count(folds, arm, threshold)
     if not runs:
-        return "–", 0, 0
-    low, high = statistics.wilson(shares / clusters, clusters)
-    return f"{some}/{runs} [{low:.2f}, {high:.2f}]", some, runs
+        return "–"
+    share, clusters = arrived_share(folds, arm, threshold)
+    low, high = statistics.wilson(share, clusters)
+    interval = f"[{low:.2f}, {high:.2f}]"
+    if clusters == runs:
+        return f"{some}/{runs} {interval}"
+    return f"{share:.0%} of {clusters} pretrainings {interval} ({some}/{runs} runs)"
+
+
+def arrived_count(folds: Iterable[FoldResult], arm: int, threshold: int) -> tuple[int, int]:
+    """How many runs arrive by B, and of how many; see :func:`arrived`."""
+    given = [fold.measures.arrivals[arm][:, threshold] for fold in folds]
+    return sum(int(np.isfinite(times).sum()) for times in given), sum(map(len, given))
+
+
+def arrived_share(folds: Iterable[FoldResult], arm: int, threshold: int) -> tuple[float, int]:
+    """Mean over clusters of the share of their runs that arrives by B, and how many clusters there are."""
+    shares, clusters = 0.0, 0
+    for fold in (result.measures for result in folds):
+        if n := fold.curves[arm].count:
+            shares += n * float(fold.success[arm][threshold])
+            clusters += n
+    return (shares / clusters if clusters else math.nan), clusters
 
 
 # --- sentences -------------------------------------------------------------------------------------
 
 
-def verdict(headline: SetResult, arm: str) -> str:
-    """The headline in one sentence that claims no more than the interval."""
+def verdict(headline: SetResult, arm: str, marks: Sequence[str] = ()) -> str:
+    """The headline in one sentence that claims no more than its interval and its tests.
+
+    Args:
+        headline: what it is about.
+        arm: what is compared with learning from scratch.
+        marks: how the report stands, :attr:`harness.report.analysis.Analysis.marks`.
+    """
     estimate = headline.log_ratio
     if math.isnan(estimate.value):
         return f"No speed-up can be given: {estimate.reason}."
     if estimate.reason:
         return f"There is no interval ({estimate.reason}), so nothing can be concluded."
-    about = {"": "", "unresolved": "about "}.get(headline.limit, f"{headline.limit} ")
     network = {"transfer": "the pretrained network"}.get(arm, f"the arm {arm}")
+    if estimate.low <= 0 <= estimate.high:
+        return marked("The interval holds 1: on these tasks neither arm is shown to be faster.", marks)
+    about, within = times(estimate, headline.limit)
     if estimate.low > 0:
-        return (
-            f"On these tasks learning from scratch takes {about}"
-            f"{factor(math.exp(estimate.value))} times the steps that {network} takes."
+        claim = f"learning from scratch takes {about} the steps that {network} takes{within}"
+    else:
+        claim = f"{network} is slower: it takes {about} the steps of one that starts from nothing{within}"
+    claim = f"on these tasks {claim}"
+    if not headline.p < SIGNIFICANT:
+        return marked(
+            f"By the t interval alone, {claim}. The permutation test does not confirm it: "
+            f"p {p_is(headline.p)}.",
+            marks,
         )
-    if estimate.high < 0:
+    claim = f"{claim[0].upper()}{claim[1:]}."
+    if any(fold.measures.mixed for fold in headline.folds):
+        claim += " Some runs fail, so that the interval may be too narrow: read the success shares with it."
+    return marked(claim, marks)
+
+
+def times(log_ratio: Estimate, limit: str) -> tuple[str, str]:
+    """``about 3.25 times`` and ``, or more (95% interval 2.62 to 4.03)``; of a ratio below 1 its inverse.
+
+    What the first checkpoint limits is the estimate, and not the interval, whose ends are no bounds.
+    """
+    ends = (log_ratio.low, log_ratio.high)
+    value = log_ratio.value
+    if value < 0:
+        value, ends = -value, (-log_ratio.high, -log_ratio.low)
+        limit = {"at least": "at most", "at most": "at least"}.get(limit, limit)
+    beyond = {
+        "at least": ", or more",
+        "at most": ", or fewer",
+        "unresolved": ", which the first checkpoint does not resolve",
+    }.get(limit, "")
+    low, high = (factor(math.exp(end)) for end in ends)
+    return f"about {factor(math.exp(value))} times", f"{beyond} (95% interval {low} to {high})"
+
+
+def marked(sentence: str, marks: Sequence[str]) -> str:
+    """A claim with what the report's standing takes from it said first."""
+    if not marks:
+        return sentence
+    return f"{' and '.join(marks).capitalize()}: {sentence[0].lower()}{sentence[1:]}"
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 set``, ``2 sets``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def no_verdict(counts: Sequence[tuple[int, int]]) -> str:
+    """Why no test can show anything with the runs that there are, as a sentence; empty where one can.
+
+    Args:
+        counts: complete clusters of both arms of every test, which are adjusted for one another,
+            :func:`harness.report.analysis.tested`.
+    """
+    if not counts:
+        return ""
+    smallest = [(statistics.smallest_permutation_p(n, m), n, m) for n, m in counts if min(n, m) > 1]
+    if not smallest:
         return (
-            f"On these tasks {network} is slower: it takes "
-            f"{factor(math.exp(-estimate.value))} times the steps of one that starts from nothing."
+            "With one run in an arm there is no permutation test, so no verdict but “inconclusive” is "
+            "possible."
         )
-    return "The interval holds 1: on these tasks neither arm is shown to be faster."
+    p, n, m = min(smallest)
+    adjusted = min(1.0, p * len(smallest))
+    if adjusted < SIGNIFICANT:
+        return ""
+    tests = plural(len(smallest), "test") + ", adjusted after Holm," * (len(smallest) > 1)
+    needed = statistics.runs_for_a_verdict(len(smallest))
+    enough = (
+        "no number of runs is enough for so many tests"
+        if needed is None
+        else f"at least {needed} runs in each arm are needed"
+    )
+    return (
+        f"With {n}+{m} runs and {tests} the permutation p cannot be less than {adjusted:.2g}, so no "
+        f"verdict but “inconclusive” is possible: {enough}."
+    )
 
 
 def warnings(analysis: Analysis) -> list[str]:
@@ -202,62 +291,106 @@ def warnings(analysis: Analysis) -> list[str]:
         )
     if analysis.changed:
         found.append(f"Rows were changed after the run was finished: {', '.join(analysis.changed)}.")
+    found += _of_folds(analysis) + _of_joint(analysis) + _incompetent(analysis)
+    if impossible := no_verdict(tested(analysis)):
+        found.append(impossible)
+    return found
+
+
+def _of_folds(analysis: Analysis) -> list[str]:
+    """Warnings about the runs that are compared with scratch, fold by fold."""
     # doses and single sources are all what the report is about; else it is the headline's comparison
     compared = (
         analysis.against_scratch if analysis.kind in ("dose", "matrix") else analysis.against_scratch[:1]
     )
-    # what is said of the runs from scratch would be repeated for every arm
-    found += list(dict.fromkeys(text for comparison in compared for text in _of_folds(comparison)))
-    for fold, pretrainings in analysis.competence.groupby("fold"):
-        score = pretrainings["score"].mean()
-        # sources of a matrix and joint runs belong to no fold
-        if fold >= 0 and not score >= measures.COMPETENT:
-            found.append(
-                f"{analysis.name(int(fold))}: at hand-over the pretrained networks score {number(score)} "
-                f"on their own tasks, below {measures.COMPETENT}. What they transfer is not what a "
-                "competent network would."
-            )
-    smallest = smallest_p(analysis)
-    if smallest > 0.05:
-        found.append(
-            f"With so few runs the permutation test of one task cannot give less than p = {smallest:.2g}."
+    beside = "the permutation p and the success shares"
+    return _merged(
+        pair for comparison in compared for f in comparison.folds for pair in _of_task(f.measures, beside)
+    )
+
+
+def _of_joint(analysis: Analysis) -> list[str]:
+    """Warnings about the runs of a joint plan, task by task."""
+    if analysis.kind != "joint":
+        return []
+    given = (analysis.evaluations, analysis.runs, analysis.plan)
+    beside = "how many get there"
+    return _merged(
+        pair
+        for arm in analysis.arms
+        if arm != joint.SEPARATE
+        for task in joint.task_measures(
+            *given, joint.joint_curves(*given, arm, analysis.damaged), analysis.damaged
         )
-    return found
+        for pair in _of_task(task, beside)
+    )
 
 
-def _of_folds(main: Comparison) -> list[str]:
-    """Warnings about the runs of a comparison, fold by fold."""
+def _merged(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Sentences of ``(task, text)``, each text once, after the names of all tasks that it is about."""
+    tasks: dict[str, list[str]] = {}
+    for task, text in pairs:
+        # what is said of the runs from scratch is the same for every arm
+        if task not in tasks.setdefault(text, []):
+            tasks[text].append(task)
+    return [f"{', '.join(names)}: {text}" for text, names in tasks.items()]
+
+
+def _of_task(fold: FoldMeasures, beside: str) -> Iterable[tuple[str, str]]:
+    """Warnings about the runs of two arms on one task, each with the task's name.
+
+    Args:
+        fold: the measures of both arms.
+        beside: what to read with an interval that may be too narrow.
+    """
+    for arm, theta in fold.mixed:
+        yield (
+            fold.task,
+            f"mixed outcomes. From θ = {theta:.2f} on some runs of {arm} arrive within the budget and "
+            f"others do not, so the t interval may be too narrow: read {beside} with it.",
+        )
+    for curves in fold.curves:
+        if curves.diverged.any():
+            yield (
+                fold.task,
+                f"{int(curves.diverged.sum())} of {len(curves.runs)} runs of {curves.arm} diverged. They "
+                "count with the whole budget for what they had not reached, as 0 in mean curves, and are "
+                "left out of the asymptote.",
+            )
+    if fold.complete and not fold.estimable.all():
+        out = fold.thresholds[~fold.estimable]
+        yield (
+            fold.task,
+            f"no run of either arm reaches θ = {span(out)} within the budget. These thresholds are not "
+            "estimable and left out of ρ̄ in both arms.",
+        )
+    if fold.limit:
+        baseline, arm = fold.names
+        yield fold.task, LIMITS[fold.limit].format(baseline=baseline, arm=arm)
+    if fold.log_ratio().reason == "zero variance in both arms":
+        yield (
+            fold.task,
+            "within each arm all runs took equally long, so there is no interval, and the task adds no "
+            "uncertainty to that of the suite.",
+        )
+
+
+def _incompetent(analysis: Analysis) -> list[str]:
+    """Warnings about pretrained networks that cannot do their own tasks, the headline's arm first."""
+    shown = analysis.main.arm if analysis.comparisons else ""
     found = []
-    for result in main.folds:
-        fold = result.measures
-        for arm, theta in fold.mixed:
-            found.append(
-                f"{fold.task}: mixed outcomes. From θ = {theta:.2f} on some runs of {arm} arrive within "
-                "the budget and others do not, so the t interval may be too narrow: read the permutation p "
-                "and the success shares with it."
-            )
-        for curves in fold.curves:
-            if curves.diverged.any():
-                found.append(
-                    f"{fold.task}: {int(curves.diverged.sum())} of {len(curves.runs)} runs of {curves.arm} "
-                    "diverged. They count with the whole budget for what they had not reached, as 0 in "
-                    "mean curves, and are left out of the asymptote."
-                )
-        if all(c.count for c in fold.curves) and not fold.estimable.all():
-            out = fold.thresholds[~fold.estimable]
-            found.append(
-                f"{fold.task}: no run of either arm reaches θ = {span(out)} within the budget. These "
-                "thresholds are not estimable and left out of ρ̄ in both arms."
-            )
-        if fold.limit:
-            limit = LIMITS[fold.limit].format(baseline=main.baseline, arm=main.arm)
-            found.append(f"{fold.task}: {limit}")
-        if result.log_ratio.reason == "zero variance in both arms":
-            found.append(
-                f"{fold.task}: within each arm all runs took equally long, so there is no interval, and "
-                "the task adds no uncertainty to that of the suite."
-            )
-    return found
+    for (fold, arm), pretrainings in analysis.competence.groupby(["fold", "arm"], sort=False):
+        score = pretrainings["score"].mean()
+        if score >= measures.COMPETENT:
+            continue
+        # the sources of a matrix belong to no fold
+        where = f"{analysis.name(int(fold))}: " if fold >= 0 else ""
+        text = (
+            f"{where}at hand-over the pretrained networks of {arm} score {number(score)} on their own "
+            f"tasks, below {measures.COMPETENT}. What they transfer is not what a competent network would."
+        )
+        found.append((arm != shown, f"{text[0].upper()}{text[1:]}" if fold < 0 else text))
+    return [text for _, text in sorted(found, key=lambda entry: entry[0])]
 
 
 def summary_table(directory: str | os.PathLike[str]) -> str:
@@ -283,7 +416,7 @@ def summary_table(directory: str | os.PathLike[str]) -> str:
          f"{main.baseline} θ={top}", f"{main.arm} θ={top}", "")
     ]  # fmt: skip
     for result in analysis.folds:
-        counts = [arrived([result], arm, theta)[1:] for arm in (0, 1)]
+        counts = [arrived_count([result], arm, theta) for arm in (0, 1)]
         rows.append(
             (
                 result.measures.task,
@@ -298,7 +431,7 @@ def summary_table(directory: str | os.PathLike[str]) -> str:
         [
             title,
             f"speed-up over {headline.name}: {ratio(headline.log_ratio, headline.limit)}",
-            verdict(headline, main.arm),
+            textwrap.fill(verdict(headline, main.arm, analysis.marks), WIDTH),
             "",
             *columns(rows),
         ]

@@ -19,6 +19,7 @@ from harness.report import (
 )
 from harness.report.analysis import Analysis, analyse
 from harness.report.page import Section, page
+from harness.store import Store
 
 
 def sections(analysis: Analysis, directory: Path) -> list[Section]:
@@ -100,9 +101,11 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
         Path of the page.
 
     Raises:
-        StoreError: if the directory holds no readable plan or rows.
+        StoreError: if the directory holds no readable plan or rows, or its plan was edited after it was
+            frozen: the page would print a hash that is not that of what it shows.
         ValueError: if the plan lacks a task or a reference score that the rows need.
     """
+    Store(directory).check_frozen()
     analysis = analyse(directory)
     shown = sections(analysis, Path(directory))
     figures = Path(directory) / "report" / "figures"
