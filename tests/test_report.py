@@ -126,9 +126,13 @@ def test_the_page_stands_alone_and_escapes_what_it_quotes(small):
     assert "<h1>Biped: synthetic &lt;learners&gt; <em>exploratory</em> <em>incomplete</em></h1>" in page
     assert "giant &lt;b&gt;&amp;" in page
     assert "<b>" not in page
-    # nothing is loaded, and links lead to places within the page
+    # nothing is loaded; links lead to places within the page, or to the figures' files beside it
     assert "http" not in page.replace("http-equiv", "")
-    assert re.findall(r'(?:src|href|srcset|data|action)="(?!#)', page) == []
+    links = re.findall(r'(?:src|href|srcset|data|action)="([^#"][^"]*)"( download)?', page)
+    assert {link for link, download in links if download} == {
+        f"figures/{p.name}" for p in (small / "report/figures").iterdir()
+    }
+    assert all(download for _, download in links)
     assert page.count("<svg ") == len(list((small / "report/figures").glob("*.svg")))
     assert str(small.parent) not in page
     assert "<code>mtenvs report .</code>" in page

@@ -76,14 +76,56 @@ def test_it_renders_everywhere_and_asks_for_nothing(pages, browser, kind):
                 assert root == [width, width]
                 # what is wider scrolls in a box of its own; nothing is cut off
                 assert browser.run(
-                    "[...document.querySelectorAll('main *')].filter(e => !e.closest('.table, svg') && "
+                    "[...document.querySelectorAll('main *')].filter(e => !e.closest('.table, .drawing') "
+                    "&& "
                     f"e.getBoundingClientRect().right > {width} + 0.5).map(e => e.outerHTML.slice(0, 80))"
                 ) == []  # fmt: skip
-            drawn = (
-                "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().height)"
+            drawn = browser.run(
+                "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect()).map("
+                "box => [box.width, box.height])"
             )
-            assert browser.run(drawn)
-            assert min(browser.run(drawn)) > 50
+            assert drawn
+            assert min(height for _, height in drawn) > 50
+            # letters of 8 points in a drawing of 504 are at least 9 CSS pixels tall on a phone too
+            assert min(w for w, _ in drawn) * 8 / 504 > 9
+
+
+def test_what_there_is_to_scroll_shows_at_its_edge(pages, browser):
+    browser.open(pages["leave_one_out"], 390)
+    boxes = ".table, .drawing"
+    wide = f"[...document.querySelectorAll('{boxes}')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert browser.run(f"{wide}.length") > 10
+    assert browser.run(f"{wide}.every(e => getComputedStyle(e).backgroundImage.includes('gradient'))")
+    # the figures' own ground would hide it
+    ground = "figure svg > g > g:first-child > path"
+    seen = f"[...document.querySelectorAll('{ground}')].map(e => getComputedStyle(e).fillOpacity)"
+    assert set(browser.run(seen)) == {"0"}
+
+
+def test_the_verdict_of_a_task_needs_no_scrolling(pages, browser):
+    browser.open(pages["leave_one_out"], 1280)
+    cells = (
+        "[...document.querySelectorAll('#speed-up-per-task .table')].filter(e => !e.closest('details'))"
+        ".map(box => [...box.querySelectorAll('thead th')].filter(th => th.getBoundingClientRect().right > "
+        "box.getBoundingClientRect().right).map(th => th.textContent))"
+    )
+    hidden = browser.run(cells)
+    assert len(hidden) == 2
+    assert not {"verdict", "mark"} & set(hidden[0])
+    assert not [name for name in hidden[1] if "arrived" in name]
+
+
+def test_figures_and_tables_say_what_they_are_to_those_who_do_not_see_them(pages, browser):
+    browser.open(pages["leave_one_out"])
+    described = browser.run(
+        "[...document.querySelectorAll('figure svg')].map(e => "
+        "document.getElementById(e.getAttribute('aria-describedby')).textContent)"
+    )
+    assert min(map(len, described)) > 40
+    assert len(set(described)) == len(described)
+    assert browser.run("[...document.querySelectorAll('table')].every(e => e.caption.textContent)")
+    links = browser.run("[...document.querySelectorAll('figcaption a')].map(a => a.href)")
+    assert {f"file://{p}" for p in (pages["leave_one_out"].parent / "figures").iterdir()} == set(links)
 
 
 def test_contents_lead_to_every_section_and_no_id_stands_twice(pages, browser):

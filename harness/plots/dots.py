@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from harness.plots.forest import ratio_limits
+from harness.plots.forest import limited_end, ratio_limits
 from harness.plots.reach import Line
 from harness.plots.style import (
     BLUE,
@@ -35,6 +35,7 @@ from harness.plots.style import (
     key,
     legend,
     looks,
+    open_end,
     ratio_axis,
     style,
     text_width,
@@ -54,6 +55,8 @@ class Dot:
     """Decides its look; several of one row stand under each other."""
     suite: bool = False
     """Whether it is a mean over tasks."""
+    limit: str = ""
+    """``at least`` or ``at most`` where the first checkpoint hides the rest, which an arrow says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +206,7 @@ def _dot(ax: Axes, y: float, dot: Dot, look: Look, limits: tuple[float, float], 
         for beyond, end, marker in ((e.low < low, low, "<"), (e.high > high, high, ">")):
             if beyond:
                 ax.plot(end, y, marker=marker, color=colour, markersize=4, clip_on=False, zorder=3)
+    open_end(ax, (min(max(limited_end(e, dot.limit), low), high), y), dot.limit, colour)
     ax.plot(
         min(max(e.value, low), high), y, marker="D" if lone else look.marker, color=colour, clip_on=False,
         markersize=5.0 if arms < 4 else 4.2, markerfacecolor=GROUND if look.hollow else colour, zorder=4,

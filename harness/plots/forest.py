@@ -26,6 +26,7 @@ from harness.plots.style import (
     freeze,
     log_step_axis,
     looks,
+    open_end,
     ratio_axis,
     style,
     text_width,
@@ -282,13 +283,8 @@ def _interval(
                 ax.plot(end, y, marker=marker, color=colour, markersize=5, clip_on=False, zorder=3)
     if row.limit == "hidden":
         return
-    way = {"at least": 1, "at most": -1}.get(row.limit)
-    if way:
-        end = value if ratio.reason else max(ratio.high, value) if way > 0 else min(ratio.low, value)
-        ax.annotate(
-            "", (min(max(end, low), high), y), (18 * way, 0), textcoords="offset points", zorder=2,
-            arrowprops={"arrowstyle": "<-", "color": colour, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
+    end = limited_end(ratio, row.limit)
+    open_end(ax, (min(max(end, low), high), y), row.limit, colour)
     ax.plot(
         value,
         y,
@@ -300,6 +296,13 @@ def _interval(
         clip_on=False,
         zorder=4,
     )
+
+
+def limited_end(ratio: Estimate, limit: str) -> float:
+    """Where the arrow of :func:`harness.plots.style.open_end` starts."""
+    if ratio.reason:
+        return ratio.value
+    return max(ratio.high, ratio.value) if limit == "at least" else min(ratio.low, ratio.value)
 
 
 def ratio_limits(ratios: Sequence[Estimate], one: float | None = 1.0) -> tuple[float, float]:

@@ -74,8 +74,8 @@ def _joint(analysis: Analysis) -> list[Section]:
 
 def _dose(analysis: Analysis) -> list[Section]:
     return [
-        sections_sources.dose(analysis),
         *sections_opening.read_first(analysis),
+        sections_sources.dose(analysis),
         sections_curves.learning_curves(analysis),
         sections_facts.fairness(analysis),
     ]
@@ -83,8 +83,8 @@ def _dose(analysis: Analysis) -> list[Section]:
 
 def _matrix(analysis: Analysis) -> list[Section]:
     return [
-        sections_sources.matrix(analysis),
         *sections_opening.read_first(analysis),
+        sections_sources.matrix(analysis),
         sections_curves.learning_curves(analysis),
         sections_facts.fairness(analysis),
     ]
@@ -92,6 +92,8 @@ def _matrix(analysis: Analysis) -> list[Section]:
 
 def write_report(directory: str | os.PathLike[str]) -> Path:
     """Writes ``DIR/report/index.html`` and, in ``DIR/report/figures/``, each figure with its data.
+
+    Other SVG and CSV files in ``figures/`` are of an earlier report and removed.
 
     Args:
         directory: the experiment's directory; only its plan, rows and videos are read.
@@ -107,12 +109,15 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     shown = sections(analysis, Path(directory))
     figures = Path(directory) / "report" / "figures"
     figures.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {}
     for exhibit in (e for section in shown for e in section.exhibits):
-        for name, content in (
-            (f"{exhibit.name}.svg", exhibit.svg()),
-            (f"{exhibit.name}.csv", exhibit.csv()),
-        ):
-            _write(figures / name, content)
+        files |= {f"{exhibit.name}.svg": exhibit.svg(), f"{exhibit.name}.csv": exhibit.csv()}
+    for name, content in files.items():
+        _write(figures / name, content)
+    # a figure that an earlier report had would be taken for one of this
+    for path in figures.iterdir():
+        if path.suffix in (".svg", ".csv") and path.name not in files:
+            path.unlink()
     path = figures.parent / "index.html"
     _write(path, page(str(analysis.plan["title"]), analysis.marks, shown).encode())
     return path
