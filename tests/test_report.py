@@ -14,7 +14,7 @@ from synthetic import BUDGET, CHECKPOINTS, FINE, TASKS, ramp, write
 
 from harness import plots
 from harness.report import analyse, flow, summary_table, warnings, write_report
-from harness.report.sections_curves import learning_curves
+from harness.report.sections_curves import learning_curves, profile
 from harness.statistics import Estimate
 from harness.store import StoreError
 
@@ -198,6 +198,19 @@ def test_a_single_seed_gets_no_interval_and_the_reason(tmp_path):
     analysis = analyse(tmp_path)
     assert analysis.headline.log_ratio.value == pytest.approx(math.log(2), abs=0.4)
     assert math.isnan(analysis.headline.p)
+
+
+def test_one_seed_on_one_task_leaves_the_profile_without_interval_for_that_reason(tmp_path):
+    write(tmp_path, {0: ramp(2.0), 1: ramp(2.0)}, seeds=3, skip=["transfer-1-0", "transfer-1-2"])
+    data = profile(analyse(tmp_path)).exhibits[0].data
+    of_arm = dict(list(data.groupby("arm")))
+    assert of_arm["transfer"]["low"].isna().all()
+    assert set(of_arm["transfer"]["no_interval"]) == {"one seed"}
+    # where all runs agree there is no spread, and the interval is the point
+    exact = of_arm["scratch"][of_arm["scratch"]["no_interval"] == "zero variance"]
+    assert len(exact)
+    assert (exact["low"] == exact["share"]).all()
+    assert (of_arm["scratch"]["low"] < of_arm["scratch"]["share"]).any()
 
 
 def test_all_censored_is_not_estimable(tmp_path):

@@ -57,6 +57,8 @@ class CurvePanel:
     """Mean and bands of each arm."""
     seeds: Mapping[str, np.ndarray]
     """Single runs of each arm, ``(runs, checkpoints)``; empty for a mean over tasks."""
+    steps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Steps of the checkpoints of those arms that have others than the figure's."""
 
 
 def learning_curves(
@@ -66,6 +68,7 @@ def learning_curves(
     thresholds: Sequence[float],
     note: str = "",
     focus: Sequence[str] = FOCUS,
+    x_label: str = "steps (control steps of all worlds of a run)",
 ) -> Figure:
     """Score against steps, a panel per task: every seed thin, mean, simultaneous and pointwise band.
 
@@ -77,6 +80,7 @@ def learning_curves(
         note: above the legend.
         focus: where there are more than three arms, those of which runs and bands are drawn; of the
             others it is the mean.
+        x_label: what is counted.
     """
     steps = np.asarray(steps, float)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.bands))
@@ -90,17 +94,17 @@ def learning_curves(
         ax.axhline(1.0, color=GUIDE, linewidth=0.8, linestyle=REFERENCE, zorder=0)
         ax.axvline(budget, color=GUIDE, linewidth=0.8, linestyle=DOTTED, zorder=0)
         for k, (arm, band) in enumerate(panel.bands.items()):
-            look = style_of[arm]
+            look, of_arm = style_of[arm], panel.steps.get(arm, steps)
             if arm in shown:
-                runs = np.atleast_2d(panel.seeds.get(arm, np.empty((0, len(steps)))))
+                runs = np.atleast_2d(panel.seeds.get(arm, np.empty((0, len(of_arm)))))
                 # one line with gaps for all runs
-                x = np.tile(np.append(steps, np.nan), len(runs))
+                x = np.tile(np.append(of_arm, np.nan), len(runs))
                 y = np.column_stack([runs, np.full(len(runs), np.nan)]).ravel()
                 ax.plot(x, y, color=look.colour, linewidth=0.5, alpha=0.5, zorder=2)
-                _fill(ax, steps, band.low_simultaneous, band.high_simultaneous, look.colour, 0.12)
-                _fill(ax, steps, band.low, band.high, look.colour, 0.16)
+                _fill(ax, of_arm, band.low_simultaneous, band.high_simultaneous, look.colour, 0.12)
+                _fill(ax, of_arm, band.low, band.high, look.colour, 0.16)
             ax.plot(
-                steps, band.mean, color=look.colour, linewidth=1.8, linestyle=look.dash, zorder=3,
+                of_arm, band.mean, color=look.colour, linewidth=1.8, linestyle=look.dash, zorder=3,
                 marker=look.marker, markersize=3.6, markevery=_every(band.mean, k, len(arms)),
             )  # fmt: skip
         panel_title(ax, panel.title, len(panels))
@@ -122,8 +126,7 @@ def learning_curves(
         Line2D([], [], color=GUIDE, linewidth=0.8, linestyle=REFERENCE, label="reference"),
         Line2D([], [], color=GUIDE, linewidth=0.9, linestyle=DOTTED, label="budget B"),
     ]
-    x_label, y_label = "steps (control steps of all worlds of a run)", "score g"
-    return grid(len(panels), draw, x_label, y_label, handles, (bottom, top), note)
+    return grid(len(panels), draw, x_label, "score g", handles, (bottom, top), note)
 
 
 def _fill(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, alpha: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from harness.plots.forest import limited_end, ratio_limits
 from harness.plots.reach import Line
@@ -161,10 +162,8 @@ def _dots(
     else:
         low, high = _limits(panel)
         ax.set_xlim(low, high)
-        ax.xaxis.set_major_locator(
-            MaxNLocator(max(3, int(width / 0.45)), steps=[1, 2, 2.5, 5, 10], min_n_ticks=3)
-        )
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
+        ax.xaxis.set_major_locator(FixedLocator(_ticks(low, high, width)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick_text(x)))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_yticks(range(len(rows)), [labels[row] for row in rows])
     for label in ax.get_yticklabels():
@@ -189,6 +188,27 @@ def _dots(
     sns.despine(ax=ax, left=True)
 
 
+def _tick_text(x: float) -> str:
+    return f"{x:g}".replace("-", "−")
+
+
+def _ticks(low: float, high: float, width: float) -> list[float]:
+    """Round numbers whose labels stand apart from each other and, at the ends, from the next panel's."""
+    kept: list[float] = []
+    for most in range(max(2, int(width / 0.45)), 0, -1):
+        ticks = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2).tick_values(low, high)
+        at = [((float(t) - low) / (high - low) * width, round(float(t), 12)) for t in ticks]
+        ends = [
+            (x - half, x + half, t) for x, t in at for half in [text_width(_tick_text(t), 8.5) / 2 + 0.05]
+        ]
+        # half a label may hang over the end of the axis, where there is a gap
+        inside = [end for end in ends if end[0] > -0.13 and end[1] < width + 0.13]
+        kept = [t for *_, t in inside]
+        if len(kept) > 1 and all(a[1] <= b[0] for a, b in itertools.pairwise(inside)):
+            return kept
+    return kept
+
+
 def _dodge(count: int, arms: int) -> np.ndarray:
     spread = 0.76 * (arms - 1) / (arms + 0.6)
     return np.linspace(-spread / 2, spread / 2, count) if count > 1 else np.zeros(count)
@@ -202,7 +222,9 @@ def _dot(ax: Axes, y: float, dot: Dot, look: Look, limits: tuple[float, float], 
     lone = dot.suite and arms == 1
     colour = INK if lone else look.colour
     if not e.reason:
-        ax.plot((max(e.low, low), min(e.high, high)), (y, y), color=colour, linewidth=1.4, zorder=2)
+        # caps taller than the marker, which would hide a short interval
+        ax.plot((max(e.low, low), min(e.high, high)), (y, y), color=colour, linewidth=1.4, zorder=2,
+                marker="|", markersize=8.0 if arms < 4 else 6.5, markeredgewidth=0.9)  # fmt: skip
         for beyond, end, marker in ((e.low < low, low, "<"), (e.high > high, high, ">")):
             if beyond:
                 ax.plot(end, y, marker=marker, color=colour, markersize=4, clip_on=False, zorder=3)

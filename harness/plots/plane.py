@@ -119,13 +119,23 @@ def _scatter(ax: Axes, points: Sequence[DistancePoint], ratio: bool) -> None:
         solved = "solved" in p.mark
         ax.plot(at, e.value, marker="o", markersize=6.5, color=COLOURS["transfer"], zorder=4,
                 markerfacecolor=GROUND if solved else COLOURS["transfer"])  # fmt: skip
-    _name_points(ax, [(p.distance, e.value, p.label) for p, e in shown], spans)
+    _name_points(ax, [(p.distance, e.value, p.label) for p, e in shown], spans, 1.0 if ratio else 0.0)
 
 
 def _name_points(
-    ax: Axes, points: Sequence[tuple[float, float, str]], spans: Sequence[tuple[float, float, float]]
+    ax: Axes,
+    points: Sequence[tuple[float, float, str]],
+    spans: Sequence[tuple[float, float, float]],
+    guide: float,
 ) -> None:
-    """Writes a name beside each point where no other name, point or frame is, bars avoided if possible."""
+    """Writes a name beside each point where no other name, point or frame is.
+
+    Args:
+        ax: where the points are.
+        points: x, y and name of each.
+        spans: x and both ends of the intervals, which names cross only where there is no other room.
+        guide: y of the horizontal line, which likewise is not written on.
+    """
     dpi = ax.figure.dpi
     frame = ax.get_window_extent()
     at = [ax.transData.transform((x, y)) / dpi for x, y, _ in points]
@@ -133,6 +143,7 @@ def _name_points(
         (ax.transData.transform((x, low)) / dpi, ax.transData.transform((x, high)) / dpi)
         for x, low, high in spans
     ]
+    line = float(ax.transData.transform((points[0][0], guide))[1]) / dpi if points else 0.0
     marker = 0.06
     taken = [(x - marker, y - marker, x + marker, y + marker) for x, y in at]
     inside = (frame.x0 / dpi, frame.y0 / dpi, frame.x1 / dpi, frame.y1 / dpi)
@@ -155,7 +166,8 @@ def _name_points(
             if any(_overlap(box, other) for other in taken):
                 continue
             crossed = sum(_overlap(box, (b[0][0] - 0.02, b[0][1], b[1][0] + 0.02, b[1][1])) for b in bars)
-            cost = radius + 0.6 * crossed
+            on_line = box[1] < line < box[3]
+            cost = radius + 0.6 * crossed + 1.0 * on_line
             if best is None or cost < best[0]:
                 best = (cost, box)
         if best is None:  # no room at all: the table names it

@@ -278,7 +278,7 @@ def _budget_tick(ax: Axes, budget: float, inches: float) -> None:
     """A tick at B in the place of those of which the label would touch its own."""
     ticks = [*ax.get_xticks(), budget]
     at = (ax.transData + ax.transAxes.inverted()).transform([(t, 0.0) for t in ticks])[:, 0] * inches
-    kept = [t for t, x in zip(ticks, at, strict=True) if at[-1] - x > 0.4]
+    kept = [t for t, x in zip(ticks, at, strict=True) if at[-1] - x > 0.24]
     ax.xaxis.set_major_locator(FixedLocator([*kept, budget]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "B" if x == budget else steps_text(x)))
 

@@ -97,8 +97,8 @@ LOOKS = {
     "spread out": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
 }
 COLOURS = {arm: look.colour for arm, look in LOOKS.items()}
-_OTHERS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", GUIDE)
-_MARKERS = "so^DvPXhd*"
+_OTHERS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", GUIDE, "#999933")
+_MARKERS = "so^DvPXhd*<"
 _DASHES: tuple[Dash, ...] = (
     "-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1.2)), (0, (4, 1, 1, 1, 1, 1)),
     (0, (9, 2)), (0, (9, 1.5, 2, 1.5)),
@@ -118,12 +118,16 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     doses = [name for name in others if re.fullmatch(r"[a-z]+=[\d.]+", name)]
     ramp = matplotlib.colormaps["viridis_r"](np.linspace(0.25, 1.0, len(doses)))
     colours = {name: matplotlib.colors.to_hex(c) for name, c in zip(doses, ramp, strict=True)}
+    # what a named arm beside them has is not given twice
+    own = [LOOKS[name] for name in names if name in LOOKS]
+    free = [c for c in _OTHERS if c not in {look.colour for look in own}] or list(_OTHERS)
+    markers = [m for m in _MARKERS if m not in {look.marker for look in own}] or list(_MARKERS)
     found = {
         name: Look(
-            colours.get(name, _OTHERS[i % len(_OTHERS)]),
-            _MARKERS[i % len(_MARKERS)],
+            colours.get(name, free[i % len(free)]),
+            markers[i % len(markers)],
             # the dash goes on where the colours begin again
-            _DASHES[(i + i // len(_OTHERS)) % len(_DASHES)],
+            _DASHES[(i + i // len(free)) % len(_DASHES)],
         )
         for i, name in enumerate(others)
     }

@@ -2,7 +2,7 @@
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1d1f21; --paper: #ffffff; --soft: #5b6168; --line: #d9dde1;
-  --card: #f5f7f9; --accent: #0063a3; --warn: #fff6e3; --warn-line: #e0a526; --shadow: #0000003a;
+  --card: #f5f7f9; --accent: #0063a3; --warn: #fff6e3; --warn-line: #e0a526; --shadow: #00000030;
   --figure-ink: var(--ink); --figure-guide: var(--soft); --figure-ground: var(--paper); }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ea; --paper: #15181b; --soft: #a2a9b0; --line: #363c42; --card: #1e2327;

@@ -35,7 +35,7 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
         for arm, curves in analysis.of_fold(fold).items():
             band = statistics.curve_band(curves.cluster_scores, rng("band", fold, arm))
             bands[fold][arm], seeds[arm] = band, curves.scores
-            rows += _band_rows(name, arm, steps, band)
+            rows += band_rows(name, arm, steps, band)
             rows += [
                 {"task": name, "arm": arm, "run": run, "steps": s, "score": g}
                 for run, scores in zip(curves.runs, curves.scores, strict=True)
@@ -46,7 +46,7 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
     if suite:
         panels.append(plots.CurvePanel(f"mean of {number} tasks", suite, {}))
         for arm, band in suite.items():
-            rows += _band_rows("mean of tasks", arm, steps, band)
+            rows += band_rows("mean of tasks", arm, steps, band)
     return Exhibit(
         "learning_curves",
         "Learning curves",
@@ -78,7 +78,8 @@ def panel_title(analysis: Analysis, fold: int) -> str:
     return f"{analysis.name(fold)} (n = {n})"
 
 
-def _band_rows(task: str, arm: str, steps: np.ndarray, band: Band) -> list[dict[str, Any]]:
+def band_rows(task: str, arm: str, steps: np.ndarray, band: Band) -> list[dict[str, Any]]:
+    """A mean curve with its bands as rows of a CSV."""
     fields = {
         "low": band.low,
         "high": band.high,
@@ -378,7 +379,7 @@ def _survival(analysis: Analysis, threshold: int) -> Exhibit:
         f"Share of runs that have not arrived at {theta} yet, with the number at risk just before each "
         "step "
         "below, and at B. Runs that are left there are censored. Intervals are pointwise and take runs as "
-        "independent; those of the arms that are not drawn are in the CSV.",
+        "independent; where they are of some arms only, the others' are in the CSV.",
         plots.kaplan_meier(panels, steps, budget, note=theta),
         pd.DataFrame(rows),
     )

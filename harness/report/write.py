@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def sections(analysis: Analysis, directory: Path) -> list[Section]:
         directory: the experiment's directory, for its videos.
     """
     main = {"joint": _joint, "dose": _dose, "matrix": _matrix}.get(analysis.kind, _folds)
-    return [
+    found = [
         sections_opening.flow_of_runs(analysis),
         *main(analysis),
         sections_facts.videos(analysis, directory),
@@ -38,6 +39,8 @@ def sections(analysis: Analysis, directory: Path) -> list[Section]:
         sections_facts.tasks(analysis),
         sections_facts.rebuild(analysis),
     ]
+    # the protocol numbers the sections of a leave-one-out; of other kinds some would be missing
+    return found if main is _folds else [dataclasses.replace(s, number=None) for s in found]
 
 
 def _folds(analysis: Analysis) -> list[Section]:
@@ -66,6 +69,7 @@ def _joint(analysis: Analysis) -> list[Section]:
     return [
         sections_joint.headline(analysis, result),
         *sections_opening.read_first(analysis),
+        sections_joint.learning_curves(analysis, result),
         sections_joint.joint_against_separate(analysis, result),
         sections_facts.fairness(analysis),
         sections_joint.joint_comparability(analysis, result),
