@@ -241,6 +241,17 @@ def test_ticks_of_panels_side_by_side_stand_apart():
             assert min(box[0] for box in two) - max(box[2] for box in one) > 0.1
 
 
+def test_a_panel_of_narrow_values_has_two_ticks():
+    names = ("mean", "median", "IQM", "optimality gap")
+    near = [
+        plots.Dot("transfer", Estimate(1.0, 0.9967, 1.0018)),
+        plots.Dot("blind", Estimate(0.9975, reason="-")),
+    ]
+    panels = [plots.DotPanel(name, "score", near, None) for name in names]
+    for ax in plots.levels(panels).axes:
+        assert len([x for x in ax.get_xticks() if ax.get_xlim()[0] <= x <= ax.get_xlim()[1]]) >= 2
+
+
 def test_an_interval_shorter_than_its_marker_is_seen():
     figure = plots.levels([plots.DotPanel("a", "score", [plots.Dot("x", Estimate(0.65, 0.649, 0.651))])])
     caps = [line for line in lines(figure) if line.get_marker() == "|"]

@@ -194,19 +194,25 @@ def _tick_text(x: float) -> str:
 
 def _ticks(low: float, high: float, width: float) -> list[float]:
     """Round numbers whose labels stand apart from each other and, at the ends, from the next panel's."""
-    kept: list[float] = []
-    for most in range(max(2, int(width / 0.45)), 0, -1):
-        ticks = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2).tick_values(low, high)
-        at = [((float(t) - low) / (high - low) * width, round(float(t), 12)) for t in ticks]
-        ends = [
-            (x - half, x + half, t) for x, t in at for half in [text_width(_tick_text(t), 8.5) / 2 + 0.05]
-        ]
-        # half a label may hang over the end of the axis, where there is a gap
-        inside = [end for end in ends if end[0] > -0.13 and end[1] < width + 0.13]
-        kept = [t for *_, t in inside]
-        if len(kept) > 1 and all(a[1] <= b[0] for a, b in itertools.pairwise(inside)):
-            return kept
-    return kept
+
+    def inside(most: int) -> list[tuple[float, float, float]]:
+        found = []
+        for tick in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2).tick_values(low, high):
+            at, half = (tick - low) / (high - low) * width, text_width(_tick_text(tick), 8.5) / 2 + 0.05
+            # half a label may hang over the end of the axis, where there is a gap
+            if at - half > -0.13 and at + half < width + 0.13:
+                found.append((at - half, at + half, round(float(tick), 12)))
+        return found
+
+    def apart(ends: list[tuple[float, float, float]]) -> bool:
+        return len(ends) > 1 and all(a[1] <= b[0] for a, b in itertools.pairwise(ends))
+
+    first = max(2, int(width / 0.45))
+    every = [inside(most) for most in range(first, 0, -1)]
+    # else the outer two of a finer grid
+    every += [[ends[0], ends[-1]] for most in range(first + 1, 13) if len(ends := inside(most)) > 1]
+    chosen = next(filter(apart, every), every[0])
+    return [tick for *_, tick in chosen]
 
 
 def _dodge(count: int, arms: int) -> np.ndarray:

@@ -325,7 +325,8 @@ def dose_curves(panels: Sequence[DosePanel], note: str = "") -> Figure:
                 _open_ends(ax, panel.mean, INK)
                 _interval(ax, panel.mean, Look(INK, "D", "-"), steps=False)
             ax.axhline(1.0, color=GUIDE, linewidth=1.0, linestyle=DASHED, zorder=0)
-            ax.set(yscale="log", ylim=(low, high), xlabel=panel.x_label)
+            ax.set(yscale="log", ylim=(low, high))
+            ax.set_xlabel(fit(panel.x_label, 5.5 / len(panels), 9, lines=2))
             ratio_axis(ax.yaxis, low, high, 2.1)
             doses = [float(x) for line in (*panel.lines, panel.mean) if line is not None for x in line.x]
             _dose_axis(ax, sorted(set(doses)) or [1.0], panel.log, 5.5 / len(panels))
