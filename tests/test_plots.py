@@ -153,6 +153,12 @@ def test_rows_say_what_is_solved_at_least_and_negative():
     assert faces == ["#ffffff", plots.COLOURS["transfer"], plots.COLOURS["transfer"]]
     arrows = [a for a in figure.axes[0].texts if getattr(a, "arrow_patch", None)]
     assert [a.xy[0] for a in arrows] == [estimate.high]
+    # and ends before the text, wherever it begins
+    far = [*cases, plots.ForestRow("far", Estimate(400.0, 200.0, 800.0), (2, 2), "40", limit="at least")]
+    ax = plots.forest(far).axes[0]
+    begin = max(ax.transData.transform(a.xy)[0] for a in ax.texts if getattr(a, "arrow_patch", None))
+    column = next(t for t in ax.texts if t.get_text() == "40").get_window_extent().x0
+    assert column - begin > 18 / 72 * ax.figure.dpi
     marked = next(t for t in figure.axes[0].texts if t.get_text() == "negative transfer")
     assert marked.get_color() == plots.COLOURS["scratch"]
 

@@ -196,8 +196,13 @@ def _rows(
                 middles[i] = y + high / 2
                 y += high
             y = max(y, top + each + LINE * label.count("\n")) + (GAP if len(arms) > 1 else 0.0)
-        left = 0.08 + label_width + arm_width + 0.14
-        right = 0.16 + text_column + 0.14 + n_width + 0.08
+        # arrows may begin at the end of the axis, and need room beside it
+        limits = {row.limit for row in rows}
+        gaps = [
+            0.34 if limit in limits else usual for limit, usual in (("at most", 0.14), ("at least", 0.16))
+        ]
+        left = 0.08 + label_width + arm_width + gaps[0]
+        right = gaps[1] + text_column + 0.14 + n_width + 0.08
         below = 0.62 if words.sides[1] else 0.46
         foot = fit(note, WIDTH - 0.2, SMALL, lines=3)
         below += 0.16 * _lines(foot) + (0.06 if foot else 0.0)
@@ -220,7 +225,7 @@ def _rows(
         def write(x: float, y: float, text: str, size: float = 8.5, **kwargs: Any) -> None:
             ax.text(x, y, text, transform=across, fontsize=size, **{"ha": "left", "va": "center"} | kwargs)
 
-        text_x, n_x = 1 + 0.16 * inch, 1 + (right - 0.08 - n_width) * inch
+        text_x, n_x = 1 + gaps[1] * inch, 1 + (right - 0.08 - n_width) * inch
         label_x = -(left - 0.08) * inch
         for x, text in ((label_x, words.label), (text_x, words.text), (n_x, "n")):
             write(x, -0.04, text, SMALL, va="bottom", color=GUIDE)
