@@ -298,7 +298,7 @@ def dose(tasks: int) -> Figure:
     panels = []
     for label, x, log in (
         ("number of source tasks", sources, False),
-        ("steps of pretraining", steps, True),
+        ("steps of pretraining (control steps of all worlds of a run)", steps, True),
     ):
         lines = [plots.Line(LONG[k], x, 1 + 0.2 * k + np.log(1 + np.arange(len(x)))) for k in range(tasks)]
         y = np.mean([line.y for line in lines], axis=0)

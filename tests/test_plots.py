@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import numpy as np
 import pytest
-from figures import ARMS, BUDGET, FIGURES, LONG, NONE, ratio, rows
+from figures import ARMS, BUDGET, FIGURES, LONG, NONE, THETA, ratio, rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -121,6 +121,10 @@ def test_every_arm_has_its_own_colour_marker_and_dash():
         assert len({getattr(look, part) for look in found.values()}) == len(ARMS)
     # by whatever it stands beside
     assert plots.looks(["sources=3", "transfer"])["transfer"] == found["transfer"]
+    # a baseline and eight sources of a matrix share nothing
+    beside = plots.looks(["scratch", *(f"from={name}" for name in LONG)])
+    for part in ("colour", "marker"):
+        assert len({getattr(look, part) for look in beside.values()}) == 1 + len(LONG)
     others = plots.looks(LONG)
     assert len({(look.colour, look.marker, look.dash) for look in others.values()}) == len(LONG)
     assert len({look.colour for look in others.values()}) == len(LONG)
@@ -149,6 +153,12 @@ def test_rows_say_what_is_solved_at_least_and_negative():
     assert faces == ["#ffffff", plots.COLOURS["transfer"], plots.COLOURS["transfer"]]
     arrows = [a for a in figure.axes[0].texts if getattr(a, "arrow_patch", None)]
     assert [a.xy[0] for a in arrows] == [estimate.high]
+    # and ends before the text, wherever it begins
+    far = [*cases, plots.ForestRow("far", Estimate(400.0, 200.0, 800.0), (2, 2), "40", limit="at least")]
+    ax = plots.forest(far).axes[0]
+    begin = max(ax.transData.transform(a.xy)[0] for a in ax.texts if getattr(a, "arrow_patch", None))
+    column = next(t for t in ax.texts if t.get_text() == "40").get_window_extent().x0
+    assert column - begin > 18 / 72 * ax.figure.dpi
     marked = next(t for t in figure.axes[0].texts if t.get_text() == "negative transfer")
     assert marked.get_color() == plots.COLOURS["scratch"]
 
@@ -162,6 +172,98 @@ def test_an_interval_without_end_ends_in_an_arrow_at_the_edge():
     assert [float(x[0]) for x in found] == pytest.approx([edge, edge])
     points = [float(line.get_xdata()[0]) for line in lines(figure) if line.get_marker() == "s"]
     assert points == [60.0]  # a saving that is negative has no number of tasks
+
+
+def arrows(figure: Figure, axes: int = 0) -> list[tuple[float, float]]:
+    """Where the arrows of an axes start."""
+    return [a.xy for a in figure.axes[axes].texts if getattr(a, "arrow_patch", None)]
+
+
+def test_at_least_is_an_arrow_or_a_sign_in_every_figure_of_speed_ups():
+    e = ratio(2.0)
+    dots = [plots.Dot("a", e, limit="at least"), plots.Dot("b", e), plots.Dot("c", e, limit="at most")]
+    panel = plots.DotPanel("speed-up", "ρ̄", dots, 1.0, ratio=True)
+    assert arrows(plots.levels([panel])) == [(e.high, 0.0), (e.low, 2.0)]
+    points = [plots.DistancePoint(d.label, 1.0 + i, e, NONE, limit=d.limit) for i, d in enumerate(dots)]
+    assert arrows(plots.distance(points)) == [(1.0, e.high), (3.0, e.low)]
+    line = plots.Line("a", x := np.array([1.0, 2.0]), x, limits=("", "at least"))
+    assert arrows(plots.dose_curves([plots.DosePanel("sources", [line])])) == [(2.0, 2.0)]
+    cells, limits = (
+        np.array([[np.nan, 0.5], [12.34, np.nan]]),
+        np.array([["", "at most"], ["at least", ""]]),
+    )
+    figure = plots.transfer_matrix(cells, LONG[:2], LONG[:2], limits=limits)
+    assert [t.get_text() for t in figure.axes[0].texts] == ["self", "≤0.50", "≥12.3", "self"]
+    limited = {"a": np.arange(len(THETA)) < 4}
+    figure = plots.speed_up_by_threshold({"a": THETA + 1}, [e] * len(THETA), THETA, [1], limited=limited)
+    hollow = [line for line in lines(figure) if line.get_markerfacecolor() == "#ffffff"]
+    assert [len(line.get_xdata()) for line in hollow] == [4]
+    assert "hollow: limited by the first checkpoint" in [
+        t.get_text() for t in figure.legends[0].get_texts()
+    ]
+
+
+def test_intervals_of_scratch_and_transfer_stay_where_arms_are_many():
+    colours = [to_rgb(plots.COLOURS[arm]) for arm in ("scratch", "transfer")]
+    for name, what in (("times-arms", "intervals"), ("shares-arms", "intervals"), ("km-arms", "intervals")):
+        figure = drawn(name)
+        said = figure.legends[0].get_title().get_text()
+        assert f"{what} of scratch, transfer only" in said
+        shown = figure.axes[0].collections
+        found = {
+            to_rgb((c.get_facecolor() if len(c.get_facecolor()) else c.get_edgecolor())[0]) for c in shown
+        }
+        assert found == set(colours)
+
+
+def test_doses_are_the_ticks():
+    doses = np.array([1e5, 4e5])
+    panel = plots.DosePanel("steps", [plots.Line("a", doses, doses / 1e5)], log=True)
+    assert plots.dose_curves([panel]).axes[0].get_xticks().tolist() == doses.tolist()
+
+
+def test_no_name_stands_on_the_line_of_no_transfer():
+    nothing = Estimate(0.005, -0.02, 0.03)
+    points = [plots.DistancePoint(name, i, ratio(1.02, 0.1), nothing) for i, name in enumerate(LONG[:6])]
+    figure = plots.distance(points)
+    for ax, guide in zip(figure.axes, (1.0, 0.0), strict=True):
+        assert len(ax.texts) == len(points)
+        line = ax.transData.transform((0.0, guide))[1]
+        for text in ax.texts:
+            box = text.get_window_extent()
+            assert not box.y0 < line < box.y1, text.get_text()
+
+
+def test_ticks_of_panels_side_by_side_stand_apart():
+    for name in ("comparability", "levels-8"):
+        figure = drawn(name)
+        panels = [ax for ax in figure.axes if ax.get_subplotspec().rowspan.start == 0][:4]
+        labels = [
+            [t.get_window_extent().extents / figure.dpi for t in ax.get_xticklabels() if t.get_text()]
+            for ax in panels
+        ]
+        assert all(len(of_panel) >= 2 for of_panel in labels)
+        for one, two in itertools.pairwise(labels):
+            assert min(box[0] for box in two) - max(box[2] for box in one) > 0.1
+
+
+def test_a_panel_of_narrow_values_has_two_ticks():
+    names = ("mean", "median", "IQM", "optimality gap")
+    near = [
+        plots.Dot("transfer", Estimate(1.0, 0.9967, 1.0018)),
+        plots.Dot("blind", Estimate(0.9975, reason="-")),
+    ]
+    panels = [plots.DotPanel(name, "score", near, None) for name in names]
+    for ax in plots.levels(panels).axes:
+        assert len([x for x in ax.get_xticks() if ax.get_xlim()[0] <= x <= ax.get_xlim()[1]]) >= 2
+
+
+def test_an_interval_shorter_than_its_marker_is_seen():
+    figure = plots.levels([plots.DotPanel("a", "score", [plots.Dot("x", Estimate(0.65, 0.649, 0.651))])])
+    caps = [line for line in lines(figure) if line.get_marker() == "|"]
+    marker = next(line for line in lines(figure) if line.get_marker() == "s")
+    assert [line.get_xdata()[0] for line in caps] == [0.649]
+    assert caps[0].get_markersize() > marker.get_markersize() + 2
 
 
 def test_groups_name_their_task_once():
@@ -179,6 +281,17 @@ def test_numbers_at_risk_are_those_before_the_next_checkpoint():
     numbers = [t.get_text() for t in ax.texts if t.get_text().isdigit()]
     assert numbers == ["4", "4", "3", "2"]
     assert "|" in [line.get_marker() for line in ax.lines]  # one run is left at B
+    # B has a column of its own, and arms that are not planned have no row
+    panels = [
+        plots.SurvivalPanel("a", {"scratch": survival, "transfer": survival}),
+        plots.SurvivalPanel("b", {"transfer": survival}),
+    ]
+    figure = plots.kaplan_meier(panels, steps, 60_000)
+    assert [ax.xaxis.get_major_formatter()(x) for x in ax.get_xticks()][-1] == "B"
+    assert figure.axes[0].get_xticks()[-1] == 60_000
+    counted = [len([t for t in ax.texts if t.get_text().isdigit()]) for ax in figure.axes]
+    ticks = len(figure.axes[0].get_xticks())
+    assert counted == [2 * ticks, ticks]
 
 
 def test_the_censored_mass_is_a_bar_from_the_top():
@@ -188,6 +301,19 @@ def test_the_censored_mass_is_a_bar_from_the_top():
     assert bar.get_y() == pytest.approx(0.8)
     assert bar.get_y() + bar.get_height() == pytest.approx(1.0)
     assert "20% never" in figure.legends[0].get_texts()[0].get_text()
+    assert len(figure.axes[1].lines) == 1
+    all_reached = plots.runtime_profile([plots.Line("transfer", line.x, np.array([0.1, 0.5, 1.0]))], BUDGET)
+    assert not figure_markers(all_reached, 1)  # at the top it would read as 100% never
+
+
+def figure_markers(figure: Figure, axes: int) -> list:
+    return [line for line in figure.axes[axes].lines if line.get_marker() not in ("None", None)]
+
+
+def test_an_interval_that_there_is_not_has_no_entry_in_the_legend():
+    known = plots.Line("transfer", x := np.array([1e3, 1e4, BUDGET]), x / BUDGET, x * np.nan, x * np.nan)
+    labels = [t.get_text() for t in plots.runtime_profile([known], BUDGET).legends[0].get_texts()]
+    assert "95% interval" not in labels  # none is drawn
 
 
 def test_the_heat_map_prints_its_values_and_frames_the_negative_ones():

@@ -15,7 +15,7 @@ from synthetic import BUDGET, CHECKPOINTS, FINE, TASKS, ramp, write
 from harness import plots
 from harness.report import analyse, flow, summary_table, warnings, write_report
 from harness.report.analysis import SetResult
-from harness.report.sections_curves import learning_curves
+from harness.report.sections_curves import learning_curves, profile
 from harness.report.variations import variations
 from harness.report.words import factor, no_verdict, short_ratio, times, verdict
 from harness.statistics import Estimate
@@ -129,9 +129,13 @@ def test_the_page_stands_alone_and_escapes_what_it_quotes(small):
     assert "<h1>Biped: synthetic &lt;learners&gt; <em>exploratory</em> <em>incomplete</em></h1>" in page
     assert "giant &lt;b&gt;&amp;" in page
     assert "<b>" not in page
-    # nothing is loaded, and links lead to places within the page
+    # nothing is loaded; links lead to places within the page, or to the figures' files beside it
     assert "http" not in page.replace("http-equiv", "")
-    assert re.findall(r'(?:src|href|srcset|data|action)="(?!#)', page) == []
+    links = re.findall(r'(?:src|href|srcset|data|action)="([^#"][^"]*)"( download)?', page)
+    assert {link for link, download in links if download} == {
+        f"figures/{p.name}" for p in (small / "report/figures").iterdir()
+    }
+    assert all(download for _, download in links)
     assert page.count("<svg ") == len(list((small / "report/figures").glob("*.svg")))
     assert str(small.parent) not in page
     assert "<code>mtenvs report .</code>" in page
@@ -198,6 +202,19 @@ def test_a_single_seed_gets_no_interval_and_the_reason(tmp_path):
     analysis = analyse(tmp_path)
     assert analysis.headline.log_ratio.value == pytest.approx(math.log(2), abs=0.4)
     assert math.isnan(analysis.headline.p)
+
+
+def test_one_seed_on_one_task_leaves_the_profile_without_interval_for_that_reason(tmp_path):
+    write(tmp_path, {0: ramp(2.0), 1: ramp(2.0)}, seeds=3, skip=["transfer-1-0", "transfer-1-2"])
+    data = profile(analyse(tmp_path)).exhibits[0].data
+    of_arm = dict(list(data.groupby("arm")))
+    assert of_arm["transfer"]["low"].isna().all()
+    assert set(of_arm["transfer"]["no_interval"]) == {"one seed"}
+    # where all runs agree there is no spread, and the interval is the point
+    exact = of_arm["scratch"][of_arm["scratch"]["no_interval"] == "zero variance"]
+    assert len(exact)
+    assert (exact["low"] == exact["share"]).all()
+    assert (of_arm["scratch"]["low"] < of_arm["scratch"]["share"]).any()
 
 
 def test_all_censored_is_not_estimable(tmp_path):

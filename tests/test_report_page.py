@@ -13,7 +13,16 @@ import pandas as pd
 import pytest
 from browser import Browser, executable
 from synthetic import BUDGET, TASKS, ramp, write
-from synthetic_plans import SPEED_UPS, dose, joint, leave_one_out, matrix, planted, write_plan_and_rows
+from synthetic_plans import (
+    GRID,
+    SPEED_UPS,
+    dose,
+    joint,
+    leave_one_out,
+    matrix,
+    planted,
+    write_plan_and_rows,
+)
 
 from harness.report import analyse, sections_facts, warnings, write_report
 from harness.report.analysis import leak_checks
@@ -82,14 +91,60 @@ def test_it_renders_everywhere_and_asks_for_nothing(pages, browser, kind):
                 assert root == [width, width]
                 # what is wider scrolls in a box of its own; nothing is cut off
                 assert browser.run(
-                    "[...document.querySelectorAll('main *')].filter(e => !e.closest('.table, svg') && "
+                    "[...document.querySelectorAll('main *')].filter(e => !e.closest('.table, .drawing') "
+                    "&& "
                     f"e.getBoundingClientRect().right > {width} + 0.5).map(e => e.outerHTML.slice(0, 80))"
                 ) == []  # fmt: skip
-            drawn = (
-                "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().height)"
+            drawn = browser.run(
+                "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect()).map("
+                "box => [box.width, box.height])"
             )
-            assert browser.run(drawn)
-            assert min(browser.run(drawn)) > 50
+            assert drawn
+            assert min(height for _, height in drawn) > 50
+            # letters of 8 points in a drawing of 504 are at least 9 CSS pixels tall on a phone too
+            assert min(w for w, _ in drawn) * 8 / 504 > 9
+
+
+def test_what_there_is_to_scroll_shows_at_its_edge(pages, browser):
+    browser.open(pages["leave_one_out"], 390)
+    boxes = ".table, .drawing"
+    wide = f"[...document.querySelectorAll('{boxes}')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert browser.run(f"{wide}.length") > 10
+    assert browser.run(f"{wide}.every(e => getComputedStyle(e).backgroundImage.includes('gradient'))")
+    # the figures' own ground would hide it
+    ground = "figure svg > g > g:first-child > path"
+    seen = f"[...document.querySelectorAll('{ground}')].map(e => getComputedStyle(e).fillOpacity)"
+    assert set(browser.run(seen)) == {"0"}
+
+
+def test_the_verdict_of_a_task_needs_no_scrolling(pages, browser):
+    browser.open(pages["leave_one_out"], 1280)
+    # one of the names is a script
+    browser.run(
+        f"document.querySelectorAll('tbody th').forEach(e => {{ e.textContent = '{max(TASKS, key=len)}' }})"
+    )
+    cells = (
+        "[...document.querySelectorAll('#speed-up-per-task .table')].filter(e => !e.closest('details'))"
+        ".map(box => [...box.querySelectorAll('thead th')].filter(th => th.getBoundingClientRect().right > "
+        "box.getBoundingClientRect().right).map(th => th.textContent))"
+    )
+    hidden = browser.run(cells)
+    assert len(hidden) == 2
+    assert not {"verdict", "mark"} & set(hidden[0])
+    assert not [name for name in hidden[1] if "arrived" in name]
+
+
+def test_figures_and_tables_say_what_they_are_to_those_who_do_not_see_them(pages, browser):
+    browser.open(pages["leave_one_out"])
+    described = browser.run(
+        "[...document.querySelectorAll('figure svg')].map(e => "
+        "document.getElementById(e.getAttribute('aria-describedby')).textContent)"
+    )
+    assert min(map(len, described)) > 40
+    assert len(set(described)) == len(described)
+    assert browser.run("[...document.querySelectorAll('table')].every(e => e.caption.textContent)")
+    links = browser.run("[...document.querySelectorAll('figcaption a')].map(a => a.href)")
+    assert {f"file://{p}" for p in (pages["leave_one_out"].parent / "figures").iterdir()} == set(links)
 
 
 def test_contents_lead_to_every_section_and_no_id_stands_twice(pages, browser):
@@ -108,6 +163,8 @@ def test_a_leave_one_out_has_all_sixteen_sections_in_order(pages, browser):
     browser.open(pages["leave_one_out"])
     numbers = browser.run("[...document.querySelectorAll('main h2 span')].map(s => Number(s.textContent))")
     assert numbers == list(range(1, 17))
+    for kind in set(PLANS) - {"leave_one_out"}:
+        assert not re.search(r"<h2><a [^>]*><span>", pages[kind].read_text())
     # it opens with the flow of runs
     assert browser.run("document.querySelector('main > section').id") == "flow-of-runs"
 
@@ -209,6 +266,63 @@ def test_text_stands_out_from_its_ground(pages, browser, dark):
         assert drawn == pytest.approx(luminance(colour(*expected.split("::"))), abs=1e-3)
 
 
+def test_what_to_read_first_stands_before_the_numbers(pages):
+    order = re.findall(r'<section id="([^"]*)"', pages["matrix"].read_text())
+    assert order.index("read-this-first") < order.index("transfer-from-every-task-to-every-other")
+    order = re.findall(r'<section id="([^"]*)"', pages["dose"].read_text())
+    assert order.index("read-this-first") < order.index("speed-up-against-dose")
+
+
+def test_joint_reports_have_curves_against_total_steps_and_shares_with_intervals(pages):
+    folder = pages["joint"].parent
+    curves = pd.read_csv(folder / "figures/learning_curves.csv")
+    single = curves[(curves["run"] != "mean") & (curves["task"] == TASKS[1])]
+    assert set(single["run"]) == {
+        *(f"{arm}-{seed}" for arm in ("joint", "joint-wide", "separate-1") for seed in range(2))
+    }
+    # of two tasks, in lock-step and together
+    assert single.groupby("arm")["steps"].max().to_dict() == dict.fromkeys(
+        ("joint", "joint-wide", "separate"), 2 * GRID[-1]
+    )
+    means = curves[(curves["task"] == "mean of tasks") & (curves["steps"] == 2 * GRID[-1])]
+    assert set(means["n"]) == {2}
+    assert means["low"].notna().all()
+    text = folder.joinpath("index.html").read_text()
+    assert re.search(r"joint, all at one checkpoint: 2 of 2 \[0\.34, 1\.00\]", text)
+    assert "No permutation p: " in text
+
+
+def test_figures_of_doses_and_matrices_hold_ratios_with_limits_and_n(pages):
+    for kind, name, task in (("dose", "dose", "task"), ("matrix", "transfer_matrix", "target")):
+        data = pd.read_csv(pages[kind].parent / f"figures/{name}.csv", keep_default_na=False)
+        analysis = analyse(pages[kind].parents[1])
+        row = data.iloc[0]
+        arm = row["arm"] if kind == "dose" else f"from={row['source']}"
+        fold = next(f for f in analysis.comparisons["scratch", arm].folds if f.measures.task == row[task])
+        expected = fold.log_ratio.exp()
+        shown = row[["speed_up", "low", "high"]].astype(float).tolist()
+        assert shown == pytest.approx([expected.value, expected.low, expected.high])
+        assert row["n"] == "2+2"
+        assert set(data["limit"]) <= {"", "at least", "at most", "unresolved"}
+        assert f"{analysis.n}." in pages[kind].read_text()
+
+
+def test_a_matrix_has_no_mean_of_its_baseline_alone(pages):
+    curves = pd.read_csv(pages["matrix"].parent / "figures/learning_curves.csv")
+    assert "mean of tasks" not in set(curves["task"])
+
+
+def test_captions_and_data_say_n(pages):
+    folder = pages["leave_one_out"].parent
+    text = folder.joinpath("index.html").read_text()
+    for name in ("levels", "told_or_not", "speed_up_by_threshold", "comparability", "distance"):
+        assert "n" in pd.read_csv(folder / f"figures/{name}.csv"), name
+        caption = re.search(rf'<figcaption id="{name}-caption">(.*?)</figcaption>', text)
+        assert re.search(r"n = 2\+2|n, independent runs on each task: 2 of scratch", caption[1]), name
+    for name in ("told_or_not", "speed_up_by_threshold", "distance"):
+        assert "limit" in pd.read_csv(folder / f"figures/{name}.csv"), name
+
+
 def test_films_are_shown_or_it_is_said_how_to_make_them(pages, browser):
     browser.open(pages["leave_one_out"])
     assert browser.run("[...document.querySelectorAll('.film img')].map(e => e.naturalWidth)") == [1]
@@ -226,6 +340,13 @@ def test_reports_of_other_kinds_are_the_same_to_the_byte(pages, kind):
     folder = pages[kind].parent
     before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert {p.suffix for p in before} == {".html", ".svg", ".csv"}
+    # figures of an earlier report do not stay, other files do
+    (folder / "figures/old.svg").write_text("old")
+    (folder / "figures/notes.txt").write_text("mine")
+    write_report(folder.parent)
+    assert {p.name for p in (folder / "figures").iterdir()} == {"notes.txt"} | {
+        p.name for p in before if p.suffix != ".html"
+    }
     shutil.rmtree(folder)
     write_report(folder.parent)
     assert {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before

@@ -16,13 +16,16 @@ from harness.plots.forest import ratio_limits
 from harness.plots.style import (
     DASHED,
     DOTTED,
+    FOCUS,
     GROUND,
     GUIDE,
     INK,
     SMALL,
     WIDTH,
     Handle,
+    Look,
     arm_label,
+    detailed,
     finite,
     fit,
     freeze,
@@ -54,6 +57,8 @@ class CurvePanel:
     """Mean and bands of each arm."""
     seeds: Mapping[str, np.ndarray]
     """Single runs of each arm, ``(runs, checkpoints)``; empty for a mean over tasks."""
+    steps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Steps of the checkpoints of those arms that have others than the figure's."""
 
 
 def learning_curves(
@@ -62,7 +67,8 @@ def learning_curves(
     budget: float,
     thresholds: Sequence[float],
     note: str = "",
-    focus: Sequence[str] = ("scratch", "transfer"),
+    focus: Sequence[str] = FOCUS,
+    x_label: str = "steps (control steps of all worlds of a run)",
 ) -> Figure:
     """Score against steps, a panel per task: every seed thin, mean, simultaneous and pointwise band.
 
@@ -74,11 +80,12 @@ def learning_curves(
         note: above the legend.
         focus: where there are more than three arms, those of which runs and bands are drawn; of the
             others it is the mean.
+        x_label: what is counted.
     """
     steps = np.asarray(steps, float)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.bands))
     style_of = looks(arms)
-    detailed = set(arms) if len(arms) <= 3 else set(focus)
+    shown, note = detailed(arms, focus, note, "runs and bands")
 
     def draw(ax: Axes, i: int) -> None:
         panel = panels[i]
@@ -87,17 +94,17 @@ def learning_curves(
         ax.axhline(1.0, color=GUIDE, linewidth=0.8, linestyle=REFERENCE, zorder=0)
         ax.axvline(budget, color=GUIDE, linewidth=0.8, linestyle=DOTTED, zorder=0)
         for k, (arm, band) in enumerate(panel.bands.items()):
-            look = style_of[arm]
-            if arm in detailed:
-                runs = np.atleast_2d(panel.seeds.get(arm, np.empty((0, len(steps)))))
+            look, of_arm = style_of[arm], panel.steps.get(arm, steps)
+            if arm in shown:
+                runs = np.atleast_2d(panel.seeds.get(arm, np.empty((0, len(of_arm)))))
                 # one line with gaps for all runs
-                x = np.tile(np.append(steps, np.nan), len(runs))
+                x = np.tile(np.append(of_arm, np.nan), len(runs))
                 y = np.column_stack([runs, np.full(len(runs), np.nan)]).ravel()
                 ax.plot(x, y, color=look.colour, linewidth=0.5, alpha=0.5, zorder=2)
-                _fill(ax, steps, band.low_simultaneous, band.high_simultaneous, look.colour, 0.12)
-                _fill(ax, steps, band.low, band.high, look.colour, 0.16)
+                _fill(ax, of_arm, band.low_simultaneous, band.high_simultaneous, look.colour, 0.12)
+                _fill(ax, of_arm, band.low, band.high, look.colour, 0.16)
             ax.plot(
-                steps, band.mean, color=look.colour, linewidth=1.8, linestyle=look.dash, zorder=3,
+                of_arm, band.mean, color=look.colour, linewidth=1.8, linestyle=look.dash, zorder=3,
                 marker=look.marker, markersize=3.6, markevery=_every(band.mean, k, len(arms)),
             )  # fmt: skip
         panel_title(ax, panel.title, len(panels))
@@ -107,9 +114,6 @@ def learning_curves(
     values = finite([*means, *(runs for panel in panels for runs in panel.seeds.values())])
     top = max(1.12, min(float(values.max(initial=1.0)) + 0.06, 2.0))
     bottom = min(-0.08, max(float(values.min(initial=0.0)) - 0.06, -0.6))
-    if not detailed >= set(arms):
-        of = ", ".join(arm_label(arm) for arm in arms if arm in detailed)
-        note = f"{note}{'; ' if note else ''}runs and bands of {of} only"
     several = [p for panel in panels for p in panel.bands.values() if not np.isnan(p.low).all()]
     handles: list[Handle] = [key(arm, look, f"{arm_label(arm)}: mean") for arm, look in style_of.items()]
     if any(len(np.atleast_2d(r)) for panel in panels for r in panel.seeds.values()):
@@ -122,13 +126,27 @@ def learning_curves(
         Line2D([], [], color=GUIDE, linewidth=0.8, linestyle=REFERENCE, label="reference"),
         Line2D([], [], color=GUIDE, linewidth=0.9, linestyle=DOTTED, label="budget B"),
     ]
-    x_label, y_label = "steps (control steps of all worlds of a run)", "score g"
-    return grid(len(panels), draw, x_label, y_label, handles, (bottom, top), note)
+    return grid(len(panels), draw, x_label, "score g", handles, (bottom, top), note)
 
 
 def _fill(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, alpha: float) -> None:
     if not np.isnan(low).all():
         ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
+
+
+def _hollow_where(
+    ax: Axes, x: np.ndarray, y: np.ndarray, look: Look, hollow: np.ndarray, size: float
+) -> None:
+    """The markers of a line, empty at some of its points."""
+    for which, face in ((~hollow, look.colour), (hollow, GROUND)):
+        if which.any():
+            ax.plot(x[which], y[which], marker=look.marker, markersize=size, color=look.colour,
+                    markerfacecolor=face, linestyle="none", clip_on=False, zorder=3)  # fmt: skip
+
+
+def _hollow_key(label: str) -> Line2D:
+    return Line2D([], [], color=INK, marker="o", markersize=4, markerfacecolor=GROUND, linestyle="none",
+                  label=label)  # fmt: skip
 
 
 def _every(mean: np.ndarray, k: int, arms: int) -> list[int]:
@@ -155,13 +173,24 @@ class ThresholdPanel:
     """Where a mean holds runs that never arrived, ``(thresholds,)`` of bool."""
 
 
-def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray, note: str = "") -> Figure:
+def success_shares(
+    panels: Sequence[ThresholdPanel],
+    thresholds: np.ndarray,
+    note: str = "",
+    focus: Sequence[str] = FOCUS,
+) -> Figure:
     """Share of runs that arrive at θ within the budget, a panel per task.
 
-    Wilson intervals are drawn for up to three arms; more would hide each other.
+    Args:
+        panels: one per task.
+        thresholds: θ grid.
+        note: above the legend.
+        focus: where there are more than three arms, those of which Wilson intervals are drawn; more would
+            hide each other.
     """
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.values))
     style_of = looks(arms)
+    shown, note = detailed(arms, focus, note, "intervals")
     # side by side, so that equal shares do not hide each other
     spacing = float(np.diff(thresholds).min()) if len(thresholds) > 1 else 0.05
     gap = min(0.7, 0.18 * len(arms)) * spacing if len(arms) > 1 else 0.0
@@ -174,7 +203,7 @@ def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray, not
             x = thresholds + gap * (k / max(len(arms) - 1, 1) - 0.5)
             share = panels[i].values[arm]
             ax.plot(x, share, color=look.colour, linestyle=look.dash, linewidth=0.9, alpha=0.7, zorder=2)
-            if len(arms) <= 3:
+            if arm in shown:
                 ends = panels[i].low[arm], panels[i].high[arm]
                 ax.vlines(x, *ends, color=look.colour, linewidth=0.9, alpha=0.5)
             ax.plot(
@@ -186,10 +215,7 @@ def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray, not
 
     handles: list[Handle] = [
         *(key(arm, look) for arm, look in style_of.items()),
-        *(
-            [Line2D([], [], color=INK, linewidth=1.1, alpha=0.6, label="95% Wilson interval")]
-            * (len(arms) <= 3)
-        ),
+        Line2D([], [], color=INK, linewidth=1.1, alpha=0.6, label="95% Wilson interval"),
     ]
     return grid(
         len(panels), draw, "threshold θ (score)", "share arrived by B", handles, (-0.04, 1.04), note
@@ -197,31 +223,38 @@ def success_shares(panels: Sequence[ThresholdPanel], thresholds: np.ndarray, not
 
 
 def times_by_threshold(
-    panels: Sequence[ThresholdPanel], thresholds: np.ndarray, first: float, budget: float, note: str = ""
+    panels: Sequence[ThresholdPanel],
+    thresholds: np.ndarray,
+    first: float,
+    budget: float,
+    note: str = "",
+    focus: Sequence[str] = FOCUS,
 ) -> Figure:
     """Mean restricted time to θ, a panel per task; hollow where runs never arrived and count with B.
 
-    Intervals are drawn for up to three arms; more would hide each other.
+    Args:
+        panels: one per task.
+        thresholds: θ grid.
+        first: step of the first positive checkpoint.
+        budget: steps of the budget B.
+        note: above the legend.
+        focus: where there are more than three arms, those of which intervals are drawn; more would hide
+            each other.
     """
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.values))
     style_of = looks(arms)
+    shown, note = detailed(arms, focus, note, "intervals")
 
     def draw(ax: Axes, i: int) -> None:
         for guide in (first, budget):
             ax.axhline(guide, color=GUIDE, linewidth=0.8, linestyle=DOTTED, zorder=0)
         for arm, times in panels[i].values.items():
             look = style_of[arm]
-            if len(arms) <= 3:
+            if arm in shown:
                 _fill(ax, thresholds, panels[i].low[arm], panels[i].high[arm], look.colour, 0.15)
             ax.plot(thresholds, times, color=look.colour, linewidth=1.5, linestyle=look.dash, zorder=2)
             hollow = panels[i].censored.get(arm, np.zeros(len(thresholds), bool))
-            for which, face in ((~hollow, look.colour), (hollow, GROUND)):
-                if not which.any():
-                    continue
-                ax.plot(
-                    thresholds[which], times[which], marker=look.marker, markersize=3.6, color=look.colour,
-                    markerfacecolor=face, linestyle="none", clip_on=False, zorder=3,
-                )  # fmt: skip
+            _hollow_where(ax, thresholds, times, look, hollow, 3.6)
         panel_title(ax, panels[i].title, len(panels))
         ax.set_yscale("log")
         log_step_axis(ax.yaxis, first, budget)
@@ -229,9 +262,8 @@ def times_by_threshold(
 
     handles: list[Handle] = [
         *(key(arm, look) for arm, look in style_of.items()),
-        *([Patch(facecolor=INK, alpha=0.18, label="95% t interval")] if len(arms) <= 3 else []),
-        Line2D([], [], color=INK, marker="o", markersize=4, markerfacecolor=GROUND, linestyle="none",
-               label="hollow: some runs never arrive (count as B)"),
+        Patch(facecolor=INK, alpha=0.18, label="95% t interval"),
+        _hollow_key("hollow: some runs never arrive (count as B)"),
         Line2D([], [], color=GUIDE, linewidth=0.9, linestyle=DOTTED, label="first checkpoint, B"),
     ]  # fmt: skip
     limits = (first / 1.35, budget * 1.35)
@@ -247,6 +279,7 @@ def speed_up_by_threshold(
     counts: Sequence[int],
     note: str = "",
     arm: str = "transfer",
+    limited: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """ρ_θ against θ: a thin line per task, and the mean over tasks with its pointwise t interval.
 
@@ -257,6 +290,7 @@ def speed_up_by_threshold(
         counts: how many tasks those are.
         note: above the legend.
         arm: which arm is compared with scratch.
+        limited: by task, where the first checkpoint limits ρ_θ, ``(thresholds,)`` of bool.
     """
     with style():
         figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
@@ -265,9 +299,12 @@ def speed_up_by_threshold(
         low, high = ratio_limits([*estimates, *suite])
         handles: list[Handle] = []
         for name, look in looks(list(tasks)).items():
-            ax.plot(thresholds, tasks[name], color=look.colour, linestyle=look.dash, linewidth=1.1,
-                    marker=look.marker, markersize=3.2)  # fmt: skip
+            ax.plot(thresholds, tasks[name], color=look.colour, linestyle=look.dash, linewidth=1.1)
+            hollow = (limited or {}).get(name, np.zeros(len(thresholds), bool))
+            _hollow_where(ax, thresholds, tasks[name], look, hollow, 3.2)
             handles.append(key(name, look, fit(name, 1.6, 8.5)))
+        if any(which.any() for which in (limited or {}).values()):
+            handles.append(_hollow_key("hollow: limited by the first checkpoint"))
         if len(tasks) > 1:
             mean = np.array([e.value for e in suite])
             lows = np.clip([e.low for e in suite], low, high)

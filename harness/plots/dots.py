@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +12,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from harness.plots.forest import ratio_limits
+from harness.plots.forest import limited_end, ratio_limits
 from harness.plots.reach import Line
 from harness.plots.style import (
     BLUE,
@@ -35,6 +36,7 @@ from harness.plots.style import (
     key,
     legend,
     looks,
+    open_end,
     ratio_axis,
     style,
     text_width,
@@ -54,6 +56,8 @@ class Dot:
     """Decides its look; several of one row stand under each other."""
     suite: bool = False
     """Whether it is a mean over tasks."""
+    limit: str = ""
+    """``at least`` or ``at most`` where the first checkpoint hides the rest, which an arrow says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +162,8 @@ def _dots(
     else:
         low, high = _limits(panel)
         ax.set_xlim(low, high)
-        ax.xaxis.set_major_locator(
-            MaxNLocator(max(3, int(width / 0.45)), steps=[1, 2, 2.5, 5, 10], min_n_ticks=3)
-        )
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
+        ax.xaxis.set_major_locator(FixedLocator(_ticks(low, high, width)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick_text(x)))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_yticks(range(len(rows)), [labels[row] for row in rows])
     for label in ax.get_yticklabels():
@@ -186,6 +188,33 @@ def _dots(
     sns.despine(ax=ax, left=True)
 
 
+def _tick_text(x: float) -> str:
+    return f"{x:g}".replace("-", "−")
+
+
+def _ticks(low: float, high: float, width: float) -> list[float]:
+    """Round numbers whose labels stand apart from each other and, at the ends, from the next panel's."""
+
+    def inside(most: int) -> list[tuple[float, float, float]]:
+        found = []
+        for tick in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2).tick_values(low, high):
+            at, half = (tick - low) / (high - low) * width, text_width(_tick_text(tick), 8.5) / 2 + 0.05
+            # half a label may hang over the end of the axis, where there is a gap
+            if at - half > -0.13 and at + half < width + 0.13:
+                found.append((at - half, at + half, round(float(tick), 12)))
+        return found
+
+    def apart(ends: list[tuple[float, float, float]]) -> bool:
+        return len(ends) > 1 and all(a[1] <= b[0] for a, b in itertools.pairwise(ends))
+
+    first = max(2, int(width / 0.45))
+    every = [inside(most) for most in range(first, 0, -1)]
+    # else the outer two of a finer grid
+    every += [[ends[0], ends[-1]] for most in range(first + 1, 13) if len(ends := inside(most)) > 1]
+    chosen = next(filter(apart, every), every[0])
+    return [tick for *_, tick in chosen]
+
+
 def _dodge(count: int, arms: int) -> np.ndarray:
     spread = 0.76 * (arms - 1) / (arms + 0.6)
     return np.linspace(-spread / 2, spread / 2, count) if count > 1 else np.zeros(count)
@@ -199,10 +228,13 @@ def _dot(ax: Axes, y: float, dot: Dot, look: Look, limits: tuple[float, float], 
     lone = dot.suite and arms == 1
     colour = INK if lone else look.colour
     if not e.reason:
-        ax.plot((max(e.low, low), min(e.high, high)), (y, y), color=colour, linewidth=1.4, zorder=2)
+        # caps taller than the marker, which would hide a short interval
+        ax.plot((max(e.low, low), min(e.high, high)), (y, y), color=colour, linewidth=1.4, zorder=2,
+                marker="|", markersize=8.0 if arms < 4 else 6.5, markeredgewidth=0.9)  # fmt: skip
         for beyond, end, marker in ((e.low < low, low, "<"), (e.high > high, high, ">")):
             if beyond:
                 ax.plot(end, y, marker=marker, color=colour, markersize=4, clip_on=False, zorder=3)
+    open_end(ax, (min(max(limited_end(e, dot.limit), low), high), y), dot.limit, colour)
     ax.plot(
         min(max(e.value, low), high), y, marker="D" if lone else look.marker, color=colour, clip_on=False,
         markersize=5.0 if arms < 4 else 4.2, markerfacecolor=GROUND if look.hollow else colour, zorder=4,

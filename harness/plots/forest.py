@@ -26,6 +26,7 @@ from harness.plots.style import (
     freeze,
     log_step_axis,
     looks,
+    open_end,
     ratio_axis,
     style,
     text_width,
@@ -195,8 +196,13 @@ def _rows(
                 middles[i] = y + high / 2
                 y += high
             y = max(y, top + each + LINE * label.count("\n")) + (GAP if len(arms) > 1 else 0.0)
-        left = 0.08 + label_width + arm_width + 0.14
-        right = 0.16 + text_column + 0.14 + n_width + 0.08
+        # arrows may begin at the end of the axis, and need room beside it
+        limits = {row.limit for row in rows}
+        gaps = [
+            0.34 if limit in limits else usual for limit, usual in (("at most", 0.14), ("at least", 0.16))
+        ]
+        left = 0.08 + label_width + arm_width + gaps[0]
+        right = gaps[1] + text_column + 0.14 + n_width + 0.08
         below = 0.62 if words.sides[1] else 0.46
         foot = fit(note, WIDTH - 0.2, SMALL, lines=3)
         below += 0.16 * _lines(foot) + (0.06 if foot else 0.0)
@@ -219,7 +225,7 @@ def _rows(
         def write(x: float, y: float, text: str, size: float = 8.5, **kwargs: Any) -> None:
             ax.text(x, y, text, transform=across, fontsize=size, **{"ha": "left", "va": "center"} | kwargs)
 
-        text_x, n_x = 1 + 0.16 * inch, 1 + (right - 0.08 - n_width) * inch
+        text_x, n_x = 1 + gaps[1] * inch, 1 + (right - 0.08 - n_width) * inch
         label_x = -(left - 0.08) * inch
         for x, text in ((label_x, words.label), (text_x, words.text), (n_x, "n")):
             write(x, -0.04, text, SMALL, va="bottom", color=GUIDE)
@@ -282,13 +288,8 @@ def _interval(
                 ax.plot(end, y, marker=marker, color=colour, markersize=5, clip_on=False, zorder=3)
     if row.limit == "hidden":
         return
-    way = {"at least": 1, "at most": -1}.get(row.limit)
-    if way:
-        end = value if ratio.reason else max(ratio.high, value) if way > 0 else min(ratio.low, value)
-        ax.annotate(
-            "", (min(max(end, low), high), y), (18 * way, 0), textcoords="offset points", zorder=2,
-            arrowprops={"arrowstyle": "<-", "color": colour, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
+    end = limited_end(ratio, row.limit)
+    open_end(ax, (min(max(end, low), high), y), row.limit, colour)
     ax.plot(
         value,
         y,
@@ -300,6 +301,13 @@ def _interval(
         clip_on=False,
         zorder=4,
     )
+
+
+def limited_end(ratio: Estimate, limit: str) -> float:
+    """Where the arrow of :func:`harness.plots.style.open_end` starts."""
+    if ratio.reason:
+        return ratio.value
+    return max(ratio.high, ratio.value) if limit == "at least" else min(ratio.low, ratio.value)
 
 
 def ratio_limits(ratios: Sequence[Estimate], one: float | None = 1.0) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from harness.plots.forest import ratio_limits
+from harness.plots.forest import limited_end, ratio_limits
 from harness.plots.style import (
     COLOURS,
     DASHED,
@@ -26,6 +26,7 @@ from harness.plots.style import (
     finite,
     fit,
     freeze,
+    open_end,
     ratio_axis,
     ratio_text,
     ratio_ticks,
@@ -53,6 +54,9 @@ class DistancePoint:
     """Difference of scores at step 0."""
     mark: str = ""
     """``solved at step 0`` is hollow."""
+    limit: str = ""
+    """``at least`` or ``at most`` where the first checkpoint hides the rest of the speed-up, which an
+    arrow says."""
 
 
 def distance(points: Sequence[DistancePoint], note: str = "") -> Figure:
@@ -109,16 +113,29 @@ def _scatter(ax: Axes, points: Sequence[DistancePoint], ratio: bool) -> None:
                 if beyond:
                     ax.plot(at, end, marker=marker, color=COLOURS["transfer"], markersize=4, clip_on=False)
             spans.append((at, *ends_))
+        if ratio:
+            end = min(max(limited_end(e, p.limit), low), high)
+            open_end(ax, (at, end), p.limit, COLOURS["transfer"], upright=True)
         solved = "solved" in p.mark
         ax.plot(at, e.value, marker="o", markersize=6.5, color=COLOURS["transfer"], zorder=4,
                 markerfacecolor=GROUND if solved else COLOURS["transfer"])  # fmt: skip
-    _name_points(ax, [(p.distance, e.value, p.label) for p, e in shown], spans)
+    _name_points(ax, [(p.distance, e.value, p.label) for p, e in shown], spans, 1.0 if ratio else 0.0)
 
 
 def _name_points(
-    ax: Axes, points: Sequence[tuple[float, float, str]], spans: Sequence[tuple[float, float, float]]
+    ax: Axes,
+    points: Sequence[tuple[float, float, str]],
+    spans: Sequence[tuple[float, float, float]],
+    guide: float,
 ) -> None:
-    """Writes a name beside each point where no other name, point or frame is, bars avoided if possible."""
+    """Writes a name beside each point where no other name, point or frame is.
+
+    Args:
+        ax: where the points are.
+        points: x, y and name of each.
+        spans: x and both ends of the intervals, which names cross only where there is no other room.
+        guide: y of the horizontal line, which likewise is not written on.
+    """
     dpi = ax.figure.dpi
     frame = ax.get_window_extent()
     at = [ax.transData.transform((x, y)) / dpi for x, y, _ in points]
@@ -126,6 +143,7 @@ def _name_points(
         (ax.transData.transform((x, low)) / dpi, ax.transData.transform((x, high)) / dpi)
         for x, low, high in spans
     ]
+    line = float(ax.transData.transform((points[0][0], guide))[1]) / dpi if points else 0.0
     marker = 0.06
     taken = [(x - marker, y - marker, x + marker, y + marker) for x, y in at]
     inside = (frame.x0 / dpi, frame.y0 / dpi, frame.x1 / dpi, frame.y1 / dpi)
@@ -148,7 +166,8 @@ def _name_points(
             if any(_overlap(box, other) for other in taken):
                 continue
             crossed = sum(_overlap(box, (b[0][0] - 0.02, b[0][1], b[1][0] + 0.02, b[1][1])) for b in bars)
-            cost = radius + 0.6 * crossed
+            on_line = box[1] < line < box[3]
+            cost = radius + 0.6 * crossed + 1.0 * on_line
             if best is None or cost < best[0]:
                 best = (cost, box)
         if best is None:  # no room at all: the table names it
@@ -173,6 +192,7 @@ def transfer_matrix(
     targets: Sequence[str],
     negative: np.ndarray | None = None,
     note: str = "",
+    limits: np.ndarray | None = None,
 ) -> Figure:
     """Speed-up from every source to every target as a heat map with its values printed.
 
@@ -182,8 +202,11 @@ def transfer_matrix(
         targets: names of the columns; a cell of equal names is marked as the task itself.
         negative: where transfer is shown to be negative, ``(sources, targets)`` of bool.
         note: printed below.
+        limits: ``at least``, ``at most`` or ``unresolved`` where the first checkpoint limits a speed-up,
+            ``(sources, targets)`` of str.
     """
     ratios = np.asarray(ratios, float)
+    limits = np.full(ratios.shape, "") if limits is None else limits
     negative = np.zeros(ratios.shape, bool) if negative is None else np.asarray(negative, bool)
     with style():
         rows = [fit(s, 1.5, 8.5, lines=2) for s in sources]
@@ -205,7 +228,8 @@ def transfer_matrix(
         colours = LinearSegmentedColormap.from_list("", [SLOWER, "#f7f7f7", FASTER])
         for i, j in np.ndindex(*ratios.shape):
             itself, bad = sources[i] == targets[j], bool(negative[i, j])
-            _cell(ax, i, j, float(ratios[i, j]), itself, bad, colours, size, cell)
+            sign = {"at least": "≥", "at most": "≤", "unresolved": "≈"}.get(str(limits[i, j]), "")
+            _cell(ax, i, j, float(ratios[i, j]), sign, itself, bad, colours, size, cell)
         ax.set(xlim=(0, len(targets)), ylim=(len(sources), 0))
         ax.set_xticks(np.arange(len(targets)) + 0.5, tops, rotation=90 if upright else 0)
         ax.set_yticks(np.arange(len(sources)) + 0.5, rows)
@@ -226,6 +250,7 @@ def _cell(
     i: int,
     j: int,
     ratio: float,
+    sign: str,
     itself: bool,
     bad: bool,
     colours: LinearSegmentedColormap,
@@ -243,7 +268,9 @@ def _cell(
     # WCAG's relative luminance: white reads better below 0.18
     light = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18
     colour = LIGHT_TEXT if light else DARK_TEXT
-    words = ratio_text(ratio) if text_width(ratio_text(ratio), 8.5) < width - 0.1 else f"{ratio:.2g}"
+    words = sign + ratio_text(ratio)
+    if text_width(words, 8.5) >= width - 0.1:
+        words = f"{sign}{ratio:.2g}"
     ax.text(j + 0.5, i + 0.5, words, ha="center", va="center", fontsize=8.5, color=colour,
             weight="bold" if bad else "normal")  # fmt: skip
     if bad:

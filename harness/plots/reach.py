@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from harness.plots.style import (
     DASHED,
     DOTTED,
+    FOCUS,
     GUIDE,
     INK,
     SMALL,
@@ -25,6 +26,7 @@ from harness.plots.style import (
     Look,
     arm_label,
     count_axis,
+    detailed,
     finite,
     fit,
     fit_title,
@@ -34,6 +36,7 @@ from harness.plots.style import (
     legend,
     log_step_axis,
     looks,
+    open_end,
     ratio_axis,
     step_axis,
     steps_text,
@@ -58,6 +61,9 @@ class Line:
     """Upper ends."""
     n: str = ""
     """What it is over, for the legend: ``10 runs of 8 tasks``."""
+    limits: Sequence[str] = ()
+    """Of the speed-up at each point: ``at least`` or ``at most`` where the first checkpoint hides the rest,
+    which an arrow says."""
 
 
 def _label(line: Line, width: float = 3.0) -> str:
@@ -70,6 +76,12 @@ def _interval(ax: Axes, line: Line, look: Look, steps: bool, alpha: float = 0.13
     ax.fill_between(
         line.x, line.low, line.high, step="post" if steps else None, color=look.colour, alpha=alpha, lw=0
     )
+
+
+def _open_ends(ax: Axes, line: Line, colour: str) -> None:
+    for x, y, limit in zip(line.x, line.y, line.limits, strict=False):
+        if not math.isnan(y):
+            open_end(ax, (float(x), float(y)), limit, colour, upright=True)
 
 
 def runtime_profile(lines: Sequence[Line], budget: float, note: str = "") -> Figure:
@@ -112,7 +124,8 @@ def _reached(lines: Sequence[Line], end: float, x_label: str, by: str, note: str
             never = 1 - float(known[-1]) if len(known) else math.nan
             # the censored mass hangs from the top
             rest.bar(k, never, bottom=1 - never, width=0.72, color=look.colour, alpha=0.75)
-            rest.plot(k, 1 - never, marker=look.marker, markersize=4, color=look.colour, clip_on=False)
+            if never > 0:  # a lone marker at the top would read as 100%
+                rest.plot(k, 1 - never, marker=look.marker, markersize=4, color=look.colour, clip_on=False)
             said = "" if math.isnan(never) else f"; {never:.0%} never"
             n = f" ({line.n}{said})" if line.n else f" ({said[2:]})" if said else ""
             handles.append(key(line.name, look, f"{arm_label(line.name)}{n}"))
@@ -128,7 +141,7 @@ def _reached(lines: Sequence[Line], end: float, x_label: str, by: str, note: str
         rest.tick_params(left=False, labelleft=False)
         sns.despine(ax=ax)
         sns.despine(ax=rest, left=True)
-        if any(line.low is not None for line in lines):
+        if any(line.low is not None and np.isfinite(line.low).any() for line in lines):
             handles.append(Patch(facecolor=INK, alpha=0.15, label="95% interval"))
         legend(figure, handles, note)
         grow(figure)
@@ -163,7 +176,11 @@ class SurvivalPanel:
 
 
 def kaplan_meier(
-    panels: Sequence[SurvivalPanel], steps: np.ndarray, budget: float, note: str = ""
+    panels: Sequence[SurvivalPanel],
+    steps: np.ndarray,
+    budget: float,
+    note: str = "",
+    focus: Sequence[str] = FOCUS,
 ) -> Figure:
     """Share of runs still under θ against steps, with the numbers at risk under each axis.
 
@@ -172,12 +189,15 @@ def kaplan_meier(
         steps: of the checkpoints.
         budget: steps of the budget B, where all that have not arrived are censored.
         note: above the legend.
+        focus: where there are more than three arms, those of which intervals are drawn.
     """
     steps = np.asarray(steps, float)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.arms))
     style_of = looks(arms)
+    if any(curve.low is not None for panel in panels for curve in panel.arms.values()):
+        shown, note = detailed(arms, focus, note, "intervals")
     columns = min(len(panels), 2)
-    rows = math.ceil(len(panels) / columns)
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     with style():
         names = {arm: fit(arm_label(arm), 1.0, SMALL) for arm in arms}
         left = 0.26 + max(0.5, max(text_width(n, SMALL) for n in names.values()) + 0.32)
@@ -185,24 +205,27 @@ def kaplan_meier(
         top = 0.18 * math.ceil((len(arms) + 2) / 4) + 0.16 * (said.count("\n") + 1 if said else 0) + 0.1
         titles = [fit_title(panel.title, (WIDTH - left) / columns - 0.35) for panel in panels]
         plot, title, line = 1.45, 0.16 * (2 if any("\n" in t for t in titles) else 1) + 0.08, 0.15
-        table = 0.26 + 0.17 + line * len(arms)
-        each = title + plot + table + 0.12
-        height = top + rows * each + 0.34
+        # a row of panels is as tall as its longest table of numbers at risk
+        tables = [0.26 + 0.17 + line * max(len(panel.arms) for panel in row) for row in rows]
+        above = [
+            top + sum(title + plot + table + 0.12 for table in tables[:k]) for k in range(len(rows) + 1)
+        ]
+        height = above[-1] + 0.34
         between = 0.42
         width = (WIDTH - left - 0.2 - between * (columns - 1)) / columns
         figure = Figure(figsize=(WIDTH, height))
         for i, panel in enumerate(panels):
             column, row = i % columns, i // columns
             x = left + column * (width + between)
-            y = height - top - row * each - title - plot
+            y = height - above[row] - title - plot
             ax = figure.add_axes((x / WIDTH, y / height, width / WIDTH, plot / height))
             ax.axvline(budget, color=GUIDE, linewidth=0.8, linestyle=DOTTED, zorder=0)
             for arm, curve in panel.arms.items():
                 look = style_of[arm]
                 ax.step(steps, curve.share, where="post", color=look.colour, linestyle=look.dash, lw=1.7)
-                if len(arms) <= 3:
-                    shown = Line(arm, steps, curve.share, curve.low, curve.high)
-                    _interval(ax, shown, look, steps=True)
+                if curve.low is not None and arm in shown:
+                    of_arm = Line(arm, steps, curve.share, curve.low, curve.high)
+                    _interval(ax, of_arm, look, steps=True)
                 # a tick at the end says that runs are left
                 by_budget = np.flatnonzero((steps <= budget) & np.isfinite(curve.share))
                 if len(by_budget) and curve.share[by_budget[-1]] > 0:
@@ -210,33 +233,29 @@ def kaplan_meier(
                             color=look.colour, markeredgewidth=1.6, clip_on=False)  # fmt: skip
             ax.set_ylim(-0.03, 1.05)
             step_axis(ax, steps[steps <= budget * 1.0001], width)
+            _budget_tick(ax, budget, width)
             ax.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
             ax.set_title(titles[i], pad=4)
             ax.tick_params(labelleft=column == 0)
             sns.despine(ax=ax)
-            for k, arm in enumerate(arms):
+            for k, (arm, curve) in enumerate(panel.arms.items()):
                 at = -(0.26 + 0.17 + line * (k + 0.5)) / plot
                 colour = style_of[arm].colour
-                if column == 0:
+                if column == 0:  # the other columns have the markers
                     ax.text(-0.3 / width, at, names[arm], transform=ax.transAxes, color=INK,
                             fontsize=SMALL, ha="right", va="center")  # fmt: skip
                 ax.plot(-0.18 / width, at, marker=style_of[arm].marker, color=colour, markersize=4,
                         transform=ax.transAxes, clip_on=False)  # fmt: skip
-                if arm not in panel.arms:
-                    continue
                 for tick in ax.get_xticks():
                     later = np.flatnonzero(steps >= tick * 0.999)
                     if len(later):
-                        ax.text(tick, at, f"{panel.arms[arm].at_risk[later[0]]:.0f}", fontsize=SMALL,
+                        ax.text(tick, at, f"{curve.at_risk[later[0]]:.0f}", fontsize=SMALL,
                                 transform=ax.get_xaxis_transform(), ha="center", va="center")  # fmt: skip
             ax.text(-0.24 / width, -(0.26 + 0.08) / plot, "at risk", transform=ax.transAxes, color=GUIDE,
                     fontsize=SMALL, ha="left", va="center")  # fmt: skip
-        handles: list[Handle] = [
-            Line2D([], [], color=look.colour, linestyle=look.dash, linewidth=1.9, label=arm_label(arm))
-            for arm, look in style_of.items()
-        ]
-        if len(arms) <= 3 and any(s.low is not None for p in panels for s in p.arms.values()):
+        handles: list[Handle] = [key(arm, look) for arm, look in style_of.items()]
+        if any(s.low is not None for p in panels for s in p.arms.values()):
             handles.append(Patch(facecolor=INK, alpha=0.15, label="95% pointwise"))
         handles.append(
             Line2D([], [], color=INK, marker="|", markersize=9, markeredgewidth=1.6, linestyle="none",
@@ -253,6 +272,15 @@ def kaplan_meier(
             0.5, 0.08 / height, "steps (control steps of all worlds of a run)", ha="center", fontsize=9
         )
         return freeze(figure)
+
+
+def _budget_tick(ax: Axes, budget: float, inches: float) -> None:
+    """A tick at B in the place of those of which the label would touch its own."""
+    ticks = [*ax.get_xticks(), budget]
+    at = (ax.transData + ax.transAxes.inverted()).transform([(t, 0.0) for t in ticks])[:, 0] * inches
+    kept = [t for t, x in zip(ticks, at, strict=True) if at[-1] - x > 0.24]
+    ax.xaxis.set_major_locator(FixedLocator([*kept, budget]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "B" if x == budget else steps_text(x)))
 
 
 # --- doses, choices and sums -----------------------------------------------------------------------
@@ -288,14 +316,17 @@ def dose_curves(panels: Sequence[DosePanel], note: str = "") -> Figure:
                 look = style_of[line.name]
                 ax.plot(line.x, line.y, color=look.colour, linestyle=look.dash, linewidth=1.1,
                         marker=look.marker, markersize=4)  # fmt: skip
+                _open_ends(ax, line, look.colour)
                 _interval(ax, line, look, steps=False, alpha=0.10)
             if panel.mean is not None:
                 ax.plot(
                     panel.mean.x, panel.mean.y, color=INK, linewidth=2.2, marker="D", markersize=5, zorder=3
                 )
+                _open_ends(ax, panel.mean, INK)
                 _interval(ax, panel.mean, Look(INK, "D", "-"), steps=False)
             ax.axhline(1.0, color=GUIDE, linewidth=1.0, linestyle=DASHED, zorder=0)
-            ax.set(yscale="log", ylim=(low, high), xlabel=panel.x_label)
+            ax.set(yscale="log", ylim=(low, high))
+            ax.set_xlabel(fit(panel.x_label, 5.5 / len(panels), 9, lines=2))
             ratio_axis(ax.yaxis, low, high, 2.1)
             doses = [float(x) for line in (*panel.lines, panel.mean) if line is not None for x in line.x]
             _dose_axis(ax, sorted(set(doses)) or [1.0], panel.log, 5.5 / len(panels))
@@ -320,9 +351,16 @@ def _dose_axis(ax: Axes, doses: Sequence[float], log: bool, inches: float) -> No
         ax.set_xlim(doses[0] - 0.4, doses[-1] + 0.4)
         count_axis(ax.xaxis, doses, inches)
         return
-    ax.set_xscale("log")
-    ax.set_xlim(doses[0] / 1.25, doses[-1] * 1.25)
-    log_step_axis(ax.xaxis, doses[0], doses[-1])
+    low, high = doses[0] / 1.25, doses[-1] * 1.25
+    ax.set(xscale="log", xlim=(low, high))
+    # a tick at each dose, as far as their labels stand apart
+    kept: list[float] = []
+    for dose in doses:
+        if not kept or math.log(dose / kept[-1]) / math.log(high / low) * inches > 0.5:
+            kept.append(dose)
+    ax.xaxis.set_major_locator(FixedLocator(kept))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: steps_text(x)))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def selection(lines: Sequence[Line], note: str = "") -> Figure:

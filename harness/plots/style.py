@@ -97,8 +97,8 @@ LOOKS = {
     "spread out": Look("#009E73", "^", (0, (5, 1.5, 1, 1.5))),
 }
 COLOURS = {arm: look.colour for arm, look in LOOKS.items()}
-_OTHERS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", GUIDE)
-_MARKERS = "so^DvPXhd*"
+_OTHERS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", GUIDE, "#999933")
+_MARKERS = "so^DvPXhd*<"
 _DASHES: tuple[Dash, ...] = (
     "-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1.2)), (0, (4, 1, 1, 1, 1, 1)),
     (0, (9, 2)), (0, (9, 1.5, 2, 1.5)),
@@ -118,12 +118,16 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     doses = [name for name in others if re.fullmatch(r"[a-z]+=[\d.]+", name)]
     ramp = matplotlib.colormaps["viridis_r"](np.linspace(0.25, 1.0, len(doses)))
     colours = {name: matplotlib.colors.to_hex(c) for name, c in zip(doses, ramp, strict=True)}
+    # what a named arm beside them has is not given twice
+    own = [LOOKS[name] for name in names if name in LOOKS]
+    free = [c for c in _OTHERS if c not in {look.colour for look in own}] or list(_OTHERS)
+    markers = [m for m in _MARKERS if m not in {look.marker for look in own}] or list(_MARKERS)
     found = {
         name: Look(
-            colours.get(name, _OTHERS[i % len(_OTHERS)]),
-            _MARKERS[i % len(_MARKERS)],
+            colours.get(name, free[i % len(free)]),
+            markers[i % len(markers)],
             # the dash goes on where the colours begin again
-            _DASHES[(i + i // len(_OTHERS)) % len(_DASHES)],
+            _DASHES[(i + i // len(free)) % len(_DASHES)],
         )
         for i, name in enumerate(others)
     }
@@ -135,12 +139,47 @@ def arm_label(arm: str) -> str:
     return arm.replace("_", " ") if arm in LOOKS else arm
 
 
+FOCUS = ("scratch", "transfer")
+"""Arms whose runs and intervals are drawn where those of all arms would hide each other."""
+
+
+def detailed(arms: Sequence[str], focus: Sequence[str], note: str, what: str) -> tuple[set[str], str]:
+    """The arms of which intervals are drawn: all of up to three, else those in focus.
+
+    Returns:
+        The arms, and the note with a word of it where some are left out.
+    """
+    if len(arms) <= 3:
+        return set(arms), note
+    shown = [arm for arm in arms if arm in focus]
+    of = ", ".join(map(arm_label, shown)) or "no arm"
+    return set(shown), f"{note}{'; ' if note else ''}{what} of {of} only"
+
+
 def key(arm: str, look: Look, label: str = "", line: bool = True) -> Line2D:
     """An arm's entry in a legend."""
     return Line2D(
         [], [], color=look.colour, linestyle=look.dash if line else "none", linewidth=1.9,
         marker=look.marker, markersize=5, markerfacecolor=look.face, label=label or arm_label(arm),
     )  # fmt: skip
+
+
+def open_end(ax: Axes, at: tuple[float, float], limit: str, colour: str, upright: bool = False) -> None:
+    """A short arrow that says on which side the first checkpoint hides the rest of a speed-up.
+
+    Args:
+        ax: where.
+        at: the end of the interval on that side, or the point where there is none.
+        limit: ``at least`` or ``at most``; anything else draws nothing.
+        colour: of the arrow.
+        upright: whether the axis of speed-ups is the y axis.
+    """
+    way = {"at least": 1, "at most": -1}.get(limit)
+    if way:
+        ax.annotate(
+            "", at, (0, 15 * way) if upright else (18 * way, 0), textcoords="offset points", zorder=2,
+            arrowprops={"arrowstyle": "<-", "color": colour, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
 
 
 # --- style and files -------------------------------------------------------------------------------
@@ -199,7 +238,9 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def svg(figure: Figure, name: str = "", inline: bool = False, alt: str = "") -> bytes:
+def svg(
+    figure: Figure, name: str = "", inline: bool = False, alt: str = "", described_by: str = ""
+) -> bytes:
     """The figure as SVG with its text as paths, the same bytes for the same figure.
 
     Every id begins with ``name`` and a digest of the drawing, so that several figures go into one page.
@@ -212,6 +253,7 @@ def svg(figure: Figure, name: str = "", inline: bool = False, alt: str = "") -> 
             ``--figure-guide``, ``--figure-ground`` and ``--figure-blue`` where it sets them. Where it
             does not, the figure is dark on white, as in a file.
         alt: what the figure shows, for those who do not see it.
+        described_by: id of the element of the page that says more, such as its caption.
     """
     FigureCanvasSVG(figure)
     buffer = io.BytesIO()
@@ -230,6 +272,7 @@ def svg(figure: Figure, name: str = "", inline: bool = False, alt: str = "") -> 
     assert rule
     text = text.replace(f"<defs>\n  {rule[0]}\n </defs>", "", 1)
     says = f' role="img" aria-label="{html.escape(alt)}"' if alt else ""
+    says += f' aria-describedby="{html.escape(described_by)}"' if described_by else ""
     text = text.replace("<svg ", f'<svg style="{rule[1]}"{says} ', 1)
     if inline:
         text = text[text.index("<svg ") :].replace("xlink:href", "href")

@@ -63,6 +63,11 @@ class FoldResult:
         return "inconclusive"
 
     @property
+    def n(self) -> str:
+        """Clusters of the baseline and of the arm, ``5+5``."""
+        return "+".join(str(curves.count) for curves in self.measures.curves)
+
+    @property
     def mark(self) -> str:
         """What sets the fold apart in a table; may be empty."""
         marks = ["solved at step 0"] * self.measures.solved + ["negative transfer"] * self.negative
@@ -110,6 +115,13 @@ class Comparison:
     """In the plan's order."""
     sets: Mapping[str, SetResult]
     """By the keys of :data:`SETS`."""
+
+    @property
+    def n(self) -> str:
+        """Clusters of the baseline and of the arm on each fold: ``5+5``, or ``4+5 to 5+5``."""
+        counts = sorted({tuple(c.count for c in f.measures.curves) for f in self.folds})
+        ends = counts[:1] + counts[1:][-1:]
+        return " to ".join("+".join(map(str, both)) for both in ends)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,6 +178,17 @@ class Analysis:
     def against_scratch(self) -> list[Comparison]:
         """Every arm against scratch, in the plan's order."""
         return [c for c in self.comparisons.values() if c.baseline == BASELINE]
+
+    @property
+    def n(self) -> str:
+        """Clusters behind every arm's comparison with scratch, for a caption."""
+        found = {c.arm: c.n for c in self.against_scratch}
+        baseline = self.main.baseline
+        if len(set(found.values())) == 1:
+            arm = next(iter(found)) if len(found) == 1 else "each arm"
+            return f"n = {next(iter(found.values()))} independent runs of {baseline} + {arm} on each task"
+        listed = ", ".join(f"{n} of {arm}" for arm, n in found.items())
+        return f"n, independent runs of {baseline} + arm on each task: {listed}"
 
     @property
     def arms(self) -> list[str]:

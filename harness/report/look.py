@@ -2,11 +2,12 @@
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1d1f21; --paper: #ffffff; --soft: #5b6168; --line: #d9dde1;
-  --card: #f5f7f9; --accent: #0063a3; --warn: #fff6e3; --warn-line: #e0a526;
+  --card: #f5f7f9; --accent: #0063a3; --warn: #fff6e3; --warn-line: #e0a526; --shadow: #00000030;
   --figure-ink: var(--ink); --figure-guide: var(--soft); --figure-ground: var(--paper); }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ea; --paper: #15181b; --soft: #a2a9b0; --line: #363c42; --card: #1e2327;
-    --accent: #6cb8ee; --warn: #2b2413; --warn-line: #b98a26; --figure-blue: #4ba3dc; } }
+    --accent: #6cb8ee; --warn: #2b2413; --warn-line: #b98a26; --shadow: #000000c0;
+    --figure-blue: #4ba3dc; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; max-width: 92rem; padding: 2rem 1.25rem 4rem; background: var(--paper);
@@ -37,7 +38,14 @@ main > section { margin: 0 0 2.6rem; }
 ul { padding-left: 1.2rem; margin: 0.5rem 0; max-width: 50rem; overflow-wrap: break-word; }
 .warnings ul { margin: 0; }
 .absent { color: var(--soft); }
-.table { overflow-x: auto; margin: 0.8rem 0; }
+.table, .drawing { overflow-x: auto; }
+.table { margin: 0.8rem 0; position: relative; }
+/* a shadow at the edge beyond which there is more: the covers scroll along, the shadows stay */
+.table, .drawing { background:
+  linear-gradient(to right, var(--paper) 40%, transparent) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, var(--shadow), transparent) left / 1rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--shadow), transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.3rem 1rem 0.3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
@@ -54,6 +62,10 @@ thead button::after { content: "\\00a0\\2195"; opacity: 0.35; }
 [aria-sort="descending"] button::after { content: "\\00a0\\2193"; opacity: 1; }
 figure { margin: 1.2rem 0; }
 figure svg { display: block; max-width: 100%; height: auto; }
+/* the figure's own ground, which is the page's, would hide the shadow */
+.drawing svg > g > g:first-child > path { fill-opacity: 0; }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
 figcaption { color: var(--soft); font-size: 0.86rem; margin-top: 0.4rem; max-width: 50rem; }
 figcaption span { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 0.78rem;
   display: block; overflow-wrap: anywhere; }
@@ -80,6 +92,7 @@ nav a span { flex: none; width: 1.2rem; text-align: right; }
 @media (max-width: 40rem) {
   body { padding: 1.2rem 1rem 3rem; }
   h1 { font-size: 1.35rem; }
+  figure svg { min-width: 36rem; }
   tbody th, tfoot th { white-space: normal; min-width: 7rem; }
   .headline .big { font-size: 2.1rem; } }
 @media print { nav { display: none; } .table { overflow: visible; } }

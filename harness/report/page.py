@@ -43,14 +43,21 @@ class Exhibit:
 
     def svg(self) -> bytes:
         """The figure as a file, the same bytes for the same figure."""
-        return plots.svg(self.figure, self.name, alt=self.title)
+        return plots.svg(self.figure, self.name, alt=f"{self.title}. {self.caption}")
 
     def inline(self) -> str:
         """The figure as part of the page, with its caption; its ink and ground follow the theme."""
-        drawing = plots.svg(self.figure, self.name, inline=True, alt=self.title).decode()
+        caption = f"{self.name}-caption"
+        drawing = plots.svg(self.figure, self.name, inline=True, alt=self.title, described_by=caption)
+        files = ", ".join(
+            f'<a href="{file}" download>{file}</a>'
+            for file in (f"figures/{self.name}.svg", f"figures/{self.name}.csv")
+        )
+        # the box scrolls where the figure would become too small to read
         return (
-            f"<figure>{drawing.rstrip()}<figcaption>{escape(self.caption)} "
-            f"<span>figures/{self.name}.svg, figures/{self.name}.csv</span></figcaption></figure>"
+            f'<figure><div class="drawing" role="group" aria-label="{escape(self.title)}" tabindex="0">'
+            f'{drawing.decode().rstrip()}</div><figcaption id="{caption}">{escape(self.caption)} '
+            f"<span>{files} (beside this file)</span></figcaption></figure>"
         )
 
     def csv(self) -> bytes:
@@ -152,7 +159,7 @@ def table(
     foot = f"<tfoot>{_row([footer[i] for i in kept])}</tfoot>" if footer else ""
     return (
         f'<div class="table" role="region" aria-label="{escape(caption)}" tabindex="0"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
+        f"{_caption(caption)}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
     )
 
 
@@ -161,7 +168,7 @@ def facts(rows: Iterable[tuple[str, str]], caption: str) -> str:
     body = "".join(f'<tr><th scope="row">{escape(k)}</th>{_cell(v)}</tr>' for k, v in rows)
     return (
         f'<div class="table" role="region" aria-label="{escape(caption)}" tabindex="0">'
-        f'<table class="facts"><tbody>{body}</tbody></table></div>'
+        f'<table class="facts">{_caption(caption)}<tbody>{body}</tbody></table></div>'
     )
 
 
@@ -175,6 +182,11 @@ def film(name: str, content: bytes) -> str:
     else:
         shown = f'<video src="{data}" controls muted loop playsinline aria-label="{label}"></video>'
     return f'<figure class="film">{shown}<figcaption><span>videos/{label}</span></figcaption></figure>'
+
+
+def _caption(text: str) -> str:
+    # the heading or the line above says it to those who see
+    return f'<caption><span class="unseen">{escape(text)}</span></caption>'
 
 
 def _row(row: Sequence[Any]) -> str:

@@ -66,12 +66,15 @@ def told_or_not(analysis: Analysis) -> Section:
 def _told_figure(analysis: Analysis, scores: pd.DataFrame) -> list[str | Exhibit]:
     arms = [c for c in analysis.against_scratch if c.arm in (TREATMENT, "blind")]
     speed_ups = [
-        plots.Dot(f.measures.task, words.ratio_of(f.log_ratio), c.arm)
+        plots.Dot(f.measures.task, words.ratio_of(f.log_ratio), c.arm, limit=f.measures.limit)
         for c in arms
         for f in c.folds
         if len(arms) == 2
     ]
     scores = scores[scores["arm"] == TREATMENT]
+    counts = {(f.measures.task, c.arm): f.n for c in arms for f in c.folds}
+    told = scores.groupby(["task", "code"])["score"].size()
+    counts |= {key: str(n) for key, n in told.items()}
     by_code = [
         plots.Dot(task, statistics.one_sample(of_code["score"].to_numpy()), code)
         for (task, code), of_code in scores.groupby(["task", "code"], sort=False)
@@ -89,6 +92,14 @@ def _told_figure(analysis: Analysis, scores: pd.DataFrame) -> list[str | Exhibit
     if not shown:
         return []
     drawn = list(shown.values())
+    pretrainings = sorted({int(n) for n in told}) or [0]
+    several = " to ".join(map(str, pretrainings[:1] + pretrainings[1:][-1:]))
+    said = {
+        "speed-up over scratch": "Speed-up with the task's code and without; an arrow: limited by the "
+        f"first checkpoint; n = {analysis.main.n} independent runs of scratch + arm on each task.",
+        "score at hand-over": "Score of the pretrained network on the held-out task by the code that it is "
+        f"told; n = {several} pretrainings of each task.",
+    }
     data = pd.DataFrame(
         [
             {
@@ -98,7 +109,9 @@ def _told_figure(analysis: Analysis, scores: pd.DataFrame) -> list[str | Exhibit
                 "value": d.estimate.value,
                 "low": d.estimate.low,
                 "high": d.estimate.high,
+                "limit": d.limit,
                 "no_interval": d.estimate.reason,
+                "n": counts[d.label, d.arm],
             }
             for panel in drawn
             for d in panel.dots
@@ -108,11 +121,7 @@ def _told_figure(analysis: Analysis, scores: pd.DataFrame) -> list[str | Exhibit
         Exhibit(
             "told_or_not",
             "Told or not",
-            "Left: speed-up with the task's code and without. Right: score of the pretrained network on "
-            "the "
-            "held-out task by the code that it is told. 95% t intervals."
-            if len(drawn) == 2
-            else "With 95% t intervals.",
+            " ".join([*(said[panel.title] for panel in drawn), "95% t intervals."]),
             plots.told_or_not(drawn[0], drawn[1]) if len(drawn) == 2 else plots.levels(drawn),
             data,
         )

@@ -52,7 +52,7 @@ def panel(
     return Section(
         TITLE,
         [
-            _figure(found, profiles, next(iter(sides)), len(next(iter(sides.values())))),
+            _figure(found, profiles, sides),
             table(["arm", *names], rows, "aggregates of final scores"),
             paragraph(
                 "Of the mean of the last three checkpoints, with percentile intervals from whole runs "
@@ -72,7 +72,12 @@ def _cell(row: pd.Series | None) -> Cell:
     return Cell(f"{words.number(row['value'])}{interval}", row["value"])
 
 
-def _figure(found: pd.DataFrame, profiles: pd.DataFrame, baseline: str, tasks: int) -> Exhibit:
+def _figure(found: pd.DataFrame, profiles: pd.DataFrame, sides: Mapping[str, Tasks]) -> Exhibit:
+    baseline, tasks = next(iter(sides)), len(next(iter(sides.values())))
+    counts = {arm: sorted({len(scores) for scores in of_arm}) for arm, of_arm in sides.items()}
+    n = {arm: " to ".join(map(str, of[:1] + of[1:][-1:])) for arm, of in counts.items()}
+    each = ", ".join(f"{count} of {arm}" for arm, count in n.items())
+
     def dots(measure: str) -> list[plots.Dot]:
         return [
             plots.Dot(row.arm, Estimate(row.value, row.low, row.high, reason=row.reason), row.arm)
@@ -95,12 +100,12 @@ def _figure(found: pd.DataFrame, profiles: pd.DataFrame, baseline: str, tasks: i
         [found, profiles.rename(columns={"share": "value"}).assign(measure="performance profile")],
         ignore_index=True,
     )
+    data["n"] = data["arm"].map(n)
     return Exhibit(
         "comparability",
         TITLE,
         f"Aggregates of final scores over {tasks} tasks, performance profile and probability of "
-        "improvement, "
-        "with 95% percentile intervals.",
+        f"improvement, with 95% percentile intervals. n, independent runs on each task: {each}.",
         plots.comparability(aggregates, lines, improvement),
         data,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness import measures, plots, statistics
+from harness.measures import FoldMeasures
 from harness.report import words
 from harness.report.analysis import Analysis, Comparison, rng
 from harness.report.page import Cell, Exhibit, Section, details, heading, paragraph, table
@@ -38,7 +39,7 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
         for arm, curves in analysis.of_fold(fold).items():
             band = statistics.curve_band(curves.cluster_scores, rng("band", fold, arm))
             bands[fold][arm], seeds[arm] = band, curves.scores
-            rows += _band_rows(name, arm, steps, band)
+            rows += band_rows(name, arm, steps, band)
             rows += [
                 {"task": name, "arm": arm, "run": run, "steps": s, "score": g}
                 for run, scores in zip(curves.runs, curves.scores, strict=True)
@@ -49,7 +50,7 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
     if suite:
         panels.append(plots.CurvePanel(f"mean of {number} tasks", suite, {}))
         for arm, band in suite.items():
-            rows += _band_rows("mean of tasks", arm, steps, band)
+            rows += band_rows("mean of tasks", arm, steps, band)
     return Exhibit(
         "learning_curves",
         "Learning curves",
@@ -65,10 +66,11 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
 def suite_bands(analysis: Analysis, bands: dict[int, dict[str, Band]]) -> tuple[dict[str, Band], int]:
     """Mean over tasks of every arm that is planned on all folds, over the folds that have them all.
 
-    Over the same tasks in every arm, or the arms would differ by their tasks. Empty with fewer than two.
+    Over the same tasks in every arm, or the arms would differ by their tasks. Empty with fewer than two
+    tasks, or two arms.
     """
     arms, folds = common(analysis)
-    if len(folds) < 2:
+    if len(folds) < 2 or len(arms) < 2:
         return {}, len(folds)
     return {arm: statistics.mean_band([bands[fold][arm] for fold in folds]) for arm in arms}, len(folds)
 
@@ -80,7 +82,8 @@ def panel_title(analysis: Analysis, fold: int) -> str:
     return f"{analysis.name(fold)} (n = {n})"
 
 
-def _band_rows(task: str, arm: str, steps: np.ndarray, band: Band) -> list[dict[str, Any]]:
+def band_rows(task: str, arm: str, steps: np.ndarray, band: Band) -> list[dict[str, Any]]:
+    """A mean curve with its bands as rows of a CSV."""
     fields = {
         "low": band.low,
         "high": band.high,
@@ -124,22 +127,44 @@ def speed_up(analysis: Analysis) -> Exhibit:
     """ρ_θ against θ, per task and over the suite."""
     main, grid = analysis.main, analysis.thresholds
     ratios = threshold_ratios(main)
-    by_task, rows = {}, []
+    by_task, limited, rows = {}, {}, []
     for result, estimates in zip(main.folds, ratios, strict=True):
+        task, limits = result.measures.task, threshold_limits(result.measures)
         shown = [_exp(e) for e in estimates]
-        by_task[result.measures.task] = np.array([e.value for e in shown])
-        rows += [_ratio_row(result.measures.task, t, e) for t, e in zip(grid, shown, strict=True)]
+        by_task[task] = np.array([e.value for e in shown])
+        limited[task] = np.array([limit != "" for limit in limits])
+        rows += [
+            _ratio_row(task, t, e) | {"limit": limit, "n": result.n}
+            for t, e, limit in zip(grid, shown, limits, strict=True)
+        ]
     suite = [_exp(statistics.suite_mean(of_theta)) for of_theta in zip(*ratios, strict=True)]
     counts = [sum(not math.isnan(e.value) for e in of_theta) for of_theta in zip(*ratios, strict=True)]
-    rows += [_ratio_row("mean over tasks", t, e) for t, e in zip(grid, suite, strict=True)]
+    rows += [
+        _ratio_row("mean over tasks", t, e) | {"n": f"{k} tasks"}
+        for t, e, k in zip(grid, suite, counts, strict=True)
+    ]
     return Exhibit(
         "speed_up_by_threshold",
         "Speed-up against θ",
         "The speed-up at each threshold apart. The left shows the start of learning, the right its end; "
-        "a line stops where no run of either arm arrives.",
-        plots.speed_up_by_threshold(by_task, suite, grid, counts, arm=main.arm),
+        "a line stops where no run of either arm arrives. Hollow: limited by the first checkpoint, in the "
+        f"direction that the CSV gives. n = {main.n} independent runs of {main.baseline} + {main.arm} on "
+        "each task.",
+        plots.speed_up_by_threshold(by_task, suite, grid, counts, arm=main.arm, limited=limited),
         pd.DataFrame(rows),
     )
+
+
+def threshold_limits(fold: FoldMeasures) -> list[str]:
+    """How the first checkpoint limits ρ_θ at each threshold (:func:`harness.measures.resolution_limit`)."""
+    found = []
+    for which in np.eye(len(fold.thresholds), dtype=bool):
+        shares = [
+            measures.first_checkpoint_share(times, which, curves.steps[1])
+            for times, curves in zip(fold.times, fold.curves, strict=True)
+        ]
+        found.append(measures.resolution_limit(*shares) if (which & fold.estimable).any() else "")
+    return found
 
 
 def _exp(estimate: Estimate) -> Estimate:
@@ -278,16 +303,16 @@ def _profile(analysis: Analysis, arms: Sequence[str], folds: Sequence[int]) -> E
                 of_folds.append(statistics.one_sample(clusters))
             estimates.append(statistics.suite_mean(of_folds))
         y, low, high = (np.array([getattr(e, end) for e in estimates]) for end in ("value", "low", "high"))
-        # where all agree there is no spread, and the interval is the point
-        known = np.isfinite(low)
-        lows, highs = np.where(known, np.clip(low, 0, 1), y), np.where(known, np.clip(high, 0, 1), y)
+        # where all agree there is no spread, and the interval is the point; one seed has no interval
+        reasons = np.array([e.reason for e in estimates])
+        exact = reasons == "zero variance"
+        lows, highs = np.where(exact, y, np.clip(low, 0, 1)), np.where(exact, y, np.clip(high, 0, 1))
         runs = sum(len(analysis.curves[fold, arm].runs) for fold in folds)
-        single = all(analysis.curves[fold, arm].count < 2 for fold in folds)
-        ends = (None, None) if single else (lows, highs)
-        lines.append(plots.Line(arm, steps, y, ends[0], ends[1], f"{runs} runs"))
+        lines.append(plots.Line(arm, steps, y, lows, highs, f"{runs} runs"))
         rows += [
-            {"arm": arm, "steps": s, "share": v, "low": a, "high": b, "runs": runs, "tasks": len(folds)}
-            for s, v, a, b in zip(steps, y, lows, highs, strict=True)
+            {"arm": arm, "steps": s, "share": v, "low": a, "high": b, "no_interval": r}
+            | {"runs": runs, "tasks": len(folds)}
+            for s, v, a, b, r in zip(steps, y, lows, highs, reasons, strict=True)
         ]
     return Exhibit(
         "runtime_profile",
@@ -366,8 +391,8 @@ def _survival(analysis: Analysis, threshold: int) -> Exhibit:
         "Kaplan-Meier panels",
         f"Share of runs that have not arrived at {theta} yet, with the number at risk just before each "
         "step "
-        "below. Runs that are left at B are censored. Intervals are pointwise and take runs as "
-        "independent.",
+        "below, and at B. Runs that are left there are censored. Intervals are pointwise and take runs as "
+        "independent; where they are of some arms only, the others' are in the CSV.",
         plots.kaplan_meier(panels, steps, budget, note=theta),
         pd.DataFrame(rows),
     )

@@ -22,7 +22,9 @@ def distance(analysis: Analysis) -> Section:
     nearest = measures.nearest_sources(plan, main.arm).set_index("fold")
     nearest = nearest.loc[[f.measures.fold for f in main.folds]]
     points = [
-        plots.DistancePoint(f.measures.task, d, words.ratio_of(f.log_ratio), f.jumpstart, f.mark)
+        plots.DistancePoint(
+            f.measures.task, d, words.ratio_of(f.log_ratio), f.jumpstart, f.mark, f.measures.limit
+        )
         for f, d in zip(main.folds, nearest["distance"], strict=True)
     ]
     rows = [
@@ -47,16 +49,19 @@ def distance(analysis: Analysis) -> Section:
                 "jumpstart": p.jumpstart.value,
                 "jumpstart_low": p.jumpstart.low,
                 "jumpstart_high": p.jumpstart.high,
+                "limit": p.limit,
+                "n": f.n,
                 "mark": p.mark,
             }
-            for p, name in zip(points, nearest["nearest"], strict=True)
+            for p, f, name in zip(points, main.folds, nearest["nearest"], strict=True)
         ]
     )
     figure = Exhibit(
         "distance",
         title,
         "Each held-out task over its distance to the nearest training task, with 95% t intervals. "
-        "Hollow: solved at step 0.",
+        "Hollow: solved at step 0; an arrow: limited by the first checkpoint. "
+        f"n = {main.n} independent runs of {main.baseline} + {main.arm} on each task.",
         plots.distance(points),
         data,
     )

@@ -6,14 +6,16 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from harness import joint, measures, plots
+from harness import joint, measures, plots, statistics
 from harness.joint import SEPARATE, JointCurves
 from harness.report import words
 from harness.report.analysis import Analysis, rng
 from harness.report.page import Cell, Exhibit, Section, bullets, escape, heading, paragraph, table
 from harness.report.sections_comparability import panel
+from harness.report.sections_curves import NOTHING, band_rows
 from harness.statistics import Estimate
 
 TITLE = "Joint against separate"
@@ -107,7 +109,15 @@ def headline(analysis: Analysis, result: JointResult) -> Section:
     top = f"{analysis.thresholds[-1]:.2f}"
     for row in joint.completion_table([result.separate, *result.arms]).itertuples():
         if row.theta == analysis.thresholds[-1]:
-            lines.append(f"All tasks at θ = {top}, {row.arm}, {row.mode}: {row.reached} of {row.n}")
+            low, high = statistics.wilson(row.reached / row.n, row.n) if row.n else (math.nan, math.nan)
+            interval = f" [{low:.2f}, {high:.2f}]" if row.n else ""
+            lines.append(
+                f"All tasks at θ = {top}, {row.arm}, {row.mode}: {row.reached} of {row.n}{interval}"
+            )
+    lines.append(
+        "No permutation p: a network that learns all tasks and a set that learns one each vary in other "
+        "ways, so that their labels cannot be exchanged."
+    )
     label = f"total steps of separate networks in lock-step, divided by those of {arm}, {result.over(arm)}"
     return Section(
         "Headline",
@@ -145,6 +155,60 @@ def verdict(result: JointResult, marks: Sequence[str] = ()) -> str:
             else f"{tasks} one network ({arm}) takes {about} the total steps of separate ones{within}."
         )
     return words.marked(claim, marks)
+
+
+def learning_curves(analysis: Analysis, result: JointResult) -> Section:
+    """Score against total steps, per task and over the tasks."""
+    title = "Learning curves"
+    arms = [c for c in (result.separate, *result.arms) if c.count]
+    if not arms:
+        return Section(title, [NOTHING])
+    steps = {curves.arm: curves.steps for curves in arms}
+    n = ", ".join(f"{c.count} {'sets of separate' if c.arm == SEPARATE else c.arm}" for c in arms)
+    panels, rows = [], []
+    for k, task in enumerate(arms[0].tasks):
+        bands, seeds = {}, {}
+        for curves in arms:
+            scores = curves.scores[:, k]
+            # a diverged run counts as 0, a random policy
+            band = statistics.curve_band(np.nan_to_num(scores, nan=0.0), rng("band", task, curves.arm))
+            bands[curves.arm], seeds[curves.arm] = band, scores
+            rows += band_rows(task, curves.arm, curves.steps, band)
+            for i, run_scores in enumerate(scores):
+                run = curves.runs[i][k if len(curves.runs[i]) > 1 else 0]
+                rows += [
+                    {"task": task, "arm": curves.arm, "run": run, "steps": s, "score": g}
+                    for s, g in zip(curves.steps, run_scores, strict=True)
+                ]
+        panels.append(plots.CurvePanel(task, bands, seeds, steps))
+    if len(panels) > 1:
+        bands = {}
+        for curves in arms:
+            # the tasks of a network are not independent: the mean of each, then the band over those
+            means = np.nan_to_num(curves.scores, nan=0.0).mean(axis=1)
+            bands[curves.arm] = statistics.curve_band(means, rng("band", SUITE, curves.arm))
+            rows += band_rows(SUITE, curves.arm, curves.steps, bands[curves.arm])
+        panels.append(plots.CurvePanel(f"mean of {len(panels)} tasks", bands, {}, steps))
+    figure = plots.learning_curves(
+        panels,
+        np.unique(np.concatenate(list(steps.values()))),
+        arms[0].budget,
+        analysis.plan["thresholds"],
+        note=f"n = {n}",
+        focus=(SEPARATE, result.arms[0].arm),
+        x_label="total steps, summed over all tasks",
+    )
+    exhibit = Exhibit(
+        "learning_curves",
+        title,
+        "Score of each task against total steps, summed over all tasks; of a separate network its own "
+        "steps times the number of tasks, as in lock-step. Thin: single networks. Bands: 95% for the mean, "
+        "pointwise (darker) and simultaneous for the whole curve (lighter), that of the mean of tasks over "
+        "whole networks or sets; a diverged network counts as 0.",
+        figure,
+        pd.DataFrame(rows),
+    )
+    return Section(title, [exhibit])
 
 
 def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:

@@ -47,6 +47,7 @@ def area_difference(analysis: Analysis, comparison: Comparison, result: FoldResu
 
 def _figure(analysis: Analysis) -> list[str | Exhibit]:
     found: dict[str, list[plots.Dot]] = {"jumpstart": [], "asymptote difference": [], "area difference": []}
+    counts: dict[tuple[str, str], str] = {}
     for comparison in analysis.against_scratch:
         estimates = {
             "jumpstart": [f.jumpstart for f in comparison.folds],
@@ -58,10 +59,12 @@ def _figure(analysis: Analysis) -> list[str | Exhibit]:
                 plots.Dot(f.measures.task, e, comparison.arm)
                 for f, e in zip(comparison.folds, of_folds, strict=True)
             ]
+            counts |= {(f.measures.task, comparison.arm): f.n for f in comparison.folds}
             # the mean is over the same tasks in every arm
             if len(of_folds) > 1 and len(of_folds) == len(analysis.plan["folds"]):
                 mean = statistics.suite_mean(of_folds)
                 found[measure].append(plots.Dot("mean of tasks", mean, comparison.arm, suite=True))
+                counts["mean of tasks", comparison.arm] = f"{len(of_folds)} tasks"
     # rows of single tasks first, whichever arm brings them
     dots = {measure: sorted(given, key=lambda d: d.suite) for measure, given in found.items()}
     if all(math.isnan(d.estimate.value) for given in dots.values() for d in given):
@@ -77,6 +80,7 @@ def _figure(analysis: Analysis) -> list[str | Exhibit]:
                 "low": d.estimate.low,
                 "high": d.estimate.high,
                 "no_interval": d.estimate.reason,
+                "n": counts[d.label, d.arm],
             }
             for measure, given in dots.items()
             for d in given
@@ -87,8 +91,8 @@ def _figure(analysis: Analysis) -> list[str | Exhibit]:
             "levels",
             "Jumpstart, asymptote and areas",
             "Differences to scratch with 95% t intervals: of the scores at step 0, of the means of the "
-            "last "
-            "three checkpoints, and of the areas under the curves clipped to [0, 1].",
+            "last three checkpoints, and of the areas under the curves clipped to [0, 1]. "
+            f"{analysis.n}.",
             plots.levels(panels),
             data,
         )

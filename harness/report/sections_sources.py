@@ -30,6 +30,8 @@ def dose(analysis: Analysis) -> Section:
     found = measures.dose_table({c.arm: [f.measures for f in c.folds] for c in analysis.against_scratch})
     if found["log_ratio"].isna().all():
         return Section(title, [NOTHING], 1)
+    of_suite = {c.arm: c.sets["all_folds"].limit for c in analysis.against_scratch}
+    found["limit"] = found["limit"].where(found["fold"] >= 0, found["arm"].map(of_suite))
     rows = [
         [
             row.task,
@@ -46,7 +48,7 @@ def dose(analysis: Analysis) -> Section:
     return Section(
         title,
         [
-            _dose_figure(found),
+            _dose_figure(analysis, found),
             table(["task", "dose", "arm", "ρ̄ [95% t interval]", "t-test p"], rows, "speed-up by dose"),
             paragraph(
                 "Every dose against the same runs from scratch, so that the doses of one task are not "
@@ -57,7 +59,7 @@ def dose(analysis: Analysis) -> Section:
     )
 
 
-def _dose_figure(found: pd.DataFrame) -> Exhibit:
+def _dose_figure(analysis: Analysis, found: pd.DataFrame) -> Exhibit:
     panels = []
     for kind, of_kind in found.groupby("kind", sort=False):
         lines = []
@@ -65,7 +67,8 @@ def _dose_figure(found: pd.DataFrame) -> Exhibit:
             of_task = of_task.sort_values("dose")
             y, low, high = (np.exp(of_task[c].to_numpy(float)) for c in ("log_ratio", "low", "high"))
             ends = (low, high) if fold < 0 and np.isfinite(low).any() else (None, None)
-            lines.append((fold, plots.Line(str(task), of_task["dose"].to_numpy(float), y, *ends)))
+            x, limits = of_task["dose"].to_numpy(float), list(of_task["limit"])
+            lines.append((fold, plots.Line(str(task), x, y, ends[0], ends[1], limits=limits)))
         tasks = [line for fold, line in lines if fold >= 0]
         mean = next((line for fold, line in lines if fold < 0), None)
         panels.append(
@@ -75,11 +78,28 @@ def _dose_figure(found: pd.DataFrame) -> Exhibit:
         "dose",
         "Speed-up against dose",
         "Speed-up over scratch against how much was learned before, per task and for the mean of tasks "
-        "with its "
-        "95% t interval.",
+        f"with its 95% t interval. An arrow: limited by the first checkpoint. {analysis.n}.",
         plots.dose_curves(panels),
-        found,
+        _as_ratios(analysis, found, "task"),
     )
+
+
+def _as_ratios(analysis: Analysis, found: pd.DataFrame, task: str) -> pd.DataFrame:
+    """A table of logarithms as the CSV of a figure, which holds ratios and n.
+
+    Args:
+        analysis: the numbers.
+        found: with columns ``log_ratio, low, high, limit``, and the arm, or its ``source``.
+        task: column with the name of the task that is learned.
+    """
+    counts = {(c.arm, f.measures.task): f.n for c in analysis.against_scratch for f in c.folds}
+    arms = found["arm"] if "arm" in found else "from=" + found["source"]
+    n = [
+        counts.get(pair, f"{len(analysis.plan['folds'])} tasks")
+        for pair in zip(arms, found[task], strict=True)
+    ]
+    ends = {end: np.exp(found[end].astype(float)) for end in ("log_ratio", "low", "high")}
+    return found.assign(**ends, n=n).rename(columns={"log_ratio": "speed_up", "reason": "no_interval"})
 
 
 # --- matrix ----------------------------------------------------------------------------------------
@@ -139,20 +159,24 @@ def _heat_map(analysis: Analysis, found: pd.DataFrame) -> Exhibit:
         [task["name"] for task in analysis.plan["tasks"] if task["name"] in set(found[side])]
         for side in ("source", "target")
     )
-    wide = found.pivot(index="source", columns="target", values="log_ratio").reindex(
-        sources, columns=targets
-    )
-    negative = found.pivot(index="source", columns="target", values="negative").reindex(
-        sources, columns=targets
+    wide, negative, limits = (
+        found.pivot(index="source", columns="target", values=values).reindex(sources, columns=targets)
+        for values in ("log_ratio", "negative", "limit")
     )
     return Exhibit(
         "transfer_matrix",
         "Transfer from every task to every other",
         "Speed-up over scratch of learning the target task from a network trained on the source task "
-        "alone. "
-        "Framed: negative transfer, Holm-adjusted over all pairs.",
-        plots.transfer_matrix(np.exp(wide.to_numpy(float)), sources, targets, negative.eq(True).to_numpy()),
-        found,
+        "alone. Framed: negative transfer, Holm-adjusted over all pairs. ≥, ≤, ≈: limited by the first "
+        f"checkpoint. {analysis.n}.",
+        plots.transfer_matrix(
+            np.exp(wide.to_numpy(float)),
+            sources,
+            targets,
+            negative.eq(True).to_numpy(),
+            limits=limits.fillna("").to_numpy(str),
+        ),
+        _as_ratios(analysis, found, "target"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def sections(analysis: Analysis, directory: Path) -> list[Section]:
         directory: the experiment's directory, for its videos.
     """
     main = {"joint": _joint, "dose": _dose, "matrix": _matrix}.get(analysis.kind, _folds)
-    return [
+    found = [
         sections_opening.flow_of_runs(analysis),
         *main(analysis),
         sections_facts.videos(analysis, directory),
@@ -39,6 +40,8 @@ def sections(analysis: Analysis, directory: Path) -> list[Section]:
         sections_facts.tasks(analysis),
         sections_facts.rebuild(analysis),
     ]
+    # the protocol numbers the sections of a leave-one-out; of other kinds some would be missing
+    return found if main is _folds else [dataclasses.replace(s, number=None) for s in found]
 
 
 def _folds(analysis: Analysis) -> list[Section]:
@@ -67,6 +70,7 @@ def _joint(analysis: Analysis) -> list[Section]:
     return [
         sections_joint.headline(analysis, result),
         *sections_opening.read_first(analysis),
+        sections_joint.learning_curves(analysis, result),
         sections_joint.joint_against_separate(analysis, result),
         sections_facts.fairness(analysis),
         sections_joint.joint_comparability(analysis, result),
@@ -75,8 +79,8 @@ def _joint(analysis: Analysis) -> list[Section]:
 
 def _dose(analysis: Analysis) -> list[Section]:
     return [
-        sections_sources.dose(analysis),
         *sections_opening.read_first(analysis),
+        sections_sources.dose(analysis),
         sections_curves.learning_curves(analysis),
         sections_facts.fairness(analysis),
     ]
@@ -84,8 +88,8 @@ def _dose(analysis: Analysis) -> list[Section]:
 
 def _matrix(analysis: Analysis) -> list[Section]:
     return [
-        sections_sources.matrix(analysis),
         *sections_opening.read_first(analysis),
+        sections_sources.matrix(analysis),
         sections_curves.learning_curves(analysis),
         sections_facts.fairness(analysis),
     ]
@@ -93,6 +97,8 @@ def _matrix(analysis: Analysis) -> list[Section]:
 
 def write_report(directory: str | os.PathLike[str]) -> Path:
     """Writes ``DIR/report/index.html`` and, in ``DIR/report/figures/``, each figure with its data.
+
+    Other SVG and CSV files in ``figures/`` are of an earlier report and removed.
 
     Args:
         directory: the experiment's directory; only its plan, rows and videos are read.
@@ -110,12 +116,15 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     shown = sections(analysis, Path(directory))
     figures = Path(directory) / "report" / "figures"
     figures.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {}
     for exhibit in (e for section in shown for e in section.exhibits):
-        for name, content in (
-            (f"{exhibit.name}.svg", exhibit.svg()),
-            (f"{exhibit.name}.csv", exhibit.csv()),
-        ):
-            _write(figures / name, content)
+        files |= {f"{exhibit.name}.svg": exhibit.svg(), f"{exhibit.name}.csv": exhibit.csv()}
+    for name, content in files.items():
+        _write(figures / name, content)
+    # a figure that an earlier report had would be taken for one of this
+    for path in figures.iterdir():
+        if path.suffix in (".svg", ".csv") and path.name not in files:
+            path.unlink()
     path = figures.parent / "index.html"
     _write(path, page(str(analysis.plan["title"]), analysis.marks, shown).encode())
     return path
