@@ -200,7 +200,7 @@ class Store:
         for run_id in self._planned:
             done = self._done(run_id)
             rows = self._run_directory(run_id) / "rows.jsonl"
-            if done is not None and done.get("rows_sha256") != _sha256(rows):
+            if done is not None and done.get("rows_sha256", _sha256(rows)) != _sha256(rows):
                 found.append(run_id)
         return found
 
@@ -367,7 +367,9 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+    """Of a file's lines, whatever their order."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
 
 
 def _number(value: Any) -> float:

@@ -365,7 +365,7 @@ def test_a_plan_of_any_kind_reports_that_nothing_is_trained(tmp_path, kind):
     ) in text
 
 
-def test_what_a_plan_of_the_first_format_does_not_have_is_said_in_its_section(tmp_path):
+def test_what_a_small_plan_does_not_have_is_said_in_its_section(tmp_path):
     write(tmp_path, {0: ramp(2.0), 1: ramp(3.0, seed=1)}, seeds=2)
     text = write_report(tmp_path).read_text()
     for sentence in (
