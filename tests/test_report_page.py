@@ -38,7 +38,7 @@ from harness.statistics import logrank, minimum_detectable, wilson
 HOSTILE = '</script><script>window.stolen=1</script><img src=x onerror="window.stolen=1">'
 PLANS = {
     "leave_one_out": lambda: leave_one_out(folds=(0, 2), seeds=2, finetunes=2, finetune_folds=(2,)),
-    "dose": lambda: dose(["sources=1", "sources=7"], seeds=2),
+    "dose": lambda: dose(["sources=1", "sources=7"], seeds=2, exploratory=True),
     "matrix": lambda: matrix(range(3), seeds=2),
     "joint": lambda: joint(range(2), seeds=2),
 }
