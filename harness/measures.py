@@ -20,11 +20,11 @@ import pandas as pd
 
 from harness import statistics
 from harness.statistics import Estimate
-from harness.store import COMPLETE
+from harness.store import CODES, COMPLETE
 
 BASELINE = "scratch"
 """What an arm is compared with, unless said otherwise."""
-TRUE_CODE = "true"
+TRUE_CODE = CODES[0]
 """Column ``code`` of an evaluation in which the network was told its task; also of rows without it."""
 JOINT_ARMS = ("joint", "joint-wide")
 """Arms whose runs learn all tasks at once and are evaluated at the plan's ``joint_checkpoints``."""
@@ -59,10 +59,10 @@ def normalise(returns: np.ndarray, random: float, reference: float) -> np.ndarra
 
 
 def add_scores(evaluations: pd.DataFrame, scores: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Adds the column ``score`` to a table of evaluations.
+    """Adds the column ``score`` to a table of evaluations, NaN where the row says that its run diverged.
 
     Args:
-        evaluations: a table with columns ``task`` and ``return_mean``.
+        evaluations: a table with columns ``task``, ``return_mean`` and maybe ``diverged``.
         scores: for every task its ``random`` and ``reference`` return.
 
     Raises:
@@ -84,7 +84,24 @@ def add_scores(evaluations: pd.DataFrame, scores: Mapping[str, Mapping[str, floa
             )
         except ValueError as error:
             raise ValueError(f"task {task!r}: {error}") from None
+    if "diverged" in table:
+        table.loc[table["diverged"].astype(bool), "score"] = np.nan
     return table
+
+
+def mark_diverged(evaluations: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, those of status ``finished`` with a NaN score among their rows called ``diverged``.
+
+    So the flow of runs counts as diverged what the curves treat so (:func:`score_rows`), whoever wrote
+    the store.
+
+    Args:
+        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
+        runs: :meth:`harness.store.Store.runs`.
+    """
+    lost = evaluations.loc[evaluations["score"].isna(), "run"]
+    hit = (runs["status"] == "finished") & runs["run"].isin(lost)
+    return runs.assign(status=runs["status"].mask(hit, "diverged"))
 
 
 # --- measures of curves ----------------------------------------------------------------------------
@@ -247,8 +264,8 @@ def resolution_limit(baseline_share: float, arm_share: float) -> str:
 
 
 def asymptotes(scores: np.ndarray) -> np.ndarray:
-    """Mean of the last three checkpoints, unclipped, ``(runs,)``; NaN for a diverged run."""
-    return np.asarray(scores, float)[:, -LOOK_AHEAD:].mean(axis=1)
+    """Mean of the last three checkpoints, unclipped, ``(runs,)``; NaN, after a divergence, counts as 0."""
+    return np.nan_to_num(np.asarray(scores, float)[:, -LOOK_AHEAD:], nan=0.0).mean(axis=1)
 
 
 def monotone_curves(scores: np.ndarray) -> np.ndarray:
@@ -332,7 +349,7 @@ def checkpoints(plan: Mapping[str, Any], arm: str) -> np.ndarray:
 
 
 def damaged_runs(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str, Any]) -> dict[str, str]:
-    """Finished learning runs whose rows are not what the plan asks for, with the reason.
+    """Finished runs whose rows are not what the plan asks for, with the reason.
 
     They are left out of all measures and make the report incomplete.
 
@@ -342,23 +359,51 @@ def damaged_runs(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[st
         plan: the plan.
     """
     damaged = {}
-    by_run = dict(tuple(true_rows(evaluations).groupby("run")))
-    tasks = {run["id"]: run["tasks"] for run in plan["runs"]}
-    for run in runs[(runs["phase"] == "learn") & runs["status"].isin(COMPLETE)].itertuples():
-        planned = checkpoints(plan, run.arm)
+    by_run = dict(tuple(evaluations.groupby("run")))
+    planned = {run["id"]: run for run in plan["runs"]}
+    for run in runs[runs["status"].isin(COMPLETE)].itertuples():
         of_run = by_run.get(run.run, evaluations.iloc[:0])
-        for number in tasks[run.run]:
-            rows = of_run[of_run["task"] == task_name(plan, number)]
-            index = rows["checkpoint"].to_numpy()
-            if np.any((index < 0) | (index >= len(planned))) or np.any(
-                rows["steps"].to_numpy() != planned[index]
-            ):
-                damaged[run.run] = "its rows are not at the plan's checkpoints"
-            elif run.status == "finished" and len(index) < len(planned):
-                damaged[run.run] = (
-                    f"{len(planned) - len(index)} of {len(planned)} checkpoints are not in the store"
-                )
+        check = _curve_damage if run.phase == "learn" else _hand_over_damage
+        reason = check(of_run, planned[run.run], run.status, plan)
+        if reason:
+            damaged[run.run] = reason
     return damaged
+
+
+def _curve_damage(rows: pd.DataFrame, run: Mapping[str, Any], status: str, plan: Mapping[str, Any]) -> str:
+    """What is wrong with the rows of a learning run; empty if nothing is."""
+    steps, told = checkpoints(plan, run["arm"]), true_rows(rows)
+    for number in run["tasks"]:
+        of_task = told[told["task"] == task_name(plan, number)]
+        index = of_task["checkpoint"].to_numpy()
+        if np.any((index < 0) | (index >= len(steps))) or np.any(
+            of_task["steps"].to_numpy() != steps[index]
+        ):
+            return "its rows are not at the plan's checkpoints"
+        if status == "finished" and len(index) < len(steps):
+            return f"{len(steps) - len(index)} of {len(steps)} checkpoints are not in the store"
+    return ""
+
+
+def _hand_over_damage(
+    rows: pd.DataFrame, run: Mapping[str, Any], status: str, plan: Mapping[str, Any]
+) -> str:
+    """The same of a pretraining, which is evaluated when it ends."""
+    if np.any(rows["steps"].to_numpy() != run["steps"]):
+        return "its rows are not at the end of its pretraining"
+    expected = {(task_name(plan, number), TRUE_CODE) for number in run["tasks"]}
+    names = {task["number"]: task["name"] for task in plan["tasks"]}
+    # a source of a matrix has no held-out task, and a ceiling has learned it
+    if run["fold"] in names and run["fold"] not in run["tasks"]:
+        # a network that is told nothing has no other code; nor had plans of the first format
+        told = run.get("conditioning", "none") != "none"
+        codes = CODES if told else (TRUE_CODE,)
+        expected |= {(names[run["fold"]], code) for code in codes}
+    codes_of_rows = rows["code"] if "code" in rows else [TRUE_CODE] * len(rows)
+    lacking = expected - set(zip(rows["task"], codes_of_rows, strict=True))
+    if status == "diverged" or not lacking:
+        return ""
+    return f"{len(lacking)} of {len(expected)} evaluations at the end of pretraining are not in the store"
 
 
 def score_rows(evaluations: pd.DataFrame, runs: Sequence[str], task: str, steps: np.ndarray) -> np.ndarray:
@@ -457,7 +502,7 @@ class FoldMeasures:
     at_start: tuple[np.ndarray, np.ndarray]
     """g(0), cluster means, ``(clusters,)``."""
     at_end: tuple[np.ndarray, np.ndarray]
-    """Mean of the last three checkpoints, ``(clusters,)``, clusters with a diverged run left out."""
+    """Mean of the last three checkpoints, ``(clusters,)``; a diverged run counts as 0 there."""
     area: tuple[float, float]
     """A, mean over clusters."""
     success: tuple[np.ndarray, np.ndarray]
@@ -520,10 +565,7 @@ def fold_measures(
     means = [cluster_means(y, a.clusters) for y, a in zip(run_means, arms, strict=True)]
     shares = [first_checkpoint_share(t, which, a.steps[1]) for t, a in zip(times, arms, strict=True)]
     some = all(a.count for a in arms)
-    ends = []
-    for a in arms:
-        end = cluster_means(asymptotes(a.scores), a.clusters)
-        ends.append(end[~np.isnan(end)])
+    ends = [cluster_means(asymptotes(a.scores), a.clusters) for a in arms]
     return FoldMeasures(
         fold=fold,
         task=task,
@@ -601,14 +643,19 @@ def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str,
 
     Returns:
         One row per complete pretraining: ``run, fold, arm, seed, score, held_out`` (score on the task that
-        is held out), NaN for what was not evaluated; a diverged evaluation counts as 0, a random policy.
+        is held out), NaN for what was not evaluated. A diverged pretraining counts as 0, a random policy,
+        on every task of which it has no score.
     """
     names = {task["number"]: task["name"] for task in plan["tasks"]}
     planned = {run["id"]: run for run in plan["runs"]}
     rows = []
     for run, last in _hand_over(true_rows(evaluations), runs):
         score = last.set_index("task")["score"].fillna(0.0)
-        sources = score.reindex([names[number] for number in planned[run.run]["tasks"]])
+        # a diverged network is not evaluated, and is a random policy; what else is absent is not known
+        absent = 0.0 if run.status == "diverged" else math.nan
+        sources = score.reindex(
+            [names[number] for number in planned[run.run]["tasks"]], fill_value=absent
+        )
         rows.append(
             {
                 "run": run.run,
@@ -617,7 +664,7 @@ def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str,
                 "seed": run.seed,
                 "score": sources.mean(skipna=False),
                 # a pretraining of no fold, as the sources of a matrix, holds nothing out
-                "held_out": score.get(names.get(run.fold, ""), math.nan),
+                "held_out": score.get(names[run.fold], absent) if run.fold in names else math.nan,
             }
         )
     return pd.DataFrame(rows, columns=["run", "fold", "arm", "seed", "score", "held_out"])

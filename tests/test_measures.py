@@ -152,7 +152,7 @@ def test_a_diverged_run_stays_in_with_the_budget():
     lost = np.array([1.0 if theta <= 0.3 else 64.0 for theta in GRID])
     np.testing.assert_array_equal(fold.times[1][1], lost)
     assert fold.success[1].tolist() == [1.0 if theta <= 0.3 else 0.5 for theta in GRID]
-    assert fold.at_end[1].tolist() == pytest.approx([0.9])
+    assert fold.at_end[1].tolist() == pytest.approx([0.9, 0.0])  # a random policy, as in mean curves
     assert fold.curves[1].diverged.tolist() == [False, True]
 
 
@@ -266,6 +266,12 @@ def test_competence_is_the_mean_over_sources_at_the_end_of_pretraining():
     # a source task that was not evaluated leaves no mean
     missing = measures.competence(table[table["task"] != "b"], runs, plan).set_index("run")
     assert math.isnan(missing.loc["p", "score"])
+    # a diverged pretraining is not evaluated and counts as 0, so that it cannot hide behind the others
+    diverged = runs.assign(status=["diverged", "finished"])
+    lost = measures.competence(table[table["run"] != "p"], diverged, plan).set_index("run")
+    assert lost["score"].to_dict() == pytest.approx({"p": 0.0, "q": 0.45})
+    assert lost.loc["p", "held_out"] == 0.0
+    assert math.isnan(lost.loc["q", "held_out"])
 
 
 # --- properties of the comparison ------------------------------------------------------------------
@@ -412,6 +418,13 @@ def test_a_nan_score_is_a_divergence_from_there_on():
     assert fold.mean_times[1].tolist() == [4.0, 64.0]  # it stays in, with the whole budget
     assert fold.success[1].tolist() == [0.5] * len(GRID)
     assert fold.mixed == [("transfer", 0.10)]
+    # and the flow of runs counts it so
+    marked = measures.mark_diverged(table, runs).set_index("run")["status"]
+    assert marked[marked == "diverged"].index.tolist() == ["learn-0-transfer-1-0"]
+    # as it does a row that says so itself, whatever return stands beside it
+    rows = pd.DataFrame({"task": "near", "return_mean": [5.0, 5.0], "diverged": [False, True]})
+    scored = measures.add_scores(rows, {"near": {"random": 0, "reference": 10}})["score"]
+    assert scored.isna().tolist() == [False, True]
 
 
 def test_damaged_runs_are_named_with_the_reason():
@@ -427,12 +440,38 @@ def test_damaged_runs_are_named_with_the_reason():
     assert list(measures.damaged_runs(lost, diverged, plan)) == ["learn-1-scratch-0-0"]
 
 
+def test_damaged_pretrainings_are_named_with_the_reason():
+    table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY})
+    of_run = {seed: table["run"] == f"pretrain-0-transfer-{seed}-0" for seed in (0, 1)}
+    held_out = of_run[1] & (table["task"] == "near")
+    assert measures.damaged_runs(table[~of_run[0]], runs, plan) == {
+        "pretrain-0-transfer-0-0": "3 of 3 evaluations at the end of pretraining are not in the store"
+    }
+    assert measures.damaged_runs(table[~held_out], runs, plan) == {
+        "pretrain-0-transfer-1-0": "1 of 3 evaluations at the end of pretraining are not in the store"
+    }
+    early = table.assign(steps=table["steps"].mask(held_out, 999))
+    assert measures.damaged_runs(early, runs, plan) == {
+        "pretrain-0-transfer-1-0": "its rows are not at the end of its pretraining"
+    }
+    # a network that is told its task is told two others too; one that has learned the task is not
+    told = plan | {"runs": [run | {"conditioning": "descriptor"} for run in plan["runs"]]}
+    assert measures.damaged_runs(table, runs, told) == {}
+    wrong = table[~(of_run[0] & (table["code"] == "wrong"))]
+    assert list(measures.damaged_runs(wrong, runs, told)) == ["pretrain-0-transfer-0-0"]
+    assert measures.damaged_runs(wrong, runs, plan) == {}
+    nowhere = told | {"runs": [run | {"fold": -1} for run in told["runs"]]}
+    assert measures.damaged_runs(table[table["code"] != "wrong"], runs, nowhere) == {}
+    diverged = runs.assign(status=runs["status"].mask(runs["run"] == "pretrain-0-transfer-0-0", "diverged"))
+    assert measures.damaged_runs(table[~of_run[0]], diverged, plan) == {}
+
+
 def test_damage_of_joint_runs_is_looked_for_in_all_their_tasks():
     plan = {
         "tasks": [{"number": k, "name": name} for k, name in enumerate(NAMES)],
         "checkpoints": [0, 1, 2, 4],
         "joint_checkpoints": [0, 3, 6, 12, 24],
-        "runs": [{"id": "j", "phase": "learn", "tasks": [0, 1, 2]}],
+        "runs": [{"id": "j", "phase": "learn", "arm": "joint", "tasks": [0, 1, 2]}],
     }
     runs = pd.DataFrame([{"run": "j", "phase": "learn", "fold": -1, "arm": "joint", "status": "finished"}])
     rows = [("j", c, s, name) for c, s in enumerate(plan["joint_checkpoints"]) for name in NAMES]

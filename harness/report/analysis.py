@@ -120,7 +120,7 @@ class Analysis:
     plan: Mapping[str, Any]
     """The plan."""
     runs: pd.DataFrame
-    """:meth:`harness.store.Store.runs`."""
+    """:meth:`harness.store.Store.runs`, diverged ones marked as :func:`harness.measures.mark_diverged` does."""
     evaluations: pd.DataFrame
     """:meth:`harness.store.Store.evaluations` with scores, of runs that are complete and not damaged."""
     curves: Mapping[tuple[int, str], ArmCurves]
@@ -225,8 +225,8 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
     plan = store.plan
     if plan["headline"] not in SETS:
         raise ValueError(f"unknown headline {plan['headline']!r} in the plan; valid: {', '.join(SETS)}")
-    runs = store.runs()
     evaluations = measures.add_scores(store.evaluations(), plan["reference"]["scores"])
+    runs = measures.mark_diverged(evaluations, store.runs())
     damaged = measures.damaged_runs(evaluations, runs, plan)
     curves = {
         (fold, arm): measures.arm_curves(evaluations, runs, plan, fold, arm, damaged)

@@ -258,8 +258,7 @@ def joint_comparability(analysis: Analysis, result: JointResult) -> Section:
     sides = {}
     for curves in (result.separate, *result.arms):
         ends = measures.asymptotes(curves.scores.reshape(-1, len(curves.steps)))
-        scores = ends.reshape(curves.count, len(curves.tasks))
-        sides[curves.arm] = [pd.Series(column).fillna(0.0).to_numpy() for column in scores.T]
+        sides[curves.arm] = list(ends.reshape(curves.count, len(curves.tasks)).T)
     if any(not len(column) for columns in sides.values() for column in columns):
         return panel({}, rng("comparability"))
     return panel(sides, rng("comparability"), [curves.arm for curves in result.arms])

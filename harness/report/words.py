@@ -238,8 +238,8 @@ def _of_folds(main: Comparison) -> list[str]:
             if curves.diverged.any():
                 found.append(
                     f"{fold.task}: {int(curves.diverged.sum())} of {len(curves.runs)} runs of {curves.arm} "
-                    "diverged. They count with the whole budget for what they had not reached, as 0 in "
-                    "mean curves, and are left out of the asymptote."
+                    "diverged. They count with the whole budget for what they had not reached, and as 0 "
+                    "in mean curves and in the asymptote."
                 )
         if all(c.count for c in fold.curves) and not fold.estimable.all():
             out = fold.thresholds[~fold.estimable]
