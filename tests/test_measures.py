@@ -61,6 +61,35 @@ def test_arrival_at_one_half(g, expected):
     assert measures.arrivals(STEPS, np.array([g], float), np.array([0.5]), BUDGET).item() == expected
 
 
+@settings(deadline=None, max_examples=100)
+@given(scores_of_a_run)
+def test_interpolated_arrivals_lie_in_the_gap_before_the_checkpoint_and_are_monotone_too(g):
+    planned, between = (measures.arrivals(STEPS, np.array([g]), GRID, BUDGET, i)[0] for i in (False, True))
+    assert np.isfinite(planned).tolist() == np.isfinite(between).tolist()
+    for late, crossed in zip(planned, between, strict=True):
+        if math.isfinite(late):
+            before = STEPS[int(np.searchsorted(STEPS, late)) - 1]
+            assert max(before, STEPS[1]) <= crossed <= late
+    assert np.all(np.diff(measures.restricted_times(between, BUDGET)) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("g", "expected"),
+    [
+        ([0, 0, 0, 0.2, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8], 6.0),  # half way from 4 to 8
+        ([0, 0, 0, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 8.0),  # at the checkpoint itself
+        ([0, 0, 0.6, 0, 0, 0, 0.8, 0.8, 0.8, 0.8], 16 + 16 * 0.5 / 0.8),  # a lone peak does not count
+        ([0, 0, 0, 0.6, 0.7, 0.1, 0.8, 0.8, 0.8, 0.8], 4.0),  # above θ before, unconfirmed: early
+        ([0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 1.0),  # in the first gap: at its end
+        ([0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 1.0),
+        ([0] * 10, math.inf),
+    ],
+)
+def test_interpolated_arrival_at_one_half(g, expected):
+    found = measures.arrivals(STEPS, np.array([g], float), np.array([0.5]), BUDGET, interpolate=True)
+    assert found.item() == pytest.approx(expected)
+
+
 def test_an_arrival_after_the_budget_is_none_and_one_at_it_counts():
     g = np.array([[0, 0, 0, 0, 0, 0, 0, 1, 1, 1.0]])
     assert measures.arrivals(STEPS, g, np.array([0.5]), 48.0).item() == 48.0
@@ -108,6 +137,26 @@ def test_a_step_curve_delayed_by_two_gives_a_speed_up_of_exactly_two():
     assert fold.speed_up == 2.0
     assert fold.limit == ""
     np.testing.assert_array_equal(fold.times[0] / fold.times[1], 2.0)
+
+
+def test_bounds_hold_wherever_in_its_gap_a_run_arrived():
+    late = [0, 0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9]  # seen at 16, after 8
+    early = [0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]  # at 4, after 2
+    fold = measures.fold_measures(0, "t", curves("s", [late] * 2), curves("t", [early] * 2), GRID, 64)
+    assert measures.speed_up_bounds(fold) == (8 / 4, 16 / 2)
+    at_once = measures.fold_measures(0, "t", curves("s", [late]), curves("t", [[0.9] * 10]), GRID, 64)
+    assert measures.speed_up_bounds(at_once) == (8.0, math.inf)
+    # what never arrives counts with B at both ends
+    never = measures.fold_measures(0, "t", curves("s", [[0] * 10]), curves("t", [early]), GRID, 64)
+    assert measures.speed_up_bounds(never) == (64 / 4, 64 / 2)
+    nobody = measures.fold_measures(0, "t", curves("s", [[0] * 10]), curves("t", [[0] * 10]), GRID, 64)
+    assert np.isnan(measures.speed_up_bounds(nobody)).all()
+    # 0.9 is reached on a straight line from 0 at the checkpoint before
+    between = measures.fold_measures(
+        0, "t", curves("s", [late]), curves("t", [early]), GRID, 64, interpolate=True
+    )
+    share = GRID.mean() / 0.9
+    assert between.speed_up == pytest.approx((8 + 8 * share) / (2 + 2 * share))
 
 
 def test_thresholds_that_no_run_reaches_are_left_out_of_both_arms():
@@ -668,6 +717,13 @@ def test_sensitivity_changes_one_choice_at_a_time():
     assert found.loc[("θ from 0.1 to 0.9", "all_folds"), "log_ratio"] == pytest.approx(mean(0.1, 0.9))
     half = found.loc[("half the budget", "all_folds"), "log_ratio"]
     assert half == pytest.approx(math.log(((16 + (8 * 16 + 7 * 32) / 15) / 2) / 4))
+    crossed = [
+        measures.fold_measures(f.fold, f.task, *f.curves, GRID, 64, interpolate=True).speed_up
+        for f in folds
+    ]
+    between = found.loc[(measures.INTERPOLATED, "all_folds"), "log_ratio"]
+    assert between == pytest.approx(np.log(crossed).mean())
+    assert between != pytest.approx(found.loc[("as planned", "all_folds"), "log_ratio"], rel=0.01)
     assert measures.sensitivity([]).empty
 
 

@@ -68,6 +68,7 @@ def headline(analysis: Analysis) -> Section:
             f"Runs that hold θ = {analysis.thresholds[i]:.2f} within the budget: "
             f"{main.baseline} {both[0]}, {main.arm} {both[1]}"
         )
+    lines += filter(None, [words.between_checkpoints(analysis)])
     return Section(
         "Headline",
         [

@@ -18,6 +18,7 @@ from harness.report.analysis import (
     smallest_p,
 )
 from harness.report.page import Cell
+from harness.report.variations import Resolution, resolution
 from harness.statistics import Estimate
 
 LIMITS = {
@@ -27,6 +28,14 @@ LIMITS = {
     "read “at most”.",
     "unresolved": "many runs of both arms arrive by the first checkpoint, which does not resolve ρ̄.",
 }
+
+DATED = (
+    "Speed-ups are read at checkpoints, an arrival dated to the one that shows it, which mostly draws them "
+    "towards 1"
+)
+"""Why speed-ups depend on the grid of checkpoints."""
+SHIFTED = 1.05
+"""Factor by which interpolation must change a task's speed-up before a warning says so."""
 
 
 # --- numbers ---------------------------------------------------------------------------------------
@@ -215,12 +224,39 @@ def warnings(analysis: Analysis) -> list[str]:
                 f"on their own tasks, below {measures.COMPETENT}. What they transfer is not what a "
                 "competent network would."
             )
+    # task by task, as in a mean those above and below 1 cancel
+    seen = [resolution([result]) for comparison in compared for result in comparison.folds]
+    shift = max((r.shift for r in seen if r is not None), default=1.0)
+    if shift > SHIFTED:
+        found.append(
+            f"{DATED}: interpolated between checkpoints, those of single tasks change by a factor of up to "
+            f"{shift:.2f}. The intervals do not contain this."
+        )
     smallest = smallest_p(analysis)
     if smallest > 0.05:
         found.append(
             f"With so few runs the permutation test of one task cannot give less than p = {smallest:.2g}."
         )
     return found
+
+
+def between_checkpoints(analysis: Analysis) -> str:
+    """What the gaps between checkpoints leave open of the headline, in a sentence; empty without one."""
+    seen = resolution(analysis.headline.folds)
+    if seen is None:
+        return ""
+    return (
+        f"{DATED}: interpolated between checkpoints this one is {factor(seen.interpolated)} instead of "
+        f"{factor(seen.planned)}, and wherever in its gap each run arrived, {span_of(seen)}. The interval "
+        "does not contain this."
+    )
+
+
+def span_of(seen: Resolution) -> str:
+    """The bounds of a mean speed-up in words."""
+    return f"at least {factor(seen.low)}" + (
+        " with no upper end" if math.isinf(seen.high) else f" and at most {factor(seen.high)}"
+    )
 
 
 def _of_folds(main: Comparison) -> list[str]:
