@@ -710,9 +710,7 @@ def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str,
         score = last.set_index("task")["score"].fillna(0.0)
         # a diverged network is not evaluated, and is a random policy; what else is absent is not known
         absent = 0.0 if run.status == "diverged" else math.nan
-        sources = score.reindex(
-            [names[number] for number in planned[run.run]["tasks"]], fill_value=absent
-        )
+        sources = score.reindex([names[number] for number in planned[run.run]["tasks"]], fill_value=absent)
         rows.append(
             {
                 "run": run.run,

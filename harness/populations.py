@@ -449,6 +449,35 @@ class Curves:
 
 
 @dataclasses.dataclass(frozen=True)
+class SuiteCurves:
+    """Learning curves of several independent tasks.
+
+    Truth: the mean of the tasks' true curves.
+    """
+
+    tasks: tuple[Curves, ...]
+    """Populations of the tasks."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"mean of {len(self.tasks)} tasks of {self.tasks[0].name}"
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The mean true curve, ``(checkpoints,)``."""
+        return np.mean([task.truth for task in self.tasks], axis=0)
+
+    def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
+        """Curves ``(trials, n, checkpoints)`` of each task."""
+        return tuple(curves for task in self.tasks for curves in task.draw(rng, trials, n))
+
+    def estimate(self, sample: Sample) -> np.ndarray:
+        """Mean of the tasks' mean curves."""
+        return np.mean([curves.mean(axis=0) for curves in sample], axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Ramps:
     """Learning curves that rise straight to 1 within a random time: bounded, skewed, smooth in each run.
 
@@ -584,7 +613,9 @@ class Discretised:
     @property
     def name(self) -> str:
         """In words."""
-        grid = f"a checkpoint every {self.gap:,.0f} steps" if self.gap else "the standard preset's checkpoints"
+        grid = (
+            f"a checkpoint every {self.gap:,.0f} steps" if self.gap else "the standard preset's checkpoints"
+        )
         return f"speed-up {self.ratio:g}, {grid}{', interpolated' * self.interpolate}"
 
     @property

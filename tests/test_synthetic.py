@@ -78,7 +78,9 @@ def test_planted_speed_ups_come_back(experiment):
 def standard(tmp_path_factory):
     """Analysis on the grid of checkpoints that the preset ``standard`` and its learner really have."""
     learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
-    preset = dataclasses.replace(PRESETS["standard"], arms=("scratch", "transfer"), seeds=SEEDS, folds=(0, 2, 3))
+    preset = dataclasses.replace(
+        PRESETS["standard"], arms=("scratch", "transfer"), seeds=SEEDS, folds=(0, 2, 3)
+    )
     plan = make_plan("Biped", preset, learner)
     curves = {
         fold: ramp(PLANTED[fold], seed=fold, spread=0.02, noise=0.005, scratch_steps=plan["budget"] / 2)

@@ -57,7 +57,7 @@ def analyse_joint(analysis: Analysis) -> JointResult:
     tables, reached = [], []
     for curves in arms:
         times = joint.task_times(*given, curves, analysis.damaged)
-        tables.append(joint.speed_ups(times))
+        tables.append(joint.speed_ups(times, rng("joint permutation", curves.arm)))
         reached.append(times.tasks)
     return JointResult(
         joint.joint_curves(*given, SEPARATE, analysis.damaged),
@@ -143,7 +143,8 @@ def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:
             "joint ones; "
             "separate networks count in lock-step. The intervals of single tasks are not independent of "
             "each "
-            "other; that of the mean takes whole networks."
+            "other; that of the mean takes whole networks, and so does its permutation test, against separate "
+            "networks of one seed of every task (none where tasks have unequal numbers of these)."
         )
     )
     parts += _completion(analysis, result)
@@ -182,12 +183,14 @@ def _profile(analysis: Analysis, arms: Sequence[JointCurves]) -> Exhibit:
 def _speed_ups(result: JointResult) -> str:
     def row(of: pd.Series) -> list[str | Cell]:
         e = Estimate(of["log_ratio"], of["low"], of["high"], p=of["p"], reason=of["reason"])
-        return [of["task"], of["arm"], words.ratio_cell(e, of["limit"]), words.p_cell(e.p)]
+        return [of["task"], of["arm"], words.ratio_cell(e, of["limit"]), words.p_cell(e.p),
+                words.p_cell(of["p_permutation"])]  # fmt: skip
 
     given = [row(of) for _, of in result.speed_ups.iterrows()]
     # the means last, whichever arm they are of
     given.sort(key=lambda cells: cells[0] == SUITE)
-    return table(["task", "arm", "ρ̄ [95% t interval]", "t-test p"], given, "speed-up of joint networks")
+    headers = ["task", "arm", "ρ̄ [95% t interval]", "t-test p", "permutation p"]
+    return table(headers, given, "speed-up of joint networks")
 
 
 def _completion(analysis: Analysis, result: JointResult) -> list[str | Exhibit]:
