@@ -28,6 +28,11 @@ TRUE_CODE = CODES[0]
 """Column ``code`` of an evaluation in which the network was told its task; also of rows without it."""
 JOINT_ARMS = ("joint", "joint-wide")
 """Arms whose runs learn all tasks at once and are evaluated at the plan's ``joint_checkpoints``."""
+DOSES = {
+    "sources": "number of source tasks",
+    "steps": "steps of pretraining (control steps of all worlds of a run)",
+}
+"""What is dosed by arms called ``name=number``."""
 
 SOLVED = 0.5
 """A fold whose arm scores at least this at step 0 is solved: generalisation (PROTOCOL §4.3)."""
@@ -298,11 +303,6 @@ def asymptotes(scores: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(scores, float)[:, -LOOK_AHEAD:], nan=0.0).mean(axis=1)
 
 
-def monotone_curves(scores: np.ndarray) -> np.ndarray:
-    """g*(t) = max{θ in [0, 1] : T_θ <= t} at the checkpoints, ``(runs, checkpoints)``."""
-    return np.clip(np.maximum.accumulate(arrival_levels(scores), axis=1), 0.0, 1.0)
-
-
 def areas(steps: np.ndarray, scores: np.ndarray, budget: float) -> np.ndarray:
     """A = (1/B) ∫ clip(g) dt over [0, B], as a left-constant step sum, ``(runs,)`` (PROTOCOL §4.6).
 
@@ -501,6 +501,28 @@ def arm_curves(
     )
 
 
+def all_curves(
+    evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str, Any], exclude: Iterable[str] = ()
+) -> dict[tuple[int, str], ArmCurves]:
+    """:func:`arm_curves` of every fold and arm of which runs are planned; controls are on some folds only.
+
+    Args:
+        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
+        runs: :meth:`harness.store.Store.runs`.
+        plan: the plan.
+        exclude: ids of runs to leave out, see :func:`damaged_runs`.
+    """
+    learning = runs[runs["phase"] == "learn"]
+    planned = set(zip(learning["fold"], learning["arm"], strict=True))
+    evaluations, exclude = true_rows(evaluations), list(exclude)
+    return {
+        (fold, arm): arm_curves(evaluations, runs, plan, fold, arm, exclude)
+        for fold in plan["folds"]
+        for arm in plan["arms"]
+        if (fold, arm) in planned
+    }
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldMeasures:
     """What PROTOCOL §4 reads off one fold: pairs of arrays, in the order (baseline, arm)."""
@@ -622,43 +644,37 @@ def fold_measures(
 
 
 def compare(
-    evaluations: pd.DataFrame,
-    runs: pd.DataFrame,
+    curves: Mapping[tuple[int, str], ArmCurves],
     plan: Mapping[str, Any],
     arm: str,
     baseline: str = BASELINE,
-    exclude: Iterable[str] = (),
 ) -> tuple[FoldMeasures, ...]:
     """Compares an arm with a baseline on every fold on which both are planned, in the plan's order.
 
     Args:
-        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
-        runs: :meth:`harness.store.Store.runs`.
+        curves: :func:`all_curves`.
         plan: the plan.
         arm: name of the arm.
         baseline: name of the baseline, any other arm.
-        exclude: ids of runs to leave out, see :func:`damaged_runs`.
 
     Raises:
         ValueError: for an arm that is planned nowhere.
     """
-    learning = runs[runs["phase"] == "learn"]
-    planned = {name: set(learning.loc[learning["arm"] == name, "fold"]) for name in (baseline, arm)}
-    for name, folds in planned.items():
-        if not folds:
-            raise ValueError(f"no run of arm {name!r} is planned; there are {sorted(set(learning['arm']))}")
-    evaluations, exclude = true_rows(evaluations), list(exclude)
+    there = sorted({name for _, name in curves})
+    for name in (baseline, arm):
+        if name not in there:
+            raise ValueError(f"no run of arm {name!r} is planned; there are {there}")
     return tuple(
         fold_measures(
             fold,
             task_name(plan, fold),
-            arm_curves(evaluations, runs, plan, fold, baseline, exclude),
-            arm_curves(evaluations, runs, plan, fold, arm, exclude),
+            curves[fold, baseline],
+            curves[fold, arm],
             plan["thresholds"],
             plan["budget"],
         )
         for fold in plan["folds"]
-        if fold in planned[baseline] and fold in planned[arm]
+        if (fold, baseline) in curves and (fold, arm) in curves
     )
 
 
@@ -786,61 +802,7 @@ def _hand_over(evaluations: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[
 # --- tables over folds -----------------------------------------------------------------------------
 
 
-def arrival_table(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
-    """Every arrival: one row per fold, side, run and θ, as Kaplan-Meier curves and log-rank tests need.
-
-    Returns:
-        Columns ``fold, task, arm, run, cluster`` (what the run started from), ``theta, steps`` (Y_θ),
-        ``arrived`` and ``follow_up`` (B).
-    """
-    tables = []
-    for fold in folds:
-        for curves, arrived in zip(fold.curves, fold.arrivals, strict=True):
-            runs, thresholds = arrived.shape
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "fold": fold.fold,
-                        "task": fold.task,
-                        "arm": curves.arm,
-                        "run": np.repeat(np.array(curves.runs, object), thresholds),
-                        "cluster": np.repeat(np.array([c for _, c in curves.clusters], object), thresholds),
-                        "theta": np.tile(fold.thresholds, runs),
-                        "steps": restricted_times(arrived, fold.budget).ravel(),
-                        "arrived": np.isfinite(arrived).ravel(),
-                        "follow_up": float(fold.budget),
-                    }
-                )
-            )
-    columns = ["fold", "task", "arm", "run", "cluster", "theta", "steps", "arrived", "follow_up"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def threshold_table(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
-    """Success, restricted mean and expected running time by θ (PROTOCOL §4.2, §4.5, §4.7).
-
-    Returns:
-        One row per fold, side and θ: ``fold, task, arm, theta, clusters, runs, arrived`` (number of runs),
-        ``success`` with its Wilson interval ``low, high``, ``restricted_mean`` and
-        ``expected_running_time`` (infinite where no run arrives).
-    """
-    rows = []
-    for fold in folds:
-        for i, curves in enumerate(fold.curves):
-            if not curves.count:
-                continue
-            expected = expected_running_times(fold.arrivals[i], fold.budget)
-            for j, theta in enumerate(fold.thresholds):
-                share = float(fold.success[i][j])
-                of_side = [fold.fold, fold.task, curves.arm, theta, curves.count, len(curves.runs)]
-                success = [int(np.isfinite(fold.arrivals[i][:, j]).sum()), share]
-                interval = statistics.wilson(share, curves.count)
-                rows.append([*of_side, *success, *interval, fold.times[i][:, j].mean(), expected[j]])
-    columns = ["fold", "task", "arm", "theta", "clusters", "runs", "arrived", "success", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "restricted_mean", "expected_running_time"])
-
-
-def success_differences(folds: Sequence[FoldMeasures], theta: float) -> pd.DataFrame:
+def success_differences(folds: Sequence[FoldMeasures], theta: float) -> list[Estimate]:
     """Difference of the shares that arrive by B at one θ, arm - baseline, with Newcombe's interval.
 
     Args:
@@ -848,18 +810,14 @@ def success_differences(folds: Sequence[FoldMeasures], theta: float) -> pd.DataF
         theta: one of the thresholds.
 
     Returns:
-        One row per fold: ``fold, task, baseline, arm`` (the two shares), ``difference, low, high, reason``.
+        One estimate per fold.
     """
-    rows = []
+    found = []
     for fold in folds:
         i = threshold_index(fold.thresholds, theta)
-        shares = [float(share[i]) for share in fold.success]
-        counts = [curves.count for curves in fold.curves]
-        estimate = statistics.newcombe(shares[0], counts[0], shares[1], counts[1])
-        rows.append([fold.fold, fold.task, *shares, *_interval(estimate)])
-    return pd.DataFrame(
-        rows, columns=["fold", "task", "baseline", "arm", "difference", "low", "high", "reason"]
-    )
+        (baseline, arm), (n, m) = (f[i] for f in fold.success), (c.count for c in fold.curves)
+        found.append(statistics.newcombe(float(baseline), n, float(arm), m))
+    return found
 
 
 def profile_curves(fold: FoldMeasures) -> tuple[np.ndarray, np.ndarray]:
@@ -941,33 +899,6 @@ def break_even(folds: Sequence[FoldMeasures], plan: Mapping[str, Any], theta: fl
     return pd.DataFrame(rows, columns=[*columns, "uses", "low", "high", "reason"])
 
 
-def verdicts(folds: Sequence[FoldMeasures], p_values: Sequence[float]) -> pd.DataFrame:
-    """Which tasks show positive or negative transfer, the others being inconclusive (PROTOCOL §4.10).
-
-    Negative is a Holm-adjusted p below .05 with log ρ̄ < 0. Absence is no verdict on a task; for the suite
-    mean see :func:`harness.statistics.tost`.
-
-    Args:
-        folds: of one comparison.
-        p_values: a two-sided p of each, :func:`harness.statistics.permutation_p`.
-
-    Returns:
-        One row per fold: ``fold, task, log_ratio, low, high`` (interval at the Bonferroni level over the
-        estimable folds), ``p, p_holm, verdict, reason``.
-    """
-    adjusted = statistics.holm(p_values)
-    level = statistics.bonferroni(max(1, sum(not math.isnan(fold.speed_up) for fold in folds)))
-    rows = []
-    for fold, p, p_holm in zip(folds, p_values, adjusted, strict=True):
-        e = fold.log_ratio(level)
-        verdict = "inconclusive"
-        if p_holm < SIGNIFICANT and e.value != 0:
-            verdict = "negative" if e.value < 0 else "positive"
-        rows.append([fold.fold, fold.task, e.value, e.low, e.high, p, p_holm, verdict, e.reason])
-    columns = ["fold", "task", "log_ratio", "low", "high", "p", "p_holm", "verdict", "reason"]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def nearest_sources(plan: Mapping[str, Any], arm: str = "transfer") -> pd.DataFrame:
     """Distance of every fold's held-out task to the nearest task that the arm was pretrained on (§4.11).
 
@@ -1043,8 +974,8 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
 
     Changed are the range of θ, the budget (half), the grid of checkpoints (every second one, which
     also doubles the span of the three-checkpoint rule), and when in the gap between two checkpoints a run
-    is taken to arrive (where the score, interpolated, crosses θ). Coarse checkpoints mostly pull ρ̄ towards 1, but
-    the first positive one is kept, so not where the arm arrives by it. Half the episodes cannot be had
+    is taken to arrive (where the score, interpolated, crosses θ). Coarse checkpoints mostly pull ρ̄
+    towards 1, but the first positive one is kept, so not where the arm arrives by it. Half the episodes cannot be had
     from means over episodes; the store keeps no single ones.
 
     Args:
@@ -1105,7 +1036,7 @@ def dose_table(comparisons: Mapping[str, Sequence[FoldMeasures]]) -> pd.DataFram
     rows = []
     for arm, folds in comparisons.items():
         kind, _, dose = arm.partition("=")
-        if kind not in ("sources", "steps") or not dose.isdecimal():
+        if kind not in DOSES or not dose.isdecimal():
             raise ValueError(f"arm {arm!r} is no dose; doses are called like sources=3 or steps=100000")
         estimates = [fold.log_ratio() for fold in folds]
         for fold, e in zip(folds, estimates, strict=True):

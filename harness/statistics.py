@@ -17,8 +17,10 @@ from scipy import optimize, stats
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 """Random permutations of a test; where there are fewer distinct ones, all are used and p is exact."""
-EQUIVALENCE = math.log(1.1)
-"""Half-width on the log scale within which speed-ups count as none (PROTOCOL §4.10)."""
+EQUIVALENT = 1.1
+"""Factor within which speed-ups count as none (PROTOCOL §4.10)."""
+EQUIVALENCE = math.log(EQUIVALENT)
+"""The same on the log scale."""
 POWER = 0.8
 """Chance with which a detectable effect is to be detected."""
 FLIPPED = 20

@@ -343,7 +343,7 @@ def detected(sample: Sample, truth: float, rng: np.random.Generator) -> Sequence
 
 
 def detected_as_printed(sample: Sample, truth: float, rng: np.random.Generator) -> Sequence[bool]:
-    """Whether the t test sees, in new runs, an effect as large as the first task's runs say is detectable."""
+    """Whether the t test sees, in new runs, the effect that the first task's runs say is detectable."""
     first, (scratch, transfer) = pairs(sample)
     seen = statistics.minimum_detectable(statistics.log_ratio(*first))
     return (statistics.log_ratio(scratch, transfer / seen.ratio).p <= LEVEL,)
@@ -823,8 +823,8 @@ def page(results: Sequence[Result], found: Sequence[Bias]) -> str:
         f"Runs rise straight to a score of 1, from scratch within {SCRATCH:,.0f} steps on average; the "
         f"budget is {BUDGET:,.0f}. They are seen at checkpoints only, and an arrival is dated to the next "
         "one, half a gap late on average in both arms. That draws every speed-up towards 1, the more the "
-        "faster transfer is; interpolated between fine checkpoints it comes back. In brackets what this should give by calculation. {found[0].runs:,} runs "
-        "to an arm; largest Monte-Carlo standard error "
+        "faster transfer is; interpolated between fine checkpoints it comes back. In brackets what this "
+        f"should give by calculation. {found[0].runs:,} runs to an arm; largest Monte-Carlo standard error "
         f"{max(b.error / b.found for b in found):.1%} of the number.",
         "",
         "| planted | " + " | ".join(_grid(*grid) for grid in GRIDS) + " |",

@@ -129,9 +129,7 @@ def test_tasks_and_plan_print_what_there_is(tmp_path, monkeypatch, capsys):
     assert "│ pretrain │ transfer │ nothing           │ 6    │ 2     │" in out
     assert "held out: long-shins, child" in out
     assert "no training task is nearer to a held-out one than 0.87 " in out
-    assert re.search(
-        r"about (\d+ min|\d+\.\d h) here \([\d,]+ steps/s trained, [\d,]+ evaluated\), \d+ MB", out
-    )
+    assert re.search(r"about (\d+ min|\d+\.\d h) here \([\d,]+ steps/s trained, [\d,]+ evaluated\), \d+ MB", out)
     with pytest.raises(SystemExit) as stop:
         main(["plan", "Biped", *TINY.split(), "--out", str(tmp_path / "p")])
     assert stop.value.code == 2

@@ -33,17 +33,7 @@ MTENVS = {
 }
 USES_BASELINES = {"run", "reference", "cli", "__main__"}
 # of the harness: tables in, pages out
-OFFLINE = {
-    "comparability",
-    "compare",
-    "joint",
-    "measures",
-    "plots",
-    "report",
-    "selection",
-    "statistics",
-    "table",
-}
+OFFLINE = {"comparability", "compare", "joint", "measures", "plots", "report", "selection", "statistics", "table"}
 CORE = {"array_api_compat", "gymnasium", "mujoco", "numpy"}
 HEAVY = {
     "torch",

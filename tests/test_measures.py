@@ -239,7 +239,9 @@ def test_integral_of_restricted_times_is_the_area_above_the_monotone_curve(runs,
     # §4.6: ∫ Y_θ dθ = B (1 - A*) over θ in [0, 1], which needs g(0) <= 0 as T = 0 counts as t_1
     g = np.array(runs)
     g[:, 0] = 0.0
-    area = measures.areas(STEPS, measures.monotone_curves(g), budget)
+    # g*(t) = max{θ in [0, 1] : T_θ <= t}
+    monotone = np.clip(np.maximum.accumulate(measures.arrival_levels(g), axis=1), 0.0, 1.0)
+    area = measures.areas(STEPS, monotone, budget)
     for run in range(len(g)):
         # Y is a step function of θ that jumps at arrival levels only: exact from one θ per step
         jumps = np.clip(measures.arrival_levels(g[run])[0], 0, 1)
@@ -404,6 +406,7 @@ def experiment(arms, seeds=2, finetunes=1, folds=(0, 1, 2), **changes):
     plan = {
         "tasks": [{"number": k, "name": name} for k, name in enumerate(NAMES)],
         "folds": list(folds),
+        "arms": list(arms),
         "budget": 64,
         "checkpoints": STEPS.astype(int).tolist(),
         "thresholds": GRID.tolist(),
@@ -416,10 +419,14 @@ def experiment(arms, seeds=2, finetunes=1, folds=(0, 1, 2), **changes):
     return pd.DataFrame(rows, columns=columns), runs, plan
 
 
+def compare(table, runs, plan, arm, baseline="scratch"):
+    return measures.compare(measures.all_curves(table, runs, plan), plan, arm, baseline)
+
+
 def test_any_arm_is_compared_with_any_other_on_the_folds_that_both_are_planned_on():
     table, runs, plan = experiment({"scratch": LATE, "transfer": FIRST, "blind": EARLY})
     speed_ups = {
-        (baseline, arm): [f.speed_up for f in measures.compare(table, runs, plan, arm, baseline)]
+        (baseline, arm): [f.speed_up for f in compare(table, runs, plan, arm, baseline)]
         for baseline, arm in (("scratch", "transfer"), ("scratch", "blind"), ("blind", "transfer"))
     }
     assert speed_ups == {
@@ -429,12 +436,12 @@ def test_any_arm_is_compared_with_any_other_on_the_folds_that_both_are_planned_o
     }
     # a control on one fold only: it is not missing on the others
     named = runs[(runs["arm"] != "blind") | (runs["fold"] == 1)]
-    assert [f.fold for f in measures.compare(table, named, plan, "blind")] == [1]
+    assert [f.fold for f in compare(table, named, plan, "blind")] == [1]
     with pytest.raises(ValueError, match="no run of arm 'ceiling' is planned; there are"):
-        measures.compare(table, runs, plan, "ceiling")
+        compare(table, runs, plan, "ceiling")
     # runs that are planned but not there leave the fold in, and its reason
     gone = runs.assign(status=runs["status"].where(runs["arm"] != "blind", "missing"))
-    fold = measures.compare(table, gone, plan, "blind")[0]
+    fold = compare(table, gone, plan, "blind")[0]
     assert not fold.complete
     assert fold.log_ratio().reason == "no run of blind is complete"
 
@@ -443,17 +450,17 @@ def test_other_codes_and_duplicated_rows_do_not_reach_a_curve():
     table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY})
     told_wrong = table[table["run"].str.startswith("learn")].assign(code="wrong", score=1.0)
     twice = pd.concat([table, table.assign(score=1.0), told_wrong], ignore_index=True)
-    mine, doubled = (measures.compare(t, runs, plan, "transfer") for t in (table, twice))
+    mine, doubled = (compare(t, runs, plan, "transfer") for t in (table, twice))
     assert [f.speed_up for f in mine] == [f.speed_up for f in doubled] == [4.0] * 3
     assert measures.damaged_runs(twice, runs, plan) == {}
     assert measures.competence(twice, runs, plan).equals(measures.competence(table, runs, plan))
     assert len(measures.code_scores(twice, runs, plan)) == len(measures.code_scores(table, runs, plan))
     # rows of before there were codes are true
     old = table[table["code"] == "true"].drop(columns="code")
-    assert [f.speed_up for f in measures.compare(old, runs, plan, "transfer")] == [4.0] * 3
+    assert [f.speed_up for f in compare(old, runs, plan, "transfer")] == [4.0] * 3
     assert set(measures.code_scores(old, runs, plan)["code"]) == {"true"}
     # and the order of rows is nothing
-    turned = measures.compare(table[::-1], runs[::-1], plan, "transfer")
+    turned = compare(table[::-1], runs[::-1], plan, "transfer")
     assert [f.log_ratio() for f in turned] == [f.log_ratio() for f in mine]
 
 
@@ -461,7 +468,7 @@ def test_a_nan_score_is_a_divergence_from_there_on():
     table, runs, plan = experiment({"scratch": LATE, "transfer": EARLY})
     hit = (table["run"] == "learn-0-transfer-1-0") & (table["checkpoint"] == 1)
     table.loc[hit, "score"] = NAN
-    fold = measures.compare(table, runs, plan, "transfer")[0]
+    fold = compare(table, runs, plan, "transfer")[0]
     assert fold.curves[1].diverged.tolist() == [False, True]
     assert np.isnan(fold.curves[1].scores[1, 1:]).all()
     assert fold.mean_times[1].tolist() == [4.0, 64.0]  # it stays in, with the whole budget
@@ -535,7 +542,7 @@ def test_fine_tunings_are_one_cluster_and_their_variance_can_be_split():
         return EARLY if f else LATE
 
     table, runs, plan = experiment({"scratch": LATE, "transfer": scores}, seeds=3, finetunes=2, folds=(1,))
-    (fold,) = measures.compare(table, runs, plan, "transfer")
+    (fold,) = compare(table, runs, plan, "transfer")
     assert fold.curves[1].count == 3
     assert fold.run_mean_times[1].tolist() == [16.0, 4.0] * 3
     assert fold.mean_times[1].tolist() == [10.0] * 3
@@ -569,29 +576,14 @@ def test_competence_of_a_source_that_holds_nothing_out():
     assert found["held_out"].isna().all()
 
 
-def test_thresholds_and_arrivals_as_tables():
+def test_success_differences_are_arm_minus_baseline():
     def scores(fold, seed, f):
         return EARLY if seed else NEVER
 
     table, runs, plan = experiment({"scratch": LATE, "transfer": scores}, folds=(1,))
-    folds = measures.compare(table, runs, plan, "transfer")
-    by_theta = measures.threshold_table(folds)
-    assert len(by_theta) == 2 * len(GRID)
-    row = by_theta[(by_theta["arm"] == "transfer") & (by_theta["theta"] == 0.5)].iloc[0]
-    assert (row["clusters"], row["runs"], row["arrived"], row["success"]) == (2, 2, 1, 0.5)
-    assert row["restricted_mean"] == (4 + 64) / 2
-    assert row["expected_running_time"] == 4 + 64
-    assert (row["low"], row["high"]) == statistics.wilson(0.5, 2)
-    every = measures.arrival_table(folds)
-    assert len(every) == 4 * len(GRID)
-    half = every[(every["theta"] == 0.5) & (every["arm"] == "transfer")]
-    assert half["steps"].tolist() == [64.0, 4.0]
-    assert half["arrived"].tolist() == [False, True]
-    assert half["cluster"].tolist() == ["pretrain-1-transfer-0-0", "pretrain-1-transfer-1-0"]
-    assert measures.arrival_table([]).columns.tolist() == every.columns.tolist()
-    differences = measures.success_differences(folds, 0.5)
-    assert differences["difference"].tolist() == [-0.5]
-    assert differences["reason"].tolist() == [""]
+    folds = compare(table, runs, plan, "transfer")
+    assert measures.success_differences(folds, 0.5) == [statistics.newcombe(1.0, 2, 0.5, 2)]
+    assert measures.success_differences(folds, 0.5)[0].value == -0.5
     with pytest.raises(ValueError, match=r"θ = 0\.52 is not in the grid"):
         measures.success_differences(folds, 0.52)
 
@@ -601,7 +593,7 @@ def test_runtime_profile_counts_pairs_and_shows_what_is_censored():
         return EARLY if seed else NEVER
 
     table, runs, plan = experiment({"scratch": LATE, "transfer": scores})
-    profile = measures.runtime_profile(measures.compare(table, runs, plan, "transfer"))
+    profile = measures.runtime_profile(compare(table, runs, plan, "transfer"))
     assert profile["steps"].max() == 64
     transfer = profile[profile["arm"] == "transfer"].set_index("steps")
     assert transfer.loc[2, "share"] == 0
@@ -618,43 +610,22 @@ def test_break_even_counts_the_pretraining_and_says_where_there_is_none():
         return [0, 0, 0, 0, 0.9, *[0.9] * 5] if seed else LATE  # at 8 and 16
 
     table, runs, plan = experiment({"scratch": late, "transfer": EARLY}, folds=(0, 1))
-    folds = measures.compare(table, runs, plan, "transfer")
+    folds = compare(table, runs, plan, "transfer")
     paid = measures.break_even(folds, plan, 0.5)
     assert paid["pretraining_steps"].tolist() == [1000.0] * 2
     assert paid["saving"].tolist() == [8.0] * 2
     assert paid["uses"].tolist() == [125.0] * 2
     assert paid["high"].tolist() == [math.inf] * 2  # two seeds: the saving may be 0
     assert paid["low"].iloc[0] == pytest.approx(1000 / paid["saving_high"].iloc[0])
-    back = measures.break_even(measures.compare(table, runs, plan, "scratch", "transfer"), plan, 0.5)
+    back = measures.break_even(compare(table, runs, plan, "scratch", "transfer"), plan, 0.5)
     assert back["reason"].tolist() == ["nothing was spent beforehand"] * 2
     # a source that was itself trained from another counts both
     plan["runs"][-2]["start"] = "pretrain-0-transfer-0-0"
     assert plan["runs"][-2]["phase"] == "pretrain"
     assert measures.pretraining_steps(plan, folds[1].curves[1]) == 1500.0
-    nothing = measures.compare(*experiment({"scratch": NEVER, "transfer": NEVER}), "transfer")
+    nothing = compare(*experiment({"scratch": NEVER, "transfer": NEVER}), "transfer")
     reasons = measures.break_even(nothing, experiment({"scratch": NEVER, "transfer": NEVER})[2], 0.5)
     assert set(reasons["reason"]) == {"not estimable: no run reaches θ = 0.50"}
-
-
-def test_verdicts_need_a_small_adjusted_p_and_show_the_bonferroni_interval():
-    spread = [0, 0, 0, 0, 0.9, *[0.9] * 5]
-
-    def scratch(fold, seed, f):
-        return {0: LATE, 1: EARLY, 2: LATE}[fold] if seed % 2 else {0: spread, 1: FIRST, 2: spread}[fold]
-
-    def transfer(fold, seed, f):
-        return {0: EARLY, 1: LATE, 2: LATE}[fold] if seed % 2 else {0: FIRST, 1: spread, 2: spread}[fold]
-
-    table, runs, plan = experiment({"scratch": scratch, "transfer": transfer}, seeds=6)
-    folds = measures.compare(table, runs, plan, "transfer")
-    p = [statistics.permutation_p(*f.mean_times, np.random.default_rng(0)) for f in folds]
-    found = measures.verdicts(folds, p)
-    assert found["verdict"].tolist() == ["positive", "negative", "inconclusive"]
-    assert found["p_holm"].tolist() == statistics.holm(p)
-    wide = folds[1].log_ratio(statistics.bonferroni(3))
-    assert (found.loc[1, "low"], found.loc[1, "high"]) == (wide.low, wide.high)
-    assert measures.verdicts(folds, [0.02, 0.02, 0.9])["verdict"].tolist() == ["inconclusive"] * 3
-    assert measures.verdicts(folds, [math.nan] * 3)["verdict"].tolist() == ["inconclusive"] * 3
 
 
 def test_nearest_sources_from_the_plan_s_distances_or_its_descriptors():
@@ -701,7 +672,7 @@ def test_sensitivity_changes_one_choice_at_a_time():
         return [0.9, -0.9, *EARLY[2:]] if fold == 0 else EARLY
 
     table, runs, plan = experiment({"scratch": scratch, "transfer": transfer})
-    folds = measures.compare(table, runs, plan, "transfer")
+    folds = compare(table, runs, plan, "transfer")
     found = measures.sensitivity(folds).set_index(["setting", "set"])
     assert found.loc[("as planned", "all_folds"), "tasks"] == 3
     assert found.loc[("as planned", "not_yet_solved"), "tasks"] == 2
@@ -737,7 +708,7 @@ def test_coarse_checkpoints_pull_the_speed_up_towards_one():
 
 def test_dose_table_is_sorted_and_knows_its_arms():
     table, runs, plan = experiment({"scratch": LATE, "sources=2": FIRST, "sources=1": EARLY})
-    arms = {arm: measures.compare(table, runs, plan, arm) for arm in ("sources=2", "sources=1")}
+    arms = {arm: compare(table, runs, plan, arm) for arm in ("sources=2", "sources=1")}
     found = measures.dose_table(arms)
     assert found["dose"].tolist() == [1] * 4 + [2] * 4
     suite = found[found["fold"] == -1]
@@ -758,7 +729,7 @@ def test_transfer_matrix_adjusts_over_all_cells_and_marks_what_hurts():
 
     arms = {"scratch": scratch, "from=near": hurts, "from=far": scratch}
     table, runs, plan = experiment(arms, seeds=6)
-    comparisons = {arm: measures.compare(table, runs, plan, arm) for arm in ("from=near", "from=far")}
+    comparisons = {arm: compare(table, runs, plan, arm) for arm in ("from=near", "from=far")}
     found = measures.transfer_matrix(comparisons, np.random.default_rng(0))
     cells = list(zip(found["source"], found["target"], strict=True))
     assert cells == [("near", "middle"), ("near", "far"), ("far", "near"), ("far", "middle")]

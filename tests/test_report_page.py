@@ -14,7 +14,7 @@ from browser import Browser, executable
 from synthetic import TASKS, ramp, write
 from synthetic_plans import SPEED_UPS, dose, joint, leave_one_out, matrix, planted, write_plan_and_rows
 
-from harness.report import analyse, write_report
+from harness.report import analyse, summary_table, write_report
 from harness.report.analysis import leak_checks
 from harness.report.page import Cell, Section, table
 from harness.report.page import page as whole_page
@@ -84,6 +84,35 @@ def test_it_renders_everywhere_and_asks_for_nothing(pages, browser, kind):
             )
             assert browser.run(drawn)
             assert min(browser.run(drawn)) > 50
+
+
+def test_the_terminal_s_summary_is_of_the_plan_s_own_kind(pages):
+    lines = {kind: summary_table(page.parents[1]).splitlines() for kind, page in pages.items()}
+    # a row for every dose, with the mean that the report has
+    doses = lines["dose"]
+    assert [line.split()[0] for line in doses[-2:]] == ["sources=1", "sources=7"]
+    analysis = analyse(pages["dose"].parents[1])
+    means = [c.sets["all_folds"].log_ratio.exp().value for c in analysis.against_scratch]
+    for line, mean in zip(doses[-2:], means, strict=True):
+        assert f" {mean:.3g} [" in line
+        assert line.endswith("2 of 2")
+    # a row for every target, its best source before its worst, and no interval over targets
+    targets = [re.split(r" {2,}", line) for line in lines["matrix"][-3:]]
+    assert [row[0] for row in targets] == TASKS[:3]
+    for target, best, most, worst, least in targets:
+        assert {best, worst} == {*TASKS[:3]} - {target}
+        assert float(most.split()[-3 if "[" in most else -1]) >= float(
+            least.split()[-3 if "[" in least else -1]
+        )
+    assert lines["matrix"][1].startswith("negative transfer shown for 0 of 6 pairs")
+    assert not any("over all folds" in line for line in lines["matrix"])
+    # a row for every arm of a joint plan
+    arms = [line.split()[0] for line in lines["joint"][-3:]]
+    assert arms == ["separate", "joint", "joint-wide"]
+    assert "lock-step 2/2" in lines["joint"][-3]
+    assert re.search(
+        r"joint +\d\.\d+ \[.*\] +0\.\d+ +0\.\d+ +all at one checkpoint 2/2", lines["joint"][-2]
+    )
 
 
 def test_contents_lead_to_every_section_and_no_id_stands_twice(pages, browser):

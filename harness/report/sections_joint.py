@@ -143,8 +143,8 @@ def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:
             "joint ones; "
             "separate networks count in lock-step. The intervals of single tasks are not independent of "
             "each "
-            "other; that of the mean takes whole networks, and so does its permutation test, against separate "
-            "networks of one seed of every task (none where tasks have unequal numbers of these)."
+            "other; that of the mean takes whole networks, and so does its permutation test, against "
+            "separate networks of one seed of every task (none where tasks have unequal numbers of these)."
         )
     )
     parts += _completion(analysis, result)

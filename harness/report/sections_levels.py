@@ -27,7 +27,8 @@ def levels(analysis: Analysis) -> Section:
         [
             *parts,
             f"<p>Jumpstart from {first} episodes per run at step 0; the asymptote is the mean of the last "
-            "three checkpoints, unclipped, a diverged run counting as 0. Forward transfer (A<sub>t</sub> − A<sub>s</sub>) / "
+            "three checkpoints, unclipped, a diverged run counting as 0. Forward transfer "
+            "(A<sub>t</sub> − A<sub>s</sub>) / "
             "(1 − A<sub>s</sub>) and transfer ratio (A<sub>t</sub> − A<sub>s</sub>) / A<sub>s</sub> of the "
             "areas under the curves are for comparison with others, not for conclusions.</p>",
         ],

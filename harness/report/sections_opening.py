@@ -97,8 +97,12 @@ def read_first(analysis: Analysis) -> list[Section]:
 def per_task(analysis: Analysis) -> Section:
     """Section 2: the forest plot, the sets of folds and the table of folds."""
     main = analysis.main
-    names = [f"{arm}, arrived at θ={analysis.thresholds[i]:.2f}" for i in analysis.shown
-             for arm in (main.baseline, main.arm)]  # fmt: skip
+    names, gaps = [], []
+    for i in analysis.shown:
+        theta = analysis.thresholds[i]
+        names += [f"{arm}, arrived at θ={theta:.2f}" for arm in (main.baseline, main.arm)]
+        names.append(f"difference at θ={theta:.2f} [95%]")
+        gaps.append(measures.success_differences([f.measures for f in main.folds], theta))
     rows = [
         [
             f.measures.task,
@@ -107,11 +111,18 @@ def per_task(analysis: Analysis) -> Section:
             words.p_cell(f.p),
             words.p_cell(f.p_holm),
             words.ratio_cell(f.bonferroni, f.measures.limit),
-            *(words.arrived_cell([f], arm, i) for i in analysis.shown for arm in (0, 1)),
+            *(
+                cell
+                for i, gap in zip(analysis.shown, gaps, strict=True)
+                for cell in (
+                    *(words.arrived_cell([f], arm, i) for arm in (0, 1)),
+                    words.difference_cell(gap[row]),
+                )
+            ),
             f.verdict,
             f.mark,
         ]
-        for f in analysis.folds
+        for row, f in enumerate(analysis.folds)
     ]
     return Section(
         "Speed-up per task",
@@ -124,7 +135,8 @@ def per_task(analysis: Analysis) -> Section:
                 "speed-up of every held-out task",
             ),
             paragraph(
-                "Shares are runs arrived of runs trained, with 95% Wilson intervals. Positive and negative "
+                "Shares are runs arrived of runs trained, with 95% Wilson intervals; their differences, "
+                f"{main.arm} − {main.baseline}, have Newcombe's. Positive and negative "
                 "transfer are claimed where the Holm-adjusted p is below .05; the Bonferroni intervals "
                 "hold for all tasks at once. “Inconclusive” is no claim that nothing is transferred."
             ),
@@ -186,9 +198,7 @@ def _flip(estimate: Estimate) -> str:
 def absence(analysis: Analysis) -> str:
     """Whether two one-sided tests show that transfer changes nothing, as a sentence."""
     # plans of the first format name no margin
-    margin = (
-        math.log(analysis.plan["equivalence"]) if "equivalence" in analysis.plan else statistics.EQUIVALENCE
-    )
+    margin = math.log(analysis.plan.get("equivalence", statistics.EQUIVALENT))
     result = statistics.tost([f.log_ratio for f in analysis.headline.folds], margin)
     within = f"within a factor {math.exp(margin):.3g} of 1"
     if result.reason:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,7 +13,6 @@ from harness.report.analysis import (
     Comparison,
     FoldResult,
     SetResult,
-    analyse,
     smallest_p,
 )
 from harness.report.page import Cell
@@ -294,21 +292,10 @@ def _of_folds(main: Comparison) -> list[str]:
     return found
 
 
-def summary_table(directory: str | os.PathLike[str]) -> str:
-    """The headline and one row per fold as plain text, for the terminal.
-
-    Args:
-        directory: the experiment's directory.
-
-    Raises:
-        StoreError: if the directory holds no readable plan or rows.
-        ValueError: if the plan lacks a task or a reference score that the rows need.
-    """
-    analysis = analyse(directory)
-    marks = f" ({', '.join(analysis.marks)})" if analysis.marks else ""
-    title = f"{analysis.plan['title']}{marks}"
+def summary_of_folds(analysis: Analysis) -> list[str]:
+    """The headline and one row per fold as lines of plain text, for the terminal."""
     if not analysis.comparisons:
-        return title
+        return []
     theta = analysis.shown[-1]
     top = f"{analysis.thresholds[theta]:.2f}"
     main, headline = analysis.main, analysis.headline
@@ -328,15 +315,12 @@ def summary_table(directory: str | os.PathLike[str]) -> str:
                 result.mark,
             )
         )
-    return "\n".join(
-        [
-            title,
-            f"speed-up over {headline.name}: {ratio(headline.log_ratio, headline.limit)}",
-            verdict(headline, main.arm),
-            "",
-            *columns(rows),
-        ]
-    )
+    return [
+        f"speed-up over {headline.name}: {ratio(headline.log_ratio, headline.limit)}",
+        verdict(headline, main.arm),
+        "",
+        *columns(rows),
+    ]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
