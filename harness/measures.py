@@ -975,8 +975,8 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
     Changed are the range of θ, the budget (half), the grid of checkpoints (every second one, which
     also doubles the span of the three-checkpoint rule), and when in the gap between two checkpoints a run
     is taken to arrive (where the score, interpolated, crosses θ). Coarse checkpoints mostly pull ρ̄
-    towards 1, but the first positive one is kept, so not where the arm arrives by it. Half the episodes cannot be had
-    from means over episodes; the store keeps no single ones.
+    towards 1, but the first positive one is kept, so not where the arm arrives by it. Half the episodes
+    cannot be had from means over episodes; the store keeps no single ones.
 
     Args:
         folds: of one comparison.
