@@ -784,8 +784,8 @@ def page(results: Sequence[Result], found: Sequence[Bias]) -> str:
         "if any of it does not hold; where nothing is asked, the number is for you to know. What is asked "
         f"of skewed scores begins at {FEW} clusters, of whole curves at {FEW_CURVES}, of joint networks it "
         f"is a spread of 0.2 between them (and {FEW_NETWORKS} networks where they are permuted), of "
-        "Bonferroni intervals the smallest spread, and of permutation tests that the arms are alike: these lines "
-        "were drawn after a first run of the study had shown where nominal ceases to be met. "
+        "Bonferroni intervals the smallest spread, and of permutation tests that the arms are alike: these "
+        "lines were drawn after a first run of the study had shown where nominal ceases to be met. "
         "The populations and their truths are defined in `harness/populations.py`.",
         "",
         f"**{len(asked) - len(failed)} of {len(asked)} claims hold.**",
