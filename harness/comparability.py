@@ -39,7 +39,7 @@ def end_scores(folds: Sequence[FoldMeasures]) -> tuple[list[np.ndarray], list[np
     """
     sides = [
         [
-            measures.cluster_means(np.nan_to_num(measures.asymptotes(c.scores), nan=0.0), c.clusters)
+            measures.cluster_means(measures.asymptotes(c.scores), c.clusters)
             for c in (fold.curves[i] for fold in folds if fold.complete)
         ]
         for i in (0, 1)

@@ -239,30 +239,35 @@ def _arm_curves(arm: str, runs: Sequence[str], steps: np.ndarray, scores: np.nda
     return ArmCurves(arm, tuple(runs), tuple(enumerate(runs)), steps, scores, np.isnan(scores).any(axis=1))
 
 
-def speed_ups(times: TaskTimes) -> pd.DataFrame:
+def speed_ups(times: TaskTimes, rng: np.random.Generator) -> pd.DataFrame:
     """Speed-up of a joint arm over separate networks in lock-step, per task and for the suite.
 
-    The suite's interval takes whole joint networks (:func:`harness.statistics.joint_log_ratio`); that of
+    The suite's interval and its permutations take whole joint networks
+    (:func:`harness.statistics.joint_log_ratio`, :func:`harness.statistics.joint_permutation_p`); those of
     a single task may be read alone, but those of several are not independent.
+
+    Args:
+        times: of one joint arm.
+        rng: draws the permutations.
 
     Returns:
         One row per task and one for ``mean of tasks``: ``arm, task, tasks`` (how many it is over),
-        ``log_ratio, low, high, p`` (of the t test), ``limit, reason``.
+        ``log_ratio, low, high, p`` (of the t test), ``p_permutation, limit, reason``.
     """
     names = (SEPARATE, times.arm)
     rows = []
     for k, (task, separate) in enumerate(zip(times.tasks, times.separate, strict=True)):
         e = statistics.log_ratio(separate, times.joint[:, k], names=names)
-        rows.append([times.arm, task, 1, e.value, e.low, e.high, e.p, times.limits[k], e.reason])
+        permuted = statistics.permutation_p(separate, times.joint[:, k], rng)
+        rows.append([times.arm, task, 1, e.value, e.low, e.high, e.p, permuted, times.limits[k], e.reason])
     if times.tasks:
         e = statistics.joint_log_ratio(times.separate, times.joint, names=names)
     else:
         e = Estimate(math.nan, reason="no task is estimable")
-    limit = measures.join_limits(times.limits)
-    rows.append(
-        [times.arm, "mean of tasks", len(times.tasks), e.value, e.low, e.high, e.p, limit, e.reason]
-    )
-    columns = ["arm", "task", "tasks", "log_ratio", "low", "high", "p", "limit", "reason"]
+    permuted = statistics.joint_permutation_p(times.separate, times.joint, rng)
+    limit, count = measures.join_limits(times.limits), len(times.tasks)
+    rows.append([times.arm, "mean of tasks", count, e.value, e.low, e.high, e.p, permuted, limit, e.reason])
+    columns = ["arm", "task", "tasks", "log_ratio", "low", "high", "p", "p_permutation", "limit", "reason"]
     return pd.DataFrame(rows, columns=columns)
 
 

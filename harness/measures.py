@@ -20,14 +20,19 @@ import pandas as pd
 
 from harness import statistics
 from harness.statistics import Estimate
-from harness.store import COMPLETE
+from harness.store import CODES, COMPLETE
 
 BASELINE = "scratch"
 """What an arm is compared with, unless said otherwise."""
-TRUE_CODE = "true"
+TRUE_CODE = CODES[0]
 """Column ``code`` of an evaluation in which the network was told its task; also of rows without it."""
 JOINT_ARMS = ("joint", "joint-wide")
 """Arms whose runs learn all tasks at once and are evaluated at the plan's ``joint_checkpoints``."""
+DOSES = {
+    "sources": "number of source tasks",
+    "steps": "steps of pretraining (control steps of all worlds of a run)",
+}
+"""What is dosed by arms called ``name=number``."""
 
 SOLVED = 0.5
 """A fold whose arm scores at least this at step 0 is solved: generalisation (PROTOCOL §4.3)."""
@@ -39,6 +44,8 @@ RESOLUTION = 0.1
 """Share of a mean time that arrivals at the first checkpoint may make up before it counts as resolved."""
 SIGNIFICANT = 0.05
 """Holm-adjusted p below which a task shows positive or negative transfer (PROTOCOL §4.10)."""
+INTERPOLATED = "arrival interpolated between checkpoints"
+"""The setting of :func:`sensitivity` that dates arrivals to where scores, joined by lines, cross θ."""
 _ROUNDING = 1e-9
 """Slack in comparisons of scores, so that a mean of three equal scores equals them."""
 
@@ -59,10 +66,10 @@ def normalise(returns: np.ndarray, random: float, reference: float) -> np.ndarra
 
 
 def add_scores(evaluations: pd.DataFrame, scores: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Adds the column ``score`` to a table of evaluations.
+    """Adds the column ``score`` to a table of evaluations, NaN where the row says that its run diverged.
 
     Args:
-        evaluations: a table with columns ``task`` and ``return_mean``.
+        evaluations: a table with columns ``task``, ``return_mean`` and maybe ``diverged``.
         scores: for every task its ``random`` and ``reference`` return.
 
     Raises:
@@ -84,7 +91,24 @@ def add_scores(evaluations: pd.DataFrame, scores: Mapping[str, Mapping[str, floa
             )
         except ValueError as error:
             raise ValueError(f"task {task!r}: {error}") from None
+    if "diverged" in table:
+        table.loc[table["diverged"].astype(bool), "score"] = np.nan
     return table
+
+
+def mark_diverged(evaluations: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, those of status ``finished`` with a NaN score among their rows called ``diverged``.
+
+    So the flow of runs counts as diverged what the curves treat so (:func:`score_rows`), whoever wrote
+    the store.
+
+    Args:
+        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
+        runs: :meth:`harness.store.Store.runs`.
+    """
+    lost = evaluations.loc[evaluations["score"].isna(), "run"]
+    hit = (runs["status"] == "finished") & runs["run"].isin(lost)
+    return runs.assign(status=runs["status"].mask(hit, "diverged"))
 
 
 # --- measures of curves ----------------------------------------------------------------------------
@@ -109,7 +133,13 @@ def arrival_levels(scores: np.ndarray) -> np.ndarray:
     return levels
 
 
-def arrivals(steps: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, budget: float) -> np.ndarray:
+def arrivals(
+    steps: np.ndarray,
+    scores: np.ndarray,
+    thresholds: np.ndarray,
+    budget: float,
+    interpolate: bool = False,
+) -> np.ndarray:
     """Arrival times T_θ: the first checkpoint with g_i >= θ and mean(g_i, g_i+1, g_i+2) >= θ.
 
     Args:
@@ -117,15 +147,37 @@ def arrivals(steps: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, budg
         scores: ``(runs, checkpoints)``, NaN where a run diverged.
         thresholds: ``(thresholds,)``.
         budget: B; an arrival after it is none.
+        interpolate: whether to date an arrival to where the line from the checkpoint before to the
+            arriving one crosses θ; a variation, not the protocol's reading.
 
     Returns:
         Steps, ``(runs, thresholds)``; ``inf`` where a run does not arrive by B (censored). An arrival
-        at step 0 counts as the first positive checkpoint.
+        at step 0 counts as the first positive checkpoint. So does every arrival by then in the
+        interpolated reading, or a run that is there at step 0 would take no time at all.
 
     Raises:
         ValueError: if ``steps`` does not start with 0 and increase, or does not fit ``scores``.
     """
-    return level_arrivals(steps, arrival_levels(scores), thresholds, budget)
+    times = level_arrivals(steps, arrival_levels(scores), thresholds, budget)
+    return _crossings(steps, scores, thresholds, times) if interpolate else times
+
+
+def _crossings(
+    steps: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, times: np.ndarray
+) -> np.ndarray:
+    """Arrival times moved to where scores, joined by lines, cross θ; see :func:`arrivals`."""
+    steps, scores = np.asarray(steps, float), np.atleast_2d(np.asarray(scores, float))
+    theta = np.broadcast_to(np.asarray(thresholds, float), times.shape)
+    index = np.where(np.isfinite(times), np.searchsorted(steps, times), 1)
+    index = np.minimum(index, len(steps) - 1)  # of what is censored nothing is read
+    before, there = (np.take_along_axis(scores, i, axis=1) for i in (index - 1, index))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # share of the gap that is over: (θ - g_i-1) / (g_i - g_i-1)
+        share = np.clip((theta - before) / (there - before), 0.0, 1.0)
+    # a score above θ that was not confirmed: as early as the gap allows
+    share = np.where(before >= theta, 0.0, np.where(np.isnan(share), 1.0, share))
+    crossed = steps[index - 1] + share * (steps[index] - steps[index - 1])
+    return np.where(np.isfinite(times), np.maximum(crossed, steps[1]), np.inf)
 
 
 def level_arrivals(
@@ -253,13 +305,8 @@ def join_limits(limits: Iterable[str]) -> str:
 
 
 def asymptotes(scores: np.ndarray) -> np.ndarray:
-    """Mean of the last three checkpoints, unclipped, ``(runs,)``; NaN for a diverged run."""
-    return np.asarray(scores, float)[:, -LOOK_AHEAD:].mean(axis=1)
-
-
-def monotone_curves(scores: np.ndarray) -> np.ndarray:
-    """g*(t) = max{θ in [0, 1] : T_θ <= t} at the checkpoints, ``(runs, checkpoints)``."""
-    return np.clip(np.maximum.accumulate(arrival_levels(scores), axis=1), 0.0, 1.0)
+    """Mean of the last three checkpoints, unclipped, ``(runs,)``; NaN, after a divergence, counts as 0."""
+    return np.nan_to_num(np.asarray(scores, float)[:, -LOOK_AHEAD:], nan=0.0).mean(axis=1)
 
 
 def areas(steps: np.ndarray, scores: np.ndarray, budget: float) -> np.ndarray:
@@ -343,7 +390,7 @@ def checkpoints(plan: Mapping[str, Any], arm: str) -> np.ndarray:
 
 
 def damaged_runs(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str, Any]) -> dict[str, str]:
-    """Finished learning runs whose rows are not what the plan asks for, with the reason.
+    """Finished runs whose rows are not what the plan asks for, with the reason.
 
     They are left out of all measures and make the report incomplete.
 
@@ -353,23 +400,51 @@ def damaged_runs(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[st
         plan: the plan.
     """
     damaged = {}
-    by_run = dict(tuple(true_rows(evaluations).groupby("run")))
-    tasks = {run["id"]: run["tasks"] for run in plan["runs"]}
-    for run in runs[(runs["phase"] == "learn") & runs["status"].isin(COMPLETE)].itertuples():
-        planned = checkpoints(plan, run.arm)
+    by_run = dict(tuple(evaluations.groupby("run")))
+    planned = {run["id"]: run for run in plan["runs"]}
+    for run in runs[runs["status"].isin(COMPLETE)].itertuples():
         of_run = by_run.get(run.run, evaluations.iloc[:0])
-        for number in tasks[run.run]:
-            rows = of_run[of_run["task"] == task_name(plan, number)]
-            index = rows["checkpoint"].to_numpy()
-            if np.any((index < 0) | (index >= len(planned))) or np.any(
-                rows["steps"].to_numpy() != planned[index]
-            ):
-                damaged[run.run] = "its rows are not at the plan's checkpoints"
-            elif run.status == "finished" and len(index) < len(planned):
-                damaged[run.run] = (
-                    f"{len(planned) - len(index)} of {len(planned)} checkpoints are not in the store"
-                )
+        check = _curve_damage if run.phase == "learn" else _hand_over_damage
+        reason = check(of_run, planned[run.run], run.status, plan)
+        if reason:
+            damaged[run.run] = reason
     return damaged
+
+
+def _curve_damage(rows: pd.DataFrame, run: Mapping[str, Any], status: str, plan: Mapping[str, Any]) -> str:
+    """What is wrong with the rows of a learning run; empty if nothing is."""
+    steps, told = checkpoints(plan, run["arm"]), true_rows(rows)
+    for number in run["tasks"]:
+        of_task = told[told["task"] == task_name(plan, number)]
+        index = of_task["checkpoint"].to_numpy()
+        if np.any((index < 0) | (index >= len(steps))) or np.any(
+            of_task["steps"].to_numpy() != steps[index]
+        ):
+            return "its rows are not at the plan's checkpoints"
+        if status == "finished" and len(index) < len(steps):
+            return f"{len(steps) - len(index)} of {len(steps)} checkpoints are not in the store"
+    return ""
+
+
+def _hand_over_damage(
+    rows: pd.DataFrame, run: Mapping[str, Any], status: str, plan: Mapping[str, Any]
+) -> str:
+    """The same of a pretraining, which is evaluated when it ends."""
+    if np.any(rows["steps"].to_numpy() != run["steps"]):
+        return "its rows are not at the end of its pretraining"
+    expected = {(task_name(plan, number), TRUE_CODE) for number in run["tasks"]}
+    names = {task["number"]: task["name"] for task in plan["tasks"]}
+    # a source of a matrix has no held-out task, and a ceiling has learned it
+    if run["fold"] in names and run["fold"] not in run["tasks"]:
+        # a network that is told nothing has no other code; nor had plans of the first format
+        told = run.get("conditioning", "none") != "none"
+        codes = CODES if told else (TRUE_CODE,)
+        expected |= {(names[run["fold"]], code) for code in codes}
+    codes_of_rows = rows["code"] if "code" in rows else [TRUE_CODE] * len(rows)
+    lacking = expected - set(zip(rows["task"], codes_of_rows, strict=True))
+    if status == "diverged" or not lacking:
+        return ""
+    return f"{len(lacking)} of {len(expected)} evaluations at the end of pretraining are not in the store"
 
 
 def score_rows(evaluations: pd.DataFrame, runs: Sequence[str], task: str, steps: np.ndarray) -> np.ndarray:
@@ -437,6 +512,28 @@ def arm_curves(
     )
 
 
+def all_curves(
+    evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str, Any], exclude: Iterable[str] = ()
+) -> dict[tuple[int, str], ArmCurves]:
+    """:func:`arm_curves` of every fold and arm of which runs are planned; controls are on some folds only.
+
+    Args:
+        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
+        runs: :meth:`harness.store.Store.runs`.
+        plan: the plan.
+        exclude: ids of runs to leave out, see :func:`damaged_runs`.
+    """
+    learning = runs[runs["phase"] == "learn"]
+    planned = set(zip(learning["fold"], learning["arm"], strict=True))
+    evaluations, exclude = true_rows(evaluations), list(exclude)
+    return {
+        (fold, arm): arm_curves(evaluations, runs, plan, fold, arm, exclude)
+        for fold in plan["folds"]
+        for arm in plan["arms"]
+        if (fold, arm) in planned
+    }
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldMeasures:
     """What PROTOCOL §4 reads off one fold: pairs of arrays, in the order (baseline, arm)."""
@@ -468,7 +565,7 @@ class FoldMeasures:
     at_start: tuple[np.ndarray, np.ndarray]
     """g(0), cluster means, ``(clusters,)``."""
     at_end: tuple[np.ndarray, np.ndarray]
-    """Mean of the last three checkpoints, ``(clusters,)``, clusters with a diverged run left out."""
+    """Mean of the last three checkpoints, ``(clusters,)``; a diverged run counts as 0 there."""
     area: tuple[float, float]
     """A, mean over clusters."""
     success: tuple[np.ndarray, np.ndarray]
@@ -511,6 +608,7 @@ def fold_measures(
     arm: ArmCurves,
     thresholds: Sequence[float] | np.ndarray,
     budget: float,
+    interpolate: bool = False,
 ) -> FoldMeasures:
     """Applies the measures to one fold.
 
@@ -521,20 +619,18 @@ def fold_measures(
         arm: curves of the arm that is compared with it.
         thresholds: θ grid.
         budget: B, in steps.
+        interpolate: how arrivals are dated, see :func:`arrivals`.
     """
     grid = np.asarray(thresholds, float)
     arms = (baseline, arm)
-    arrived = tuple(arrivals(a.steps, a.scores, grid, budget) for a in arms)
+    arrived = tuple(arrivals(a.steps, a.scores, grid, budget, interpolate) for a in arms)
     which = estimable(*arrived)
     times = tuple(restricted_times(t, budget) for t in arrived)
     run_means = tuple(mean_times(t, which) for t in times)
     means = [cluster_means(y, a.clusters) for y, a in zip(run_means, arms, strict=True)]
     shares = [first_checkpoint_share(t, which, a.steps[1]) for t, a in zip(times, arms, strict=True)]
     some = all(a.count for a in arms)
-    ends = []
-    for a in arms:
-        end = cluster_means(asymptotes(a.scores), a.clusters)
-        ends.append(end[~np.isnan(end)])
+    ends = [cluster_means(asymptotes(a.scores), a.clusters) for a in arms]
     return FoldMeasures(
         fold=fold,
         task=task,
@@ -559,44 +655,63 @@ def fold_measures(
 
 
 def compare(
-    evaluations: pd.DataFrame,
-    runs: pd.DataFrame,
+    curves: Mapping[tuple[int, str], ArmCurves],
     plan: Mapping[str, Any],
     arm: str,
     baseline: str = BASELINE,
-    exclude: Iterable[str] = (),
 ) -> tuple[FoldMeasures, ...]:
     """Compares an arm with a baseline on every fold on which both are planned, in the plan's order.
 
     Args:
-        evaluations: :meth:`harness.store.Store.evaluations` with the column ``score``.
-        runs: :meth:`harness.store.Store.runs`.
+        curves: :func:`all_curves`.
         plan: the plan.
         arm: name of the arm.
         baseline: name of the baseline, any other arm.
-        exclude: ids of runs to leave out, see :func:`damaged_runs`.
 
     Raises:
         ValueError: for an arm that is planned nowhere.
     """
-    learning = runs[runs["phase"] == "learn"]
-    planned = {name: set(learning.loc[learning["arm"] == name, "fold"]) for name in (baseline, arm)}
-    for name, folds in planned.items():
-        if not folds:
-            raise ValueError(f"no run of arm {name!r} is planned; there are {sorted(set(learning['arm']))}")
-    evaluations, exclude = true_rows(evaluations), list(exclude)
+    there = sorted({name for _, name in curves})
+    for name in (baseline, arm):
+        if name not in there:
+            raise ValueError(f"no run of arm {name!r} is planned; there are {there}")
     return tuple(
         fold_measures(
             fold,
             task_name(plan, fold),
-            arm_curves(evaluations, runs, plan, fold, baseline, exclude),
-            arm_curves(evaluations, runs, plan, fold, arm, exclude),
+            curves[fold, baseline],
+            curves[fold, arm],
             plan["thresholds"],
             plan["budget"],
         )
         for fold in plan["folds"]
-        if fold in planned[baseline] and fold in planned[arm]
+        if (fold, baseline) in curves and (fold, arm) in curves
     )
+
+
+def speed_up_bounds(fold: FoldMeasures) -> tuple[float, float]:
+    """Between which values ρ̄ lies, wherever between its checkpoints each run arrived.
+
+    An arrival dated to t_i came after t_i-1: the lower end has all of the baseline's as early and all of
+    the arm's as late as can be, the upper end the reverse.
+
+    Args:
+        fold: with arrivals as the protocol dates them.
+
+    Returns:
+        Lower and upper end, the upper one infinite where every run of the arm may have been there at
+        once; NaN where ρ̄ is.
+    """
+    if math.isnan(fold.speed_up):
+        return math.nan, math.nan
+    earliest = []
+    for curves, arrived in zip(fold.curves, fold.arrivals, strict=True):
+        index = np.where(np.isfinite(arrived), np.searchsorted(curves.steps, arrived), 1)
+        before = np.where(np.isfinite(arrived), curves.steps[index - 1], fold.budget)
+        earliest.append(cluster_means(mean_times(before, fold.estimable), curves.clusters).mean())
+    late = [times.mean() for times in fold.mean_times]
+    high = late[0] / earliest[1] if earliest[1] > 0 else math.inf
+    return float(earliest[0] / late[1]), float(high)
 
 
 # --- what is evaluated when pretraining ends -------------------------------------------------------
@@ -612,14 +727,17 @@ def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str,
 
     Returns:
         One row per complete pretraining: ``run, fold, arm, seed, score, held_out`` (score on the task that
-        is held out), NaN for what was not evaluated; a diverged evaluation counts as 0, a random policy.
+        is held out), NaN for what was not evaluated. A diverged pretraining counts as 0, a random policy,
+        on every task of which it has no score.
     """
     names = {task["number"]: task["name"] for task in plan["tasks"]}
     planned = {run["id"]: run for run in plan["runs"]}
     rows = []
     for run, last in _hand_over(true_rows(evaluations), runs):
         score = last.set_index("task")["score"].fillna(0.0)
-        sources = score.reindex([names[number] for number in planned[run.run]["tasks"]])
+        # a diverged network is not evaluated, and is a random policy; what else is absent is not known
+        absent = 0.0 if run.status == "diverged" else math.nan
+        sources = score.reindex([names[number] for number in planned[run.run]["tasks"]], fill_value=absent)
         rows.append(
             {
                 "run": run.run,
@@ -628,7 +746,7 @@ def competence(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str,
                 "seed": run.seed,
                 "score": sources.mean(skipna=False),
                 # a pretraining of no fold, as the sources of a matrix, holds nothing out
-                "held_out": score.get(names.get(run.fold, ""), math.nan),
+                "held_out": score.get(names[run.fold], absent) if run.fold in names else math.nan,
             }
         )
     return pd.DataFrame(rows, columns=["run", "fold", "arm", "seed", "score", "held_out"])
@@ -695,61 +813,7 @@ def _hand_over(evaluations: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[
 # --- tables over folds -----------------------------------------------------------------------------
 
 
-def arrival_table(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
-    """Every arrival: one row per fold, side, run and θ, as Kaplan-Meier curves and log-rank tests need.
-
-    Returns:
-        Columns ``fold, task, arm, run, cluster`` (what the run started from), ``theta, steps`` (Y_θ),
-        ``arrived`` and ``follow_up`` (B).
-    """
-    tables = []
-    for fold in folds:
-        for curves, arrived in zip(fold.curves, fold.arrivals, strict=True):
-            runs, thresholds = arrived.shape
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "fold": fold.fold,
-                        "task": fold.task,
-                        "arm": curves.arm,
-                        "run": np.repeat(np.array(curves.runs, object), thresholds),
-                        "cluster": np.repeat(np.array([c for _, c in curves.clusters], object), thresholds),
-                        "theta": np.tile(fold.thresholds, runs),
-                        "steps": restricted_times(arrived, fold.budget).ravel(),
-                        "arrived": np.isfinite(arrived).ravel(),
-                        "follow_up": float(fold.budget),
-                    }
-                )
-            )
-    columns = ["fold", "task", "arm", "run", "cluster", "theta", "steps", "arrived", "follow_up"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def threshold_table(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
-    """Success, restricted mean and expected running time by θ (PROTOCOL §4.2, §4.5, §4.7).
-
-    Returns:
-        One row per fold, side and θ: ``fold, task, arm, theta, clusters, runs, arrived`` (number of runs),
-        ``success`` with its Wilson interval ``low, high``, ``restricted_mean`` and
-        ``expected_running_time`` (infinite where no run arrives).
-    """
-    rows = []
-    for fold in folds:
-        for i, curves in enumerate(fold.curves):
-            if not curves.count:
-                continue
-            expected = expected_running_times(fold.arrivals[i], fold.budget)
-            for j, theta in enumerate(fold.thresholds):
-                share = float(fold.success[i][j])
-                of_side = [fold.fold, fold.task, curves.arm, theta, curves.count, len(curves.runs)]
-                success = [int(np.isfinite(fold.arrivals[i][:, j]).sum()), share]
-                interval = statistics.wilson(share, curves.count)
-                rows.append([*of_side, *success, *interval, fold.times[i][:, j].mean(), expected[j]])
-    columns = ["fold", "task", "arm", "theta", "clusters", "runs", "arrived", "success", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "restricted_mean", "expected_running_time"])
-
-
-def success_differences(folds: Sequence[FoldMeasures], theta: float) -> pd.DataFrame:
+def success_differences(folds: Sequence[FoldMeasures], theta: float) -> list[Estimate]:
     """Difference of the shares that arrive by B at one θ, arm - baseline, with Newcombe's interval.
 
     Args:
@@ -757,18 +821,14 @@ def success_differences(folds: Sequence[FoldMeasures], theta: float) -> pd.DataF
         theta: one of the thresholds.
 
     Returns:
-        One row per fold: ``fold, task, baseline, arm`` (the two shares), ``difference, low, high, reason``.
+        One estimate per fold.
     """
-    rows = []
+    found = []
     for fold in folds:
         i = threshold_index(fold.thresholds, theta)
-        shares = [float(share[i]) for share in fold.success]
-        counts = [curves.count for curves in fold.curves]
-        estimate = statistics.newcombe(shares[0], counts[0], shares[1], counts[1])
-        rows.append([fold.fold, fold.task, *shares, *_interval(estimate)])
-    return pd.DataFrame(
-        rows, columns=["fold", "task", "baseline", "arm", "difference", "low", "high", "reason"]
-    )
+        (baseline, arm), (n, m) = (f[i] for f in fold.success), (c.count for c in fold.curves)
+        found.append(statistics.newcombe(float(baseline), n, float(arm), m))
+    return found
 
 
 def profile_curves(fold: FoldMeasures) -> tuple[np.ndarray, np.ndarray]:
@@ -850,33 +910,6 @@ def break_even(folds: Sequence[FoldMeasures], plan: Mapping[str, Any], theta: fl
     return pd.DataFrame(rows, columns=[*columns, "uses", "low", "high", "reason"])
 
 
-def verdicts(folds: Sequence[FoldMeasures], p_values: Sequence[float]) -> pd.DataFrame:
-    """Which tasks show positive or negative transfer, the others being inconclusive (PROTOCOL §4.10).
-
-    Negative is a Holm-adjusted p below .05 with log ρ̄ < 0. Absence is no verdict on a task; for the suite
-    mean see :func:`harness.statistics.tost`.
-
-    Args:
-        folds: of one comparison.
-        p_values: a two-sided p of each, :func:`harness.statistics.permutation_p`.
-
-    Returns:
-        One row per fold: ``fold, task, log_ratio, low, high`` (interval at the Bonferroni level over the
-        estimable folds), ``p, p_holm, verdict, reason``.
-    """
-    adjusted = statistics.holm(p_values)
-    level = statistics.bonferroni(max(1, sum(not math.isnan(fold.speed_up) for fold in folds)))
-    rows = []
-    for fold, p, p_holm in zip(folds, p_values, adjusted, strict=True):
-        e = fold.log_ratio(level)
-        verdict = "inconclusive"
-        if p_holm < SIGNIFICANT and e.value != 0:
-            verdict = "negative" if e.value < 0 else "positive"
-        rows.append([fold.fold, fold.task, e.value, e.low, e.high, p, p_holm, verdict, e.reason])
-    columns = ["fold", "task", "log_ratio", "low", "high", "p", "p_holm", "verdict", "reason"]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def nearest_sources(plan: Mapping[str, Any], arm: str = "transfer") -> pd.DataFrame:
     """Distance of every fold's held-out task to the nearest task that the arm was pretrained on (§4.11).
 
@@ -950,10 +983,11 @@ def fairness(runs: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
 def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
     """The suite's speed-up with one choice changed at a time (PROTOCOL §8.12).
 
-    Changed are the range of θ, the budget (half), and the grid of checkpoints (every second one, which
-    also doubles the span of the three-checkpoint rule). Coarse checkpoints mostly pull ρ̄ towards 1, but
-    the first positive one is kept, so not where the arm arrives by it. Half the episodes cannot be had
-    from means over episodes; the store keeps no single ones.
+    Changed are the range of θ, the budget (half), the grid of checkpoints (every second one, which
+    also doubles the span of the three-checkpoint rule), and when in the gap between two checkpoints a run
+    is taken to arrive (where the score, interpolated, crosses θ). Coarse checkpoints mostly pull ρ̄
+    towards 1, but the first positive one is kept, so not where the arm arrives by it. Half the episodes
+    cannot be had from means over episodes; the store keeps no single ones.
 
     Args:
         folds: of one comparison.
@@ -968,6 +1002,7 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
     grid, budget = folds[0].thresholds, folds[0].budget
     settings: list[tuple[str, np.ndarray, float, int]] = [
         ("as planned", grid, budget, 1),
+        (INTERPOLATED, grid, budget, 1),
         ("θ from 0.1 to 0.5", np.round(np.arange(0.10, 0.501, 0.05), 2), budget, 1),
         ("θ from 0.1 to 0.9", np.round(np.arange(0.10, 0.901, 0.05), 2), budget, 1),
         ("half the budget", grid, budget / 2, 1),
@@ -978,7 +1013,8 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
         changed = []
         for f in folds:
             baseline, arm = (_every(curves, stride) for curves in f.curves)
-            changed.append(fold_measures(f.fold, f.task, baseline, arm, thresholds, until))
+            sides = (f.fold, f.task, baseline, arm)
+            changed.append(fold_measures(*sides, thresholds, until, interpolate=name == INTERPOLATED))
         # a fold without runs of the arm is neither solved nor unsolved
         unsolved = [c for c, f in zip(changed, folds, strict=True) if f.curves[1].count and not f.solved]
         for key, chosen in (("all_folds", changed), ("not_yet_solved", unsolved)):
@@ -1013,7 +1049,7 @@ def dose_table(comparisons: Mapping[str, Sequence[FoldMeasures]]) -> pd.DataFram
     rows = []
     for arm, folds in comparisons.items():
         kind, _, dose = arm.partition("=")
-        if kind not in ("sources", "steps") or not dose.isdecimal():
+        if kind not in DOSES or not dose.isdecimal():
             raise ValueError(f"arm {arm!r} is no dose; doses are called like sources=3 or steps=100000")
         estimates = [fold.log_ratio() for fold in folds]
         for fold, e in zip(folds, estimates, strict=True):

@@ -24,8 +24,12 @@ from typing import Any
 import numpy as np
 
 import mtenvs
+from harness import measures
 from harness.family_code import family_code
+from harness.joint import SEPARATE
+from harness.measures import DOSES
 from harness.reference_scores import load_reference
+from harness.statistics import EQUIVALENT
 from harness.store import content_hash, digest
 from mtenvs.conditioning import check_conditioning, check_layout
 from mtenvs.spec import Family, Task
@@ -36,12 +40,7 @@ ARMS = ("scratch", "transfer", "blind", "single_source", "normalizer", "shuffled
 """The arms of PROTOCOL §5."""
 CONTROLS = ("normalizer", "shuffled", "ceiling")
 """Arms that may be planned on some folds only."""
-DOSES = {
-    "sources": "networks trained on so many other tasks, drawn anew for every seed",
-    "steps": "networks trained for so many steps on all other tasks",
-}
-"""Arms written ``name=number``, and what they start from."""
-JOINT_ARMS = ("separate", "joint", "joint-wide")
+JOINT_ARMS = (SEPARATE, *measures.JOINT_ARMS)
 """Arms of a joint plan: one network a task; one for all of the same width; one of as many parameters."""
 THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.80 (PROTOCOL §4.3)
 HEADLINES = ("all_folds", "not_yet_solved")
@@ -377,7 +376,7 @@ def _plan(
         "thresholds": list(THRESHOLDS),
         "primary": "speed_up",
         "break_even_threshold": preset.break_even_threshold,
-        "equivalence": 1.1,
+        "equivalence": EQUIVALENT,
         "exclusion": EXCLUSION,
         "tuning": {"trials": preset.tuning_trials, "steps": preset.tuning_steps, "shared": True},
         "conditioning": preset.conditioning,
@@ -537,7 +536,7 @@ def summarise(plan: Mapping[str, Any]) -> list[tuple[str, str, str, int, int, fl
 
 def checkpoints_of(plan: Mapping[str, Any], arm: str) -> list[int]:
     """Steps at which the learning runs of an arm are evaluated."""
-    return list(plan["joint_checkpoints"] if arm in JOINT_ARMS[1:] else plan["checkpoints"])
+    return [int(step) for step in measures.checkpoints(plan, arm)]
 
 
 def _cohorts(runs: Sequence[Mapping[str, Any]], limit: int) -> list[list[str]]:

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 
 from harness import measures
+from harness.plan import PRESETS, checkpoint_steps
 from harness.plan import THRESHOLDS as GRID
-from harness.plan import checkpoint_steps
 
 THRESHOLDS = np.array(GRID)
 """θ of the primary measure."""
@@ -25,6 +25,8 @@ BUDGET = 200_000.0
 """B of the scenarios with a budget, steps."""
 RATIOS = (1.0, 1.5, 3.0, 0.7, 2.0, 5.0, 1.2, 0.9)
 """Speed-ups of the eight tasks of a suite."""
+ROLLOUT = 32 * PRESETS["standard"].worlds_per_run
+"""Control steps between updates of the learner that the standard preset has for most families."""
 TAU_SIGMA = 0.2
 """Standard deviation of log τ, the time that a run of :class:`Discretised` takes to score 1."""
 
@@ -447,6 +449,35 @@ class Curves:
 
 
 @dataclasses.dataclass(frozen=True)
+class SuiteCurves:
+    """Learning curves of several independent tasks.
+
+    Truth: the mean of the tasks' true curves.
+    """
+
+    tasks: tuple[Curves, ...]
+    """Populations of the tasks."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"mean of {len(self.tasks)} tasks of {self.tasks[0].name}"
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The mean true curve, ``(checkpoints,)``."""
+        return np.mean([task.truth for task in self.tasks], axis=0)
+
+    def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
+        """Curves ``(trials, n, checkpoints)`` of each task."""
+        return tuple(curves for task in self.tasks for curves in task.draw(rng, trials, n))
+
+    def estimate(self, sample: Sample) -> np.ndarray:
+        """Mean of the tasks' mean curves."""
+        return np.mean([curves.mean(axis=0) for curves in sample], axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Ramps:
     """Learning curves that rise straight to 1 within a random time: bounded, skewed, smooth in each run.
 
@@ -568,19 +599,24 @@ class Discretised:
     g(t) = min(t / τ, 1) + 0.005 z. log τ is normal with standard deviation 0.2; E τ is SCRATCH in the
     scratch arm and SCRATCH / ratio in the transfer arm, so that hardly a run misses 0.8 by B.
     Truth: T_θ = θ τ in continuous time, so that E Ȳ = mean(θ) E τ and L = log(ratio). What is read off is
-    later, the next checkpoint, which draws the ratio of means to 1: see :attr:`expected`.
+    later, the next checkpoint, which draws the ratio of means to 1, unless it is interpolated: see
+    :attr:`expected`.
     """
 
     gap: float | None
-    """Steps between checkpoints; None for the 20 of PROTOCOL §2."""
+    """Steps between checkpoints; None for those of the standard preset, with its budget scaled to B."""
     ratio: float
     """Speed-up."""
+    interpolate: bool = False
+    """Whether arrivals are interpolated between checkpoints, which the protocol's reading does not."""
 
     @property
     def name(self) -> str:
         """In words."""
-        grid = "the plan's checkpoints" if self.gap is None else f"a checkpoint every {self.gap:,.0f} steps"
-        return f"speed-up {self.ratio:g}, {grid}"
+        grid = (
+            f"a checkpoint every {self.gap:,.0f} steps" if self.gap else "the standard preset's checkpoints"
+        )
+        return f"speed-up {self.ratio:g}, {grid}{', interpolated' * self.interpolate}"
 
     @property
     def truth(self) -> float:
@@ -591,7 +627,9 @@ class Discretised:
     def steps(self) -> np.ndarray:
         """Of the checkpoints, with two beyond B for the rule of three, ``(checkpoints,)``."""
         if self.gap is None:
-            return np.array(checkpoint_steps(int(BUDGET), 20, 1), float)
+            preset = PRESETS["standard"]
+            budget = math.ceil(preset.budget / ROLLOUT) * ROLLOUT
+            return np.array(checkpoint_steps(budget, preset.checkpoints, ROLLOUT)) * (BUDGET / budget)
         return np.arange(0.0, BUDGET + 2.5 * self.gap, self.gap)
 
     @property
@@ -599,6 +637,8 @@ class Discretised:
         """The ratio of means that these checkpoints should show.
 
         E of the next checkpoint is the sum of t_(i+1) (F(t_(i+1)) - F(t_i)), F the distribution of θ τ.
+        Interpolated on straight rises, what is left is what happens in the first gap and after B:
+        E clip(θ τ, t_1, B).
         """
         steps = self.steps[self.steps <= BUDGET]
         means = []
@@ -606,7 +646,14 @@ class Discretised:
             scale = THRESHOLDS[:, None] * mean * math.exp(-(TAU_SIGMA**2) / 2)
             reached = stats.lognorm.cdf(steps, TAU_SIGMA, scale=scale)
             # those that come after B count with B
-            arrived = np.diff(reached, axis=1) @ steps[1:] + (1 - reached[:, -1]) * BUDGET
+            late = (1 - reached[:, -1]) * BUDGET
+            if self.interpolate:
+                # E[X; X < b] = E X F(b exp(-σ²)) of a lognormal X
+                below = stats.lognorm.cdf(steps * math.exp(-(TAU_SIGMA**2)), TAU_SIGMA, scale=scale)
+                inside = THRESHOLDS * mean * (below[:, -1] - below[:, 1])
+                arrived = steps[1] * reached[:, 1] + inside + late
+            else:
+                arrived = np.diff(reached, axis=1) @ steps[1:] + late
             means.append(float(arrived.mean()))
         return means[0] / means[1]
 
@@ -620,7 +667,7 @@ class Discretised:
             for i in range(trials):  # not all at once: the curves of a fine grid are many
                 scores = np.minimum(steps / (mean * tau[arm, i]), 1.0)
                 scores = scores + 0.005 * rng.standard_normal(scores.shape)
-                arrived = measures.arrivals(steps, scores, THRESHOLDS, BUDGET)
+                arrived = measures.arrivals(steps, scores, THRESHOLDS, BUDGET, self.interpolate)
                 arms[arm, i] = measures.mean_times(measures.restricted_times(arrived, BUDGET), which)
         return arms[0], arms[1]
 

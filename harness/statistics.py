@@ -17,8 +17,10 @@ from scipy import optimize, stats
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 """Random permutations of a test; where there are fewer distinct ones, all are used and p is exact."""
-EQUIVALENCE = math.log(1.1)
-"""Half-width on the log scale within which speed-ups count as none (PROTOCOL §4.10)."""
+EQUIVALENT = 1.1
+"""Factor within which speed-ups count as none (PROTOCOL §4.10)."""
+EQUIVALENCE = math.log(EQUIVALENT)
+"""The same on the log scale."""
 POWER = 0.8
 """Chance with which a detectable effect is to be detected."""
 FLIPPED = 20
@@ -149,8 +151,9 @@ def difference(
     """
     arms = [np.asarray(baseline, float), np.asarray(arm, float)]
     reason = _too_few(arms, names)
-    if reason.startswith("no run") or any(np.isnan(a).any() for a in arms):
-        return Estimate(math.nan, reason=reason or "not estimable: no run reaches any threshold")
+    lost = [name for name, a in zip(names, arms, strict=True) if np.isnan(a).any()]
+    if reason.startswith("no run") or lost:
+        return Estimate(math.nan, reason=reason or f"not estimable: a value of {lost[0]} is not a number")
     parts = [(_variance(a) / len(a), len(a) - 1.0) for a in arms if len(a) > 1]
     return t_interval(float(arms[1].mean() - arms[0].mean()), parts, confidence, reason or _constant(arms))
 
@@ -303,6 +306,9 @@ def _constant(arms: Sequence[np.ndarray]) -> str:
 
 
 # --- p-values --------------------------------------------------------------------------------------
+#
+# Two-sided is everywhere twice the smaller one-sided p, as in scipy: with arms of unequal size the most
+# extreme arrangement need not have a mirror image.
 
 
 def permutation_p(baseline: np.ndarray, arm: np.ndarray, rng: np.random.Generator) -> float:
@@ -323,7 +329,7 @@ def permutation_p(baseline: np.ndarray, arm: np.ndarray, rng: np.random.Generato
     if np.ptp(np.concatenate(arms)) == 0:
         return 1.0
     if _constant(arms):
-        # t = ±inf is reached by this arrangement and its mirror image only; scipy would say p = 0
+        # t = ±inf is reached by this arrangement only; scipy would say p = 0
         return min(1.0, 2 / math.comb(len(arms[0]) + len(arms[1]), len(arms[0])))
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
@@ -385,17 +391,58 @@ def suite_permutation_p(
             logs += sign * np.log(mean)
             spread = np.where(np.ptp(arm, axis=1) == 0, 0.0, arm.var(axis=1, ddof=1))
             variances += spread / (arm.shape[1] * mean**2)
-    # equal logarithms may differ by rounding, and 0 / 0 is no evidence
-    logs = np.where(np.abs(logs) < 1e-12, 0.0, np.abs(logs))
+    return _permuted_p(logs, variances)
+
+
+def joint_permutation_p(
+    separate: Sequence[np.ndarray], joint: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> float:
+    """Two-sided p of :func:`joint_log_ratio` of 0, the labels of whole rows of tasks permuted.
+
+    Separate networks are independent, so that those of any one seed of every task make a row as good as
+    any other. A joint network's tasks are not, so that the two kinds of rows are exchangeable in their
+    means only; that the statistic is studentised makes the test hold for many rows.
+
+    Args:
+        separate: positive times of the networks that learned one task each, ``(n_k,)`` for each task.
+        joint: positive times of the joint networks, ``(runs, tasks)``, tasks in the same order.
+        rng: draws the permutations.
+        resamples: how many.
+
+    Returns:
+        p; NaN with no task, fewer than two rows of a kind, or tasks of unequal numbers of separate
+        networks, which make no rows.
+    """
+    joint = np.asarray(joint, float)
+    counts = {len(times) for times in separate}
+    if len(counts) != 1 or min(counts) < 2 or len(joint) < 2:
+        return math.nan
+    (n,) = counts
+    rows = np.concatenate([np.stack([np.asarray(s, float) for s in separate], axis=1), joint])
+    order = rng.permuted(np.tile(np.arange(len(rows)), (resamples, 1)), axis=1)
+    # the first arrangement is what was observed
+    order = np.vstack([np.arange(len(rows)), order])
+    logs, variances = np.zeros(resamples + 1), np.zeros(resamples + 1)
+    for sign, chosen in ((1.0, order[:, :n]), (-1.0, order[:, n:])):
+        times = rows[chosen]
+        means = times.mean(axis=1, keepdims=True)
+        logs += sign * np.log(means[:, 0]).mean(axis=1)
+        # var of the per-row suite statistic (1/K) Σ_k Y_rk / Ȳ_k
+        statistic = (times / means).mean(axis=2)
+        spread = np.where(np.ptp(statistic, axis=1) < 1e-12, 0.0, statistic.var(axis=1, ddof=1))
+        variances += spread / chosen.shape[1]
+    return _permuted_p(logs, variances)
+
+
+def _permuted_p(values: np.ndarray, variances: np.ndarray) -> float:
+    """Two-sided p of the first of some studentised values among all of them."""
+    # equal values may differ by rounding, and 0 / 0 is no evidence
+    values = np.where(np.abs(values) < 1e-12, 0.0, values)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.nan_to_num(logs / np.sqrt(variances), nan=0.0, posinf=np.inf)
-    return float(np.mean(t >= t[0] * (1 - 1e-12)))
-
-
-def smallest_sign_flip_p(count: int) -> float:
-    """Smallest p that :func:`sign_flip` can give with ``count`` tasks; below .05 from 6 on."""
-    # all signs as observed, or all flipped: 2 of 2^K
-    return 2.0 ** (1 - count)
+        t = np.nan_to_num(values / np.sqrt(variances), nan=0.0, posinf=np.inf, neginf=-np.inf)
+    slack = 1e-12 * abs(t[0]) if np.isfinite(t[0]) else 0.0
+    one_sided = min(np.mean(t >= t[0] - slack), np.mean(t <= t[0] + slack))
+    return float(min(1.0, 2 * one_sided))
 
 
 def sign_flip(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
@@ -633,14 +680,14 @@ def minimum_detectable(
     Raises:
         ValueError: for a power or a number of clusters that makes no sense.
     """
+    if clusters is not None and clusters < 2:
+        raise ValueError(f"clusters must be at least 2, got {clusters}")
     if not 1 - confidence < power < 1:
         raise ValueError(f"power must lie between {1 - confidence:.3g} and 1, got {power}")
     if estimate.reason:
         return Detectable(math.nan, math.nan, math.nan, estimate.reason)
     parts = list(estimate.parts)
     if clusters is not None:
-        if clusters < 2:
-            raise ValueError(f"clusters must be at least 2, got {clusters}")
         # s^2 / n has n - 1 degrees of freedom, and becomes s^2 / m with m - 1
         parts = [(v * (d + 1) / clusters, clusters - 1.0) for v, d in parts]
     again = t_interval(0.0, parts, confidence)
@@ -739,13 +786,7 @@ class Band:
 def curve_band(
     curves: np.ndarray, rng: np.random.Generator, confidence: float = CONFIDENCE, resamples: int = 1000
 ) -> Band:
-    """Mean of curves with a pointwise and a simultaneous band, clusters resampled whole.
-
-    The pointwise band is a t interval at each checkpoint. The simultaneous one (sup-t; Montiel Olea and
-    Plagborg-Møller 2019, J. Appl. Econometrics 34) takes its critical value from the distribution of the
-    largest |t| over the checkpoints, in resamples of n whole curves from the normal distribution with the
-    clusters' own covariance, each studentised by itself. Drawing the clusters with replacement instead
-    has no finite critical value for n < 5, and with the variances held fixed it covers too little.
+    """Mean of curves with a pointwise and a simultaneous band: :func:`mean_band` of one task.
 
     Args:
         curves: ``(n, checkpoints)``.
@@ -754,52 +795,72 @@ def curve_band(
         resamples: number of resamples.
     """
     curves = np.asarray(curves, float)
-    n, points = curves.shape
-    nothing = np.full(points, np.nan)
-    if n < 2:
-        mean = curves[0] if n else nothing
-        return Band(mean, nothing, nothing, nothing, nothing, nothing, n)
-    # sorted, so that the draw does not depend on the order of seeds
-    curves = curves[np.lexsort(curves.T[::-1])]
-    mean, variance = curves.mean(axis=0), curves.var(axis=0, ddof=1) / n
-    se = np.sqrt(variance)
-    t = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    critical = t
-    moving = se > 1e-12
-    if moving.any():
-        # sums of the clusters' deviations with normal weights have their covariance
-        weights = rng.standard_normal((resamples, n, n)) / math.sqrt(n - 1)
-        resampled = weights @ (curves - mean)[:, moving]
-        deviation = np.abs(resampled.mean(axis=1)) / (resampled.std(axis=1, ddof=1) / math.sqrt(n))
-        critical = max(t, float(np.quantile(deviation.max(axis=1), confidence)))
-    return Band(mean, mean - t * se, mean + t * se, mean - critical * se, mean + critical * se, variance, n)
+    if not len(curves):
+        nothing = np.full(curves.shape[1], np.nan)
+        return Band(nothing, nothing, nothing, nothing, nothing, nothing, 0)
+    return mean_band([curves], rng, confidence, resamples)
 
 
-def mean_band(bands: Sequence[Band], confidence: float = CONFIDENCE) -> Band:
-    """Mean over tasks of their mean curves, with a pointwise t interval from the summed variances.
+def mean_band(
+    tasks: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    resamples: int = 1000,
+) -> Band:
+    """Mean over tasks of their mean curves with a pointwise and a simultaneous band.
+
+    Clusters are resampled whole, those of one task independently of another's. The pointwise band is a t
+    interval at each checkpoint, from the tasks' summed variances. The simultaneous one (sup-t; Montiel
+    Olea and Plagborg-Møller 2019, J. Appl. Econometrics 34) takes its critical value from the
+    distribution of the largest |t| over the checkpoints, in resamples of n whole curves of every task
+    from the normal distribution with the clusters' own covariance, each studentised by itself. Drawing
+    the clusters with replacement instead has no finite critical value for n < 5, and with the variances
+    held fixed it covers too little.
 
     Args:
-        bands: one per task, over the same checkpoints; those without clusters are left out.
-        confidence: level of the interval.
+        tasks: curves ``(n_k, checkpoints)`` of every task, over the same checkpoints; those without
+            clusters are left out.
+        rng: draws the resamples.
+        confidence: level of the bands.
+        resamples: number of resamples.
+
+    Returns:
+        The bands; ``n`` is the smallest number of clusters of a task, and with one cluster there are none.
 
     Raises:
-        ValueError: if there is no band with a cluster.
+        ValueError: if no task has a cluster.
     """
-    bands = [band for band in bands if band.n]
-    if not bands:
+    given = [np.asarray(curves, float) for curves in tasks if len(curves)]
+    if not given:
         raise ValueError("no task has a curve")
-    k = len(bands)
-    mean = np.mean([band.mean for band in bands], axis=0)
+    # sorted, so that neither the draw nor rounding depends on the order of seeds
+    given = [curves[np.lexsort(curves.T[::-1])] for curves in given]
+    k, n = len(given), min(map(len, given))
+    mean = np.mean([curves.mean(axis=0) for curves in given], axis=0)
     nothing = np.full(len(mean), np.nan)
-    n = min(band.n for band in bands)
     if n < 2:
         return Band(mean, nothing, nothing, nothing, nothing, nothing, n)
-    low, high, variance = np.empty_like(mean), np.empty_like(mean), np.empty_like(mean)
-    for i in range(len(mean)):
-        estimate = t_interval(
-            float(mean[i]), [(float(b.variance[i]) / k**2, b.n - 1.0) for b in bands], confidence
-        )
-        # curves that do not vary here leave no interval but a point
-        low[i], high[i] = (mean[i], mean[i]) if estimate.reason else (estimate.low, estimate.high)
-        variance[i] = estimate.variance
-    return Band(mean, low, high, nothing, nothing, variance, n)
+    # var of the mean over tasks: sum of s_k^2 / n_k, over K^2
+    of_tasks = np.array([curves.var(axis=0, ddof=1) / len(curves) / k**2 for curves in given])
+    variance = of_tasks.sum(axis=0)
+    se = np.sqrt(variance)
+    moving = se > 1e-12
+    half = np.zeros(len(mean))  # curves that do not vary leave no interval but a point
+    for i in np.flatnonzero(moving):
+        parts = [(float(v), len(curves) - 1.0) for v, curves in zip(of_tasks[:, i], given, strict=True)]
+        half[i] = t_interval(0.0, parts, confidence).high
+    wide = half
+    if moving.any():
+        sums = squares = np.zeros((resamples, int(moving.sum())))
+        for curves in given:
+            m = len(curves)
+            deviations = curves - curves.mean(axis=0)
+            # sums of the clusters' deviations with normal weights have their covariance
+            weights = rng.standard_normal((resamples, m, m)) / math.sqrt(m - 1)
+            resampled = weights @ deviations[:, moving]
+            sums = sums + resampled.mean(axis=1)
+            squares = squares + resampled.var(axis=1, ddof=1) / m
+        with np.errstate(divide="ignore", invalid="ignore"):
+            deviation = np.nan_to_num(np.abs(sums) / np.sqrt(squares)).max(axis=1)
+        wide = np.maximum(half, float(np.quantile(deviation, confidence)) * se)
+    return Band(mean, mean - half, mean + half, mean - wide, mean + wide, variance, n)

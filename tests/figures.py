@@ -85,7 +85,10 @@ def curve_panels(tasks: int, arms: int, runs: int) -> list[plots.CurvePanel]:
         n = "+".join([str(runs)] * min(arms, 2))
         panels.append(plots.CurvePanel(f"{LONG[k]} (n = {n})", bands, seeds))
     if tasks > 1:
-        suite = {arm: statistics.mean_band([p.bands[arm] for p in panels]) for arm in ARMS[:arms]}
+        suite = {
+            arm: statistics.mean_band([p.seeds[arm] for p in panels], rng(2), resamples=50)
+            for arm in ARMS[:arms]
+        }
         panels.append(plots.CurvePanel(f"mean of {tasks} tasks", suite, {}))
     return panels
 

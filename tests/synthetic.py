@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.plan import write_plan
-from harness.store import ROW_COLUMNS, Store, digest
+from harness.store import CODES, ROW_COLUMNS, Store, digest
 
 CHECKPOINTS = [0, *(1000 * 2**i for i in range(5)), *range(24_000, 217_000, 8_000)]
 FINE = list(range(0, 203_000, 1000))
@@ -168,13 +168,21 @@ def write_planned(directory: Path, plan: Mapping[str, Any], curves: Mapping[int,
         store.begin(run["id"])
         if run["phase"] == "pretrain":
             points = [(0, run["steps"], names[k], 0.9) for k in [*run["tasks"], run["fold"]]]
+            told = [(0, run["steps"], names[run["fold"]], 0.5)] * 2
         else:
             scores = curves[run["fold"]](np.array(plan["checkpoints"], float), run["arm"], run["seed"])
             points = [
                 (c, steps, names[run["fold"]], g)
                 for c, (steps, g) in enumerate(zip(plan["checkpoints"], scores, strict=True))
             ]
+            told = []
         store.append([_row(run, *point, plan["reference"]["scores"]) for point in points])
+        store.append(
+            [
+                _row(run, *point, plan["reference"]["scores"]) | {"code": code}
+                for point, code in zip(told, CODES[1:], strict=False)
+            ]
+        )
         record = {"steps": run["steps"], "wall_seconds": 2.5, "updates": 100, "parameters": 9000}
         store.finish(run["id"], {"status": "finished", **record})
     return directory

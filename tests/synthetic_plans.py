@@ -164,7 +164,8 @@ def write_plan_and_rows(
             held_out = [] if run["fold"] < 0 else [run["fold"]]
             for task in dict.fromkeys([*run["tasks"], *held_out]):
                 rows.append(_row(run, 0, run["steps"], names[task], able, "true"))
-            if run["arm"] == "transfer":
+            # a network that is told nothing, or has learned the task, is not told otherwise
+            if run["conditioning"] != "none" and not {*held_out} <= {*run["tasks"]}:
                 for code, g in (("mean", 0.3), ("wrong", 0.1)):
                     noisy = g + 0.05 * rng.standard_normal()
                     rows.append(_row(run, 0, run["steps"], names[run["fold"]], noisy, code))

@@ -119,10 +119,13 @@ def test_speed_up_per_task_and_suite_keep_networks_whole():
     # separate, in lock-step: 2 * (4, 2) and 2 * (16, 8)
     assert [t.tolist() for t in times.separate] == [[8.0, 4.0], [32.0, 16.0]]
     assert times.joint.tolist() == [[8.0, 16.0], [4.0, 8.0]]
-    found = joint.speed_ups(times).set_index("task")
+    found = joint.speed_ups(times, np.random.default_rng(0)).set_index("task")
     assert np.exp(found["log_ratio"]).tolist() == pytest.approx([1.0, 2.0, math.sqrt(2)])
     suite = statistics.joint_log_ratio(times.separate, times.joint)
     assert found.loc["mean of tasks", "low"] == suite.low
+    # 2 rows of each: of 6 arrangements each p is over 1/3
+    permuted = statistics.joint_permutation_p(times.separate, times.joint, np.random.default_rng(0))
+    assert found.loc["mean of tasks", "p_permutation"] == pytest.approx(permuted, abs=0.02)
     assert found["reason"].tolist() == [""] * 3
 
 
@@ -133,7 +136,7 @@ def test_what_no_run_reaches_and_what_the_first_checkpoint_hides():
     times = joint.task_times(*data, networks)
     assert times.tasks == ("a",)
     assert times.limits == ("at least",)
-    found = joint.speed_ups(times)
+    found = joint.speed_ups(times, np.random.default_rng(0))
     assert math.exp(found["log_ratio"].iloc[0]) == pytest.approx(8.0)
     assert found["limit"].tolist() == ["at least", "at least"]
     assert found["tasks"].tolist() == [1, 1]
@@ -141,7 +144,9 @@ def test_what_no_run_reaches_and_what_the_first_checkpoint_hides():
     reason = "not estimable: no run reaches θ = 0.60 on all tasks"
     assert set(joint.completion_ratios(sets, networks, 0.6)["reason"]) == {reason}
     flat = experiment([(never, never)] * 2, [(never, never)] * 2)
-    nothing = joint.speed_ups(joint.task_times(*flat, joint.joint_curves(*flat, "joint")))
+    nothing = joint.speed_ups(
+        joint.task_times(*flat, joint.joint_curves(*flat, "joint")), np.random.default_rng(0)
+    )
     assert nothing["reason"].tolist() == ["no task is estimable"]
 
 
@@ -187,9 +192,9 @@ def test_incomplete_sets_are_no_sets_but_their_runs_count_by_task():
     assert [len(t) for t in fewer.separate] == [2, 2]
     wide = joint.joint_curves(*data, "joint-wide")
     assert wide.count == 0
-    assert joint.speed_ups(joint.task_times(*data, wide))["reason"].tolist()[-1] == (
-        "no run of joint-wide is complete"
-    )
+    assert joint.speed_ups(joint.task_times(*data, wide), np.random.default_rng(0))["reason"].tolist()[
+        -1
+    ] == ("no run of joint-wide is complete")
     assert joint.completion_table([wide])["reason"].unique().tolist() == ["no value"]
     assert joint.cost_table([wide], data[1])["n"].tolist() == [0]
     assert joint.share_table([wide])["share"].isna().all()
@@ -202,6 +207,9 @@ def test_the_order_of_rows_and_runs_is_nothing():
     turned = (table[::-1], runs[::-1], plan | {"runs": plan["runs"][::-1]})
     one, other = (joint.joint_curves(*data, "joint") for data in ((table, runs, plan), turned))
     np.testing.assert_array_equal(one.scores, other.scores)
-    found = [joint.speed_ups(joint.task_times(*d, one)) for d in ((table, runs, plan), turned)]
+    found = [
+        joint.speed_ups(joint.task_times(*d, one), np.random.default_rng(0))
+        for d in ((table, runs, plan), turned)
+    ]
     assert found[0].equals(found[1])
     assert measures.damaged_runs(table, runs, plan) == {}

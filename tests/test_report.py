@@ -13,12 +13,12 @@ import pytest
 from synthetic import BUDGET, CHECKPOINTS, FINE, TASKS, ramp, write
 
 from harness import plots
-from harness.report import analyse, flow, summary_table, warnings, write_report
+from harness.report import analyse, flow, summary_table, warnings, words, write_report
 from harness.report.analysis import SetResult
 from harness.report.sections_curves import learning_curves, profile
 from harness.report.variations import variations
 from harness.report.words import factor, no_verdict, short_ratio, times, verdict
-from harness.statistics import Estimate
+from harness.statistics import Estimate, newcombe
 from harness.store import StoreError
 
 PLANTED = {0: 1.0, 1: 1.5, 2: 3.0, 3: 0.7}
@@ -139,7 +139,13 @@ def test_the_page_stands_alone_and_escapes_what_it_quotes(small):
     assert page.count("<svg ") == len(list((small / "report/figures").glob("*.svg")))
     assert str(small.parent) not in page
     assert "<code>mtenvs report .</code>" in page
-    assert "Runs: 18 planned, 17 started, 17 finished, 0 diverged, 0 failed, 1 missing, 0 excluded." in page
+    # the difference of the shares that arrive, with Newcombe's interval
+    assert "difference at θ=0.80 [95%]" in page
+    first = analyse(small).folds[0].measures
+    shares = (float(share[-1]) for share in first.success)
+    gap = newcombe(next(shares), 3, next(shares), 3)
+    assert words.difference(gap) in re.sub(r"<[^>]*>", "", page)
+    assert gap.low < gap.value < gap.high
 
 
 def test_figures_lie_beside_with_their_data(small):
@@ -165,12 +171,17 @@ def test_flow_counts_every_kind_of_run(tmp_path):
     (tmp_path / "runs/stranger").mkdir()
     done = tmp_path / "runs/scratch-0-1/done.json"
     done.write_text(json.dumps(json.loads(done.read_text()) | {"status": "failed"}))
+    # finished, its trainer says, but a score is no number: the curves call that diverged, and so the flow
+    strange = tmp_path / "runs/transfer-1-0/rows.jsonl"
+    lines = [json.loads(line) for line in strange.read_text().splitlines()]
+    strange.write_text("".join(json.dumps(r | {"return_mean": None} if r["checkpoint"] == 5 else r) + "\n"
+                               for r in lines))  # fmt: skip
     rows = tmp_path / "runs/scratch-0-2/rows.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[2:]))
     analysis = analyse(tmp_path)
     total = flow(analysis).iloc[-1].to_dict()
     assert total == {
-        "phase": "total", "arm": "", "planned": 18, "started": 17, "finished": 14, "diverged": 1,
+        "phase": "total", "arm": "", "planned": 18, "started": 17, "finished": 13, "diverged": 2,
         "failed": 1, "unfinished": 1, "missing": 1, "excluded": 1,
     }  # fmt: skip
     assert analysis.marks == ["exploratory", "incomplete"]
@@ -361,6 +372,10 @@ def test_the_mean_panel_is_over_tasks_with_both_arms(tmp_path, monkeypatch):
     both = learning_curves(analyse(tmp_path / "both")).exhibits[0].data
     means = [data[data["task"] == "mean of tasks"].reset_index(drop=True) for data in (part, both)]
     pd.testing.assert_frame_equal(*means)  # the third task's lone arm moves nothing
+    # a band for the whole curve too, as the caption says
+    moving = means[0][means[0]["high"] > means[0]["low"]]
+    assert len(moving)
+    assert (moving["high_simultaneous"] >= moving["high"]).all()
     titles.clear()
     write(
         tmp_path / "one", {0: curves[0], 1: curves[1]}, seeds=3, skip=[f"scratch-1-{s}" for s in range(3)]

@@ -24,7 +24,7 @@ from synthetic_plans import (
     write_plan_and_rows,
 )
 
-from harness.report import analyse, sections_facts, warnings, write_report
+from harness.report import analyse, sections_facts, summary_table, warnings, write_report
 from harness.report.analysis import leak_checks
 from harness.report.page import Cell, Section, table
 from harness.report.page import page as whole_page
@@ -145,6 +145,35 @@ def test_figures_and_tables_say_what_they_are_to_those_who_do_not_see_them(pages
     assert browser.run("[...document.querySelectorAll('table')].every(e => e.caption.textContent)")
     links = browser.run("[...document.querySelectorAll('figcaption a')].map(a => a.href)")
     assert {f"file://{p}" for p in (pages["leave_one_out"].parent / "figures").iterdir()} == set(links)
+
+
+def test_the_terminal_s_summary_is_of_the_plan_s_own_kind(pages):
+    lines = {kind: summary_table(page.parents[1]).splitlines() for kind, page in pages.items()}
+    # a row for every dose, with the mean that the report has
+    doses = lines["dose"]
+    assert [line.split()[0] for line in doses[-2:]] == ["sources=1", "sources=7"]
+    analysis = analyse(pages["dose"].parents[1])
+    means = [c.sets["all_folds"].log_ratio.exp().value for c in analysis.against_scratch]
+    for line, mean in zip(doses[-2:], means, strict=True):
+        assert f" {mean:.3g} [" in line
+        assert line.endswith("2 of 2")
+    # a row for every target, its best source before its worst, and no interval over targets
+    targets = [re.split(r" {2,}", line) for line in lines["matrix"][-3:]]
+    assert [row[0] for row in targets] == TASKS[:3]
+    for target, best, most, worst, least in targets:
+        assert {best, worst} == {*TASKS[:3]} - {target}
+        assert float(most.split()[-3 if "[" in most else -1]) >= float(
+            least.split()[-3 if "[" in least else -1]
+        )
+    assert lines["matrix"][1].startswith("negative transfer shown for 0 of 6 pairs")
+    assert not any("over all folds" in line for line in lines["matrix"])
+    # a row for every arm of a joint plan
+    arms = [line.split()[0] for line in lines["joint"][-3:]]
+    assert arms == ["separate", "joint", "joint-wide"]
+    assert "lock-step 2/2" in lines["joint"][-3]
+    assert re.search(
+        r"joint +\d\.\d+ \[.*\] +0\.\d+ +0\.\d+ +all at one checkpoint 2/2", lines["joint"][-2]
+    )
 
 
 def test_contents_lead_to_every_section_and_no_id_stands_twice(pages, browser):
@@ -289,7 +318,7 @@ def test_joint_reports_have_curves_against_total_steps_and_shares_with_intervals
     assert means["low"].notna().all()
     text = folder.joinpath("index.html").read_text()
     assert re.search(r"joint, all at one checkpoint: 2 of 2 \[0\.34, 1\.00\]", text)
-    assert "No permutation p: " in text
+    assert re.search(r"Permutation p = \d\.\d+, labels of whole networks", text)
 
 
 def test_figures_of_doses_and_matrices_hold_ratios_with_limits_and_n(pages):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -68,6 +69,11 @@ def test_where_there_is_no_interval_there_is_a_reason(scratch, transfer, reason)
     assert math.isnan(e.low) == bool(reason)
 
 
+def test_a_difference_of_what_is_no_number_says_whose():
+    e = statistics.difference(np.array([0.1, 0.2]), np.array([0.3, math.nan]))
+    assert e.reason == "not estimable: a value of transfer is not a number"
+
+
 def test_suite_is_the_mean_with_summed_variances():
     rng = np.random.default_rng(0)
     tasks = [(rng.lognormal(2, 0.3, 4), rng.lognormal(1, 0.5, 6)) for _ in range(3)]
@@ -126,6 +132,11 @@ def test_suite_permutation_p_keeps_its_level_and_sees_an_effect():
     assert statistics.suite_permutation_p([(np.ones(4), np.full(4, 9.0))], rng, 999) == pytest.approx(
         2 / 70, abs=0.02
     )
+    # two-sided as the test of one task is, with arms of unequal size too: 2 of 35
+    unequal = (np.ones(3), np.full(4, 5.0))
+    assert statistics.permutation_p(*unequal, rng) == pytest.approx(2 / 35)
+    assert statistics.suite_permutation_p([unequal], rng) == pytest.approx(2 / 35, abs=0.01)
+    assert statistics.suite_permutation_p([unequal[::-1]], rng) == pytest.approx(2 / 35, abs=0.01)
     assert math.isnan(statistics.suite_permutation_p([], rng))
     assert math.isnan(statistics.suite_permutation_p([(np.ones(1), np.ones(3))], rng))
 
@@ -193,13 +204,21 @@ def test_the_simultaneous_band_covers_the_whole_curve_and_the_pointwise_does_not
 def test_mean_band_sums_the_variances_of_tasks():
     rng = np.random.default_rng(4)
     curves = rng.normal(0, 1, (2, 5, 4))
-    bands = [statistics.curve_band(c, rng) for c in curves]
-    mean = statistics.mean_band(bands)
+    mean = statistics.mean_band(curves, np.random.default_rng(0))
     np.testing.assert_allclose(mean.mean, curves.mean(axis=(0, 1)))
     np.testing.assert_allclose(mean.variance, sum(c.var(axis=0, ddof=1) / 5 for c in curves) / 4)
     assert np.all(mean.low < mean.mean)
+    # the whole curve is held by a wider band, which no order of tasks' seeds moves
+    assert np.all(mean.low_simultaneous < mean.low)
+    assert np.all(mean.high_simultaneous > mean.high)
+    turned = statistics.mean_band(curves[:, ::-1], np.random.default_rng(0))
+    np.testing.assert_array_equal(mean.low_simultaneous, turned.low_simultaneous)
+    # a task without clusters is left out, and one task alone is curve_band
+    alone = statistics.mean_band([curves[0], curves[1][:0]], np.random.default_rng(0))
+    same = statistics.curve_band(curves[0], np.random.default_rng(0))
+    np.testing.assert_array_equal(alone.high_simultaneous, same.high_simultaneous)
     with pytest.raises(ValueError, match="no task"):
-        statistics.mean_band([])
+        statistics.mean_band([curves[0][:0]], rng)
 
 
 def test_bonferroni_levels_hold_together():
@@ -255,9 +274,9 @@ def test_the_sign_flip_interval_holds_what_the_test_does_not_reject(values, shif
 
 
 def test_few_tasks_cannot_reach_the_level():
-    assert [statistics.smallest_sign_flip_p(k) for k in (1, 5, 6)] == [1.0, 0.0625, 0.03125]
+    assert [statistics.sign_flip([1.0] * k).p for k in (1, 5, 6)] == [1.0, 0.0625, 0.03125]
     five = statistics.sign_flip([0.5, 0.3, 0.9, 0.2, 0.7])
-    assert five.p == statistics.smallest_sign_flip_p(5)
+    assert five.p == 0.0625
     assert five.reason == "5 tasks are too few to flip signs"
     assert math.isnan(five.low)
     # with six the interval is from the smallest to the largest value: one order on each side is cut
@@ -321,6 +340,29 @@ def test_intervals_of_joint_rows_cover_and_columns_taken_apart_do_not():
         naive += apart.low <= truth <= apart.high
     assert 0.91 <= good / trials <= 0.98
     assert naive / trials < 0.8  # the negative control
+
+
+def test_the_permutation_test_of_joint_rows_agrees_with_all_arrangements_and_keeps_rows_whole():
+    rng = np.random.default_rng(2)
+    separate = [rng.lognormal(0.5, 0.3, 4) for _ in range(2)]
+    joint = rng.lognormal(0.0, 0.3, (3, 1)) * rng.lognormal(0.0, 0.1, (3, 2))
+    rows = np.concatenate([np.stack(separate, axis=1), joint])
+
+    def studentised(chosen):
+        rest = [i for i in range(7) if i not in chosen]
+        e = statistics.joint_log_ratio(rows[list(chosen)].T, rows[rest])
+        # separate rows are kept whole here, which joint_log_ratio has no need of
+        parts = sum(statistics.suite_of_runs(rows[list(i)] / rows[list(i)].mean(axis=0)).variance
+                    for i in (chosen, rest))  # fmt: skip
+        return e.value / math.sqrt(parts)
+
+    every = np.array([studentised(c) for c in itertools.combinations(range(7), 4)])
+    exact = 2 * min(np.mean(every >= every[0] - 1e-9), np.mean(every <= every[0] + 1e-9))
+    assert statistics.joint_permutation_p(separate, joint, rng) == pytest.approx(exact, abs=0.02)
+    assert math.isnan(statistics.joint_permutation_p([separate[0], separate[1][1:]], joint, rng))
+    assert math.isnan(statistics.joint_permutation_p(separate, joint[:1], rng))
+    assert math.isnan(statistics.joint_permutation_p([], joint[:, :0], rng))
+    assert statistics.joint_permutation_p(separate, joint / 50, rng) == pytest.approx(2 / 35, abs=0.01)
 
 
 # --- break-even and equivalence --------------------------------------------------------------------
@@ -470,6 +512,20 @@ def test_minimum_detectable_effect_has_the_power_that_statsmodels_says():
     # from a spread of arms of which one has lost runs, too
     uneven = statistics.t_interval(0.0, [(0.1, 9.0), (0.25, 3.0)])
     assert statistics.minimum_detectable(uneven, clusters=20).effect == pytest.approx(d, rel=1e-4)
+
+
+def test_detectable_effects_of_other_numbers_of_clusters_rescale_each_part_by_its_own():
+    # 10 planned, of which 2 are there in one arm: what 5 would see is asked of that arm's 2
+    uneven = statistics.t_interval(0.0, [(0.5, 1.0), (0.1, 9.0)])
+    five = statistics.t_interval(0.0, [(0.5 * 2 / 5, 4.0), (0.1 * 10 / 5, 4.0)])
+    assert statistics.minimum_detectable(uneven, clusters=5).effect == pytest.approx(
+        statistics.minimum_detectable(five).effect
+    )
+    even = statistics.t_interval(0.0, [(0.1, 9.0), (0.1, 9.0)])
+    assert statistics.minimum_detectable(even, clusters=20) == statistics.minimum_detectable(even, runs=2)
+    for changes in ({"clusters": 1}, {"clusters": 5, "runs": 2.0}):
+        with pytest.raises(ValueError, match="clusters must be at least 2, and runs left out"):
+            statistics.minimum_detectable(even, **changes)
 
 
 @pytest.mark.parametrize("df", [1.0, 1.5, 2.0, 300.0])

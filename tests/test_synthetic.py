@@ -11,8 +11,12 @@ import pytest
 from synthetic import fails, ramp, stalls, write_planned
 
 from baselines.registry import describe_learner
-from harness.plan import Preset, make_plan
-from harness.report import analyse, warnings, write_report
+from harness import measures
+from harness.plan import PRESETS, Preset, make_plan
+from harness.populations import BUDGET, Discretised
+from harness.report import analyse, warnings, words, write_report
+from harness.report.sections_opening import headline
+from harness.report.variations import resolution, variations
 
 PLANTED = {0: 1.0, 1: 1.5, 2: 3.0, 3: 0.7}
 SEEDS = 6
@@ -68,6 +72,45 @@ def test_planted_speed_ups_come_back(experiment):
         assert result.measures.estimable.all()
         assert (result.p < 0.01) == (planted != 1.0)
         assert result.negative == (planted < 1)
+
+
+@pytest.fixture(scope="module")
+def standard(tmp_path_factory):
+    """Analysis on the grid of checkpoints that the preset ``standard`` and its learner really have."""
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
+    preset = dataclasses.replace(
+        PRESETS["standard"], arms=("scratch", "transfer"), seeds=SEEDS, folds=(0, 2, 3)
+    )
+    plan = make_plan("Biped", preset, learner)
+    curves = {
+        fold: ramp(PLANTED[fold], seed=fold, spread=0.02, noise=0.005, scratch_steps=plan["budget"] / 2)
+        for fold in plan["folds"]
+    }
+    # the coverage study's curves are seen at the same checkpoints
+    scaled = np.array(plan["checkpoints"]) / plan["budget"]
+    np.testing.assert_allclose(Discretised(None, 3.0).steps / BUDGET, scaled)
+    return analyse(write_planned(tmp_path_factory.mktemp("standard") / "experiment", plan, curves))
+
+
+def test_on_the_real_grid_the_interpolated_reading_comes_back_and_the_shift_is_said(standard):
+    truth = math.prod(PLANTED[fold] for fold in (0, 2, 3)) ** (1 / 3)
+    seen = resolution(standard.headline.folds)
+    assert seen.interpolated == pytest.approx(truth, rel=0.03)
+    assert seen.low < truth < seen.high
+    for fold in standard.folds:
+        planted, alone = PLANTED[fold.measures.fold], resolution([fold])
+        assert alone.interpolated == pytest.approx(planted, rel=0.04)
+        assert alone.low < planted < alone.high
+    # the protocol's own reading is drawn towards 1, more than the interval allows for
+    fast = standard.folds[1].log_ratio.exp()
+    assert fast.high < 3
+    row = next(v for v in variations(standard) if v.label == measures.INTERPOLATED)
+    assert math.exp(row.log_ratio.value) == pytest.approx(seen.interpolated)
+    said = words.between_checkpoints(standard)
+    assert f"this one is {seen.interpolated:.3g} instead of {seen.planned:.3g}" in said
+    assert said in headline(standard).parts[-1]
+    shift = resolution([standard.folds[1]]).shift
+    assert any(f"single tasks change by a factor of up to {shift:.2f}" in w for w in warnings(standard))
 
 
 def test_a_head_start_is_part_of_the_speed_up_and_shows_as_jumpstart(experiment):

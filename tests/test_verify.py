@@ -97,12 +97,15 @@ def test_the_finer_the_checkpoints_the_nearer_the_planted_speed_up():
     # both mean times are half a gap later: (45,000 + 2,500) / (15,000 + 2,500)
     assert expected[2] == pytest.approx(47_500 / 17_500, rel=0.02)
     assert Discretised(5000, 1.0).expected == 1.0
+    # the shipped grid draws 3 towards 1, and interpolation brings it back
+    assert Discretised(None, 3.0).expected < 2.7
+    assert Discretised(None, 3.0, True).expected == pytest.approx(3.0, rel=1e-3)
 
 
 def test_found_biases_have_their_populations():
     found = verify.biases(runs=200)
-    assert [(b.population.ratio, b.population.gap) for b in found] == [
-        (ratio, gap) for ratio in verify.PLANTED for gap in verify.GAPS
+    assert [(b.population.ratio, b.population.gap, b.population.interpolate) for b in found] == [
+        (ratio, *grid) for ratio in verify.PLANTED for grid in verify.GRIDS
     ]
     for bias in found:
         assert bias.found == pytest.approx(bias.population.expected, abs=4.5 * bias.error + 0.02)

@@ -6,7 +6,8 @@ dates, no paths and no versions of this machine get in; every random draw has a 
 """
 
 from harness.report.analysis import Analysis, analyse, flow
-from harness.report.words import summary_table, warnings
+from harness.report.summary import summary_table
+from harness.report.words import warnings
 from harness.report.write import write_report
 
 __all__ = ["Analysis", "analyse", "flow", "summary_table", "warnings", "write_report"]

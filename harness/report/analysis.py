@@ -44,7 +44,7 @@ class FoldResult:
     p_holm: float
     """The same, Holm-adjusted over the folds."""
     bonferroni: Estimate
-    """log ρ̄ with the interval that holds for all folds at once."""
+    """log ρ̄ with the interval that holds for all estimable folds at once."""
     jumpstart: Estimate
     """g_arm(0) - g_baseline(0)."""
     asymptote: Estimate
@@ -131,7 +131,7 @@ class Analysis:
     plan: Mapping[str, Any]
     """The plan."""
     runs: pd.DataFrame
-    """:meth:`harness.store.Store.runs`."""
+    """:meth:`harness.store.Store.runs` after :func:`harness.measures.mark_diverged`."""
     evaluations: pd.DataFrame
     """:meth:`harness.store.Store.evaluations` with scores, of runs that are complete and not damaged."""
     curves: Mapping[tuple[int, str], ArmCurves]
@@ -249,15 +249,10 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
     plan = store.plan
     if plan["headline"] not in SETS:
         raise ValueError(f"unknown headline {plan['headline']!r} in the plan; valid: {', '.join(SETS)}")
-    runs = store.runs()
     evaluations = measures.add_scores(store.evaluations(), plan["reference"]["scores"])
+    runs = measures.mark_diverged(evaluations, store.runs())
     damaged = measures.damaged_runs(evaluations, runs, plan)
-    curves = {
-        (fold, arm): measures.arm_curves(evaluations, runs, plan, fold, arm, damaged)
-        for fold in plan["folds"]
-        for arm in plan["arms"]
-        if planned(runs, fold, arm)
-    }
+    curves = measures.all_curves(evaluations, runs, plan, damaged)
     arrivals = {
         key: measures.arrivals(c.steps, c.scores, np.asarray(plan["thresholds"], float), plan["budget"])
         for key, c in curves.items()
@@ -275,11 +270,6 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
         store.unknown(),
         store.changed(),
     )
-
-
-def planned(runs: pd.DataFrame, fold: int, arm: str) -> bool:
-    """Whether the plan asks for runs of an arm on a fold; controls may be planned on some folds only."""
-    return bool(((runs["phase"] == "learn") & (runs["fold"] == fold) & (runs["arm"] == arm)).any())
 
 
 def pairs(plan: Mapping[str, Any], curves: Mapping[tuple[int, str], ArmCurves]) -> list[tuple[str, str]]:
@@ -303,21 +293,10 @@ def compare(
         baseline: whose times are divided.
         arm: by whose.
     """
-    numbers = [f for f in plan["folds"] if (f, baseline) in curves and (f, arm) in curves]
-    folds = [
-        compare_fold(
-            measures.fold_measures(
-                number,
-                measures.task_name(plan, number),
-                curves[number, baseline],
-                curves[number, arm],
-                plan["thresholds"],
-                plan["budget"],
-            ),
-            len(numbers),
-        )
-        for number in numbers
-    ]
+    found = measures.compare(curves, plan, arm, baseline)
+    # what is not estimable claims nothing, here as in Holm's adjustment
+    claims = max(1, sum(not math.isnan(fold.speed_up) for fold in found))
+    folds = [compare_fold(fold, claims) for fold in found]
     adjusted = statistics.holm([fold.p for fold in folds])
     folds = [dataclasses.replace(fold, p_holm=p) for fold, p in zip(folds, adjusted, strict=True)]
     # a fold whose arm has no run yet is neither solved nor unsolved
@@ -330,7 +309,7 @@ def compare(
 
 
 def compare_fold(fold: FoldMeasures, of: int) -> FoldResult:
-    """Intervals and tests of one fold's measures, one of ``of`` folds; p is not yet adjusted for them."""
+    """Intervals and tests of one of ``of`` estimable folds; p is not yet adjusted for them."""
     arms = (fold.curves[0].arm, fold.curves[1].arm)
     return FoldResult(
         fold,

@@ -191,7 +191,9 @@ def sensitivity(analysis: Analysis) -> Section:
         paragraph(
             "Each row changes one thing and leaves all others as the plan has them. Every second "
             "checkpoint "
-            "also doubles the span that an arrival must hold. Half the evaluation episodes: noise is "
+            "also doubles the span that an arrival must hold. Interpolated, an "
+            "arrival is dated to where the score crosses θ on the line between the checkpoint before and "
+            "its own. Half the evaluation episodes: noise is "
             "added to "
             "every evaluation, so much that it scatters as half as many episodes would."
         ),

@@ -46,7 +46,7 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
                 for s, g in zip(steps, scores, strict=True)
             ]
         panels.append(plots.CurvePanel(panel_title(analysis, fold), bands[fold], seeds))
-    suite, number = suite_bands(analysis, bands)
+    suite, number = suite_bands(analysis)
     if suite:
         panels.append(plots.CurvePanel(f"mean of {number} tasks", suite, {}))
         for arm, band in suite.items():
@@ -63,7 +63,7 @@ def _learning_curves(analysis: Analysis) -> Exhibit:
     )
 
 
-def suite_bands(analysis: Analysis, bands: dict[int, dict[str, Band]]) -> tuple[dict[str, Band], int]:
+def suite_bands(analysis: Analysis) -> tuple[dict[str, Band], int]:
     """Mean over tasks of every arm that is planned on all folds, over the folds that have them all.
 
     Over the same tasks in every arm, or the arms would differ by their tasks. Empty with fewer than two
@@ -72,7 +72,8 @@ def suite_bands(analysis: Analysis, bands: dict[int, dict[str, Band]]) -> tuple[
     arms, folds = common(analysis)
     if len(folds) < 2 or len(arms) < 2:
         return {}, len(folds)
-    return {arm: statistics.mean_band([bands[fold][arm] for fold in folds]) for arm in arms}, len(folds)
+    curves = {arm: [analysis.of_fold(fold)[arm].cluster_scores for fold in folds] for arm in arms}
+    return {a: statistics.mean_band(c, rng("suite band", a)) for a, c in curves.items()}, len(folds)
 
 
 def panel_title(analysis: Analysis, fold: int) -> str:

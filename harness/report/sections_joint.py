@@ -70,7 +70,12 @@ def analyse_joint(analysis: Analysis) -> JointResult:
         raise ValueError(f"a joint plan needs the arm {SEPARATE} and a joint one; it has {analysis.arms}")
     given = (analysis.evaluations, analysis.runs, plan)
     arms = tuple(joint.joint_curves(*given, arm, analysis.damaged) for arm in names)
-    tables = [joint.speed_ups(joint.task_times(*given, curves, analysis.damaged)) for curves in arms]
+    tables = [
+        joint.speed_ups(
+            joint.task_times(*given, curves, analysis.damaged), rng("joint permutation", curves.arm)
+        )
+        for curves in arms
+    ]
     return JointResult(
         joint.joint_curves(*given, SEPARATE, analysis.damaged), arms, pd.concat(tables, ignore_index=True)
     )
@@ -114,9 +119,13 @@ def headline(analysis: Analysis, result: JointResult) -> Section:
             lines.append(
                 f"All tasks at θ = {top}, {row.arm}, {row.mode}: {row.reached} of {row.n}{interval}"
             )
+    mean = result.speed_ups[(result.speed_ups["task"] == SUITE) & (result.speed_ups["arm"] == arm)]
+    p = float(mean["p_permutation"].iloc[0])
     lines.append(
-        "No permutation p: a network that learns all tasks and a set that learns one each vary in other "
-        "ways, so that their labels cannot be exchanged."
+        "No permutation p: it needs two whole networks of either kind."
+        if math.isnan(p)
+        else f"Permutation p {words.p_is(p)}, labels of whole networks and sets exchanged; approximate where "
+        "there are few, for a network that learns all tasks and a set that learns one each vary in other ways."
     )
     label = f"total steps of separate networks in lock-step, divided by those of {arm}, {result.over(arm)}"
     return Section(
@@ -224,7 +233,8 @@ def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:
             "joint ones; "
             "separate networks count in lock-step. The intervals of single tasks are not independent of "
             "each "
-            "other; that of the mean takes whole networks."
+            "other; that of the mean takes whole networks, and so does its permutation test, against "
+            "separate networks of one seed of every task (none where tasks have unequal numbers of these)."
         )
     )
     parts += _completion(analysis, result)
@@ -264,12 +274,14 @@ def _speed_ups(result: JointResult) -> str:
     def row(of: pd.Series) -> list[str | Cell]:
         e = Estimate(of["log_ratio"], of["low"], of["high"], p=of["p"], reason=of["reason"])
         task = result.over(of["arm"]) if of["task"] == SUITE else of["task"]
-        return [task, of["arm"], words.ratio_cell(e, of["limit"]), words.p_cell(e.p)]
+        cells = (words.ratio_cell(e, of["limit"]), words.p_cell(e.p), words.p_cell(of["p_permutation"]))
+        return [task, of["arm"], *cells]
 
     # the means last, whichever arm they are of
     ordered = result.speed_ups.sort_values("task", key=lambda tasks: tasks == SUITE, kind="stable")
     given = [row(of) for _, of in ordered.iterrows()]
-    return table(["task", "arm", "ρ̄ [95% t interval]", "t-test p"], given, "speed-up of joint networks")
+    headers = ["task", "arm", "ρ̄ [95% t interval]", "t-test p", "permutation p"]
+    return table(headers, given, "speed-up of joint networks")
 
 
 def _completion(analysis: Analysis, result: JointResult) -> list[str | Exhibit]:
@@ -350,8 +362,7 @@ def joint_comparability(analysis: Analysis, result: JointResult) -> Section:
     sides = {}
     for curves in (result.separate, *result.arms):
         ends = measures.asymptotes(curves.scores.reshape(-1, len(curves.steps)))
-        scores = ends.reshape(curves.count, len(curves.tasks))
-        sides[curves.arm] = [pd.Series(column).fillna(0.0).to_numpy() for column in scores.T]
+        sides[curves.arm] = list(ends.reshape(curves.count, len(curves.tasks)).T)
     if any(not len(column) for columns in sides.values() for column in columns):
         return panel({}, rng("comparability"))
     return panel(sides, rng("comparability"), [curves.arm for curves in result.arms])

@@ -10,7 +10,7 @@ import pandas as pd
 from harness import measures, plots, statistics
 from harness.report import words
 from harness.report.analysis import Analysis, Comparison, FoldResult
-from harness.report.page import Cell, Exhibit, Section, details, table
+from harness.report.page import Exhibit, Section, details, table
 from harness.statistics import Estimate
 
 
@@ -27,7 +27,8 @@ def levels(analysis: Analysis) -> Section:
         [
             *parts,
             f"<p>Jumpstart from {first} episodes per run at step 0; the asymptote is the mean of the last "
-            "three checkpoints, unclipped. Forward transfer (A<sub>t</sub> − A<sub>s</sub>) / "
+            "three checkpoints, unclipped, a diverged run counting as 0. Forward transfer "
+            "(A<sub>t</sub> − A<sub>s</sub>) / "
             "(1 − A<sub>s</sub>) and transfer ratio (A<sub>t</sub> − A<sub>s</sub>) / A<sub>s</sub> of the "
             "areas under the curves are for comparison with others, not for conclusions.</p>",
         ],
@@ -103,13 +104,16 @@ def _table(comparison: Comparison) -> str:
     rows = []
     for f in comparison.folds:
         area = f.measures.area
-        starts = [float(a.mean()) if len(a) else np.nan for a in f.measures.at_start]
+        starts, ends = (
+            [float(a.mean()) if len(a) else np.nan for a in of_arms]
+            for of_arms in (f.measures.at_start, f.measures.at_end)
+        )
         rows.append(
             [
                 f.measures.task,
                 *map(words.number_cell, starts),
                 words.difference_cell(f.jumpstart),
-                *(_end(a, c.count) for a, c in zip(f.measures.at_end, f.measures.curves, strict=True)),
+                *map(words.number_cell, ends),
                 words.difference_cell(f.asymptote),
                 *map(words.number_cell, area),
                 words.number_cell(measures.forward_transfer(*area)),
@@ -124,11 +128,3 @@ def _table(comparison: Comparison) -> str:
         rows,
         f"jumpstart, asymptote and areas of {comparison.arm}",
     )  # fmt: skip
-
-
-def _end(ends: np.ndarray, count: int) -> Cell:
-    """Mean over the clusters that did not diverge, with how many those are where some did."""
-    if not len(ends):
-        return words.number_cell(np.nan)
-    mean = float(ends.mean())
-    return Cell(words.number(mean) + ("" if len(ends) == count else f" ({len(ends)} of {count})"), mean)

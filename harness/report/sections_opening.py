@@ -72,6 +72,7 @@ def headline(analysis: Analysis) -> Section:
             f"Runs that hold θ = {analysis.thresholds[i]:.2f} within the budget: "
             f"{main.baseline} {both[0]}, {main.arm} {both[1]}"
         )
+    lines += filter(None, [words.between_checkpoints(analysis)])
     return Section(
         "Headline",
         [
@@ -102,6 +103,10 @@ def per_task(analysis: Analysis) -> Section:
     main = analysis.main
     top = analysis.shown[-1]
     both = (main.baseline, main.arm)
+    gaps = [
+        measures.success_differences([f.measures for f in main.folds], analysis.thresholds[i])
+        for i in analysis.shown
+    ]
     rows = [
         [
             f.measures.task,
@@ -122,11 +127,13 @@ def per_task(analysis: Analysis) -> Section:
             f.measures.task,
             words.ratio_cell(f.bonferroni, f.measures.limit),
             *(words.arrived_cell([f], arm, i) for i in others for arm in (0, 1)),
+            *(words.difference_cell(gap[row]) for gap in gaps),
         ]
-        for f in analysis.folds
+        for row, f in enumerate(analysis.folds)
     ]
+    names = [f"difference at θ={analysis.thresholds[i]:.2f} [95%]" for i in analysis.shown]
     more_table = table(
-        ["held-out task", "ρ̄ [Bonferroni interval]", *arrived_names(analysis, both, others)],
+        ["held-out task", "ρ̄ [Bonferroni interval]", *arrived_names(analysis, both, others), *names],
         more,
         "Bonferroni intervals and success at other thresholds",
     )
@@ -143,7 +150,8 @@ def per_task(analysis: Analysis) -> Section:
             details("Bonferroni intervals and success at other thresholds", more_table),
             paragraph(
                 "Shares are runs arrived of runs trained or, where a pretraining was fine-tuned several "
-                "times, the mean of the pretrainings' shares, with 95% Wilson intervals over n. Positive "
+                "times, the mean of the pretrainings' shares, with 95% Wilson intervals over n; their "
+                f"differences, {main.arm} − {main.baseline}, have Newcombe's. Positive "
                 "and negative transfer are claimed where the Holm-adjusted p is below .05; the Bonferroni "
                 "intervals hold for all tasks at once. “Inconclusive” is no claim that nothing is "
                 "transferred. " + words.no_verdict(tested(analysis))
@@ -210,9 +218,7 @@ def _flip(estimate: Estimate) -> str:
 def absence(analysis: Analysis) -> str:
     """Whether two one-sided tests show that transfer changes nothing, as a sentence."""
     # plans of the first format name no margin
-    margin = (
-        math.log(analysis.plan["equivalence"]) if "equivalence" in analysis.plan else statistics.EQUIVALENCE
-    )
+    margin = math.log(analysis.plan.get("equivalence", statistics.EQUIVALENT))
     result = statistics.tost([f.log_ratio for f in analysis.headline.folds], margin)
     within = f"within a factor {math.exp(margin):.3g} of 1"
     if result.reason:

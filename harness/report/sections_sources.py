@@ -14,13 +14,6 @@ from harness.report.page import Exhibit, Section, escape, heading, paragraph, ta
 from harness.report.sections_curves import NOTHING
 from harness.statistics import Estimate
 
-DOSES = {
-    "sources": "number of source tasks",
-    "steps": "steps of pretraining (control steps of all worlds of a run)",
-}
-"""What is dosed, by the first half of an arm's name."""
-
-
 # --- dose ------------------------------------------------------------------------------------------
 
 
@@ -72,7 +65,9 @@ def _dose_figure(analysis: Analysis, found: pd.DataFrame) -> Exhibit:
         tasks = [line for fold, line in lines if fold >= 0]
         mean = next((line for fold, line in lines if fold < 0), None)
         panels.append(
-            plots.DosePanel(DOSES[str(kind)], tasks, mean if len(tasks) > 1 else None, kind == "steps")
+            plots.DosePanel(
+                measures.DOSES[str(kind)], tasks, mean if len(tasks) > 1 else None, kind == "steps"
+            )
         )
     return Exhibit(
         "dose",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from harness import measures, statistics
 from harness.measures import ArmCurves
-from harness.report.analysis import SETS, Analysis, rng
+from harness.report.analysis import SETS, Analysis, FoldResult, rng
 from harness.statistics import Estimate
 
 
@@ -43,6 +44,40 @@ def variations(analysis: Analysis) -> list[Variation]:
     ]
     halved = half_the_episodes(analysis)
     return [*found, *([] if halved is None else [halved])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolution:
+    """What the gaps between checkpoints leave open of a mean speed-up, which no interval contains."""
+
+    planned: float
+    """The mean ρ̄ as the protocol reads it, arrivals dated to the checkpoint that shows them."""
+    interpolated: float
+    """The same with arrivals interpolated between checkpoints."""
+    low: float
+    """What it is at least, wherever in its gap each run arrived."""
+    high: float
+    """What it is at most; may be infinite."""
+
+    @property
+    def shift(self) -> float:
+        """By which factor, at least 1, interpolation changes the mean."""
+        return math.exp(abs(math.log(self.interpolated / self.planned)))
+
+
+def resolution(folds: Sequence[FoldResult]) -> Resolution | None:
+    """What the checkpoints leave open of the mean over some folds; None where none is estimable."""
+    known = [f.measures for f in folds if not math.isnan(f.log_ratio.value)]
+    if not known:
+        return None
+    between = [
+        measures.fold_measures(f.fold, f.task, *f.curves, f.thresholds, f.budget, interpolate=True).speed_up
+        for f in known
+    ]
+    low, high = zip(*(measures.speed_up_bounds(f) for f in known), strict=True)
+    with np.errstate(divide="ignore"):  # a lower end may be 0
+        logs = [np.log(values).mean() for values in ([f.speed_up for f in known], between, low, high)]
+    return Resolution(*(math.exp(value) for value in logs))
 
 
 def half_the_episodes(analysis: Analysis) -> Variation | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -11,8 +10,9 @@ import numpy as np
 
 from harness import joint, measures, statistics
 from harness.measures import SIGNIFICANT, FoldMeasures
-from harness.report.analysis import Analysis, FoldResult, SetResult, analyse, tested
+from harness.report.analysis import Analysis, FoldResult, SetResult, tested
 from harness.report.page import Cell
+from harness.report.variations import Resolution, resolution
 from harness.statistics import Estimate
 
 WIDTH = 110
@@ -24,6 +24,14 @@ LIMITS = {
     "read “at most”.",
     "unresolved": "many runs of both arms arrive by the first checkpoint, which does not resolve ρ̄.",
 }
+
+DATED = (
+    "Speed-ups are read at checkpoints, an arrival dated to the one that shows it, which mostly draws them "
+    "towards 1"
+)
+"""Why speed-ups depend on the grid of checkpoints."""
+SHIFTED = 1.05
+"""Factor by which interpolation must change a task's speed-up before a warning says so."""
 
 
 # --- numbers ---------------------------------------------------------------------------------------
@@ -291,22 +299,35 @@ def warnings(analysis: Analysis) -> list[str]:
         )
     if analysis.changed:
         found.append(f"Rows were changed after the run was finished: {', '.join(analysis.changed)}.")
-    found += _of_folds(analysis) + _of_joint(analysis) + _incompetent(analysis)
+    found += _of_folds(analysis) + _of_joint(analysis) + _incompetent(analysis) + _shifted(analysis)
     if impossible := no_verdict(tested(analysis)):
         found.append(impossible)
     return found
 
 
+def _compared(analysis: Analysis) -> list[FoldResult]:
+    """What warnings are about: doses and single sources all, else the headline's comparison."""
+    shown = analysis.against_scratch
+    return [f for c in (shown if analysis.kind in ("dose", "matrix") else shown[:1]) for f in c.folds]
+
+
 def _of_folds(analysis: Analysis) -> list[str]:
     """Warnings about the runs that are compared with scratch, fold by fold."""
-    # doses and single sources are all what the report is about; else it is the headline's comparison
-    compared = (
-        analysis.against_scratch if analysis.kind in ("dose", "matrix") else analysis.against_scratch[:1]
-    )
     beside = "the permutation p and the success shares"
-    return _merged(
-        pair for comparison in compared for f in comparison.folds for pair in _of_task(f.measures, beside)
-    )
+    return _merged(pair for f in _compared(analysis) for pair in _of_task(f.measures, beside))
+
+
+def _shifted(analysis: Analysis) -> list[str]:
+    """The warning that speed-ups hang on where between two checkpoints a run arrived."""
+    # task by task, as in a mean those above and below 1 cancel
+    seen = [resolution([f]) for f in _compared(analysis)]
+    shift = max((r.shift for r in seen if r is not None), default=1.0)
+    if shift <= SHIFTED:
+        return []
+    return [
+        f"{DATED}: interpolated between checkpoints, those of single tasks change by a factor of up to "
+        f"{shift:.2f}. The intervals do not contain this."
+    ]
 
 
 def _of_joint(analysis: Analysis) -> list[str]:
@@ -354,8 +375,8 @@ def _of_task(fold: FoldMeasures, beside: str) -> Iterable[tuple[str, str]]:
             yield (
                 fold.task,
                 f"{int(curves.diverged.sum())} of {len(curves.runs)} runs of {curves.arm} diverged. They "
-                "count with the whole budget for what they had not reached, as 0 in mean curves, and are "
-                "left out of the asymptote.",
+                "count with the whole budget for what they had not reached, and as 0 in mean curves and in "
+                "the asymptote.",
             )
     if fold.complete and not fold.estimable.all():
         out = fold.thresholds[~fold.estimable]
@@ -393,21 +414,29 @@ def _incompetent(analysis: Analysis) -> list[str]:
     return [text for _, text in sorted(found, key=lambda entry: entry[0])]
 
 
-def summary_table(directory: str | os.PathLike[str]) -> str:
-    """The headline and one row per fold as plain text, for the terminal.
+def between_checkpoints(analysis: Analysis) -> str:
+    """What the gaps between checkpoints leave open of the headline, in a sentence; empty without one."""
+    seen = resolution(analysis.headline.folds)
+    if seen is None:
+        return ""
+    return (
+        f"{DATED}: interpolated between checkpoints this one is {factor(seen.interpolated)} instead of "
+        f"{factor(seen.planned)}, and wherever in its gap each run arrived, {span_of(seen)}. The interval "
+        "does not contain this."
+    )
 
-    Args:
-        directory: the experiment's directory.
 
-    Raises:
-        StoreError: if the directory holds no readable plan or rows.
-        ValueError: if the plan lacks a task or a reference score that the rows need.
-    """
-    analysis = analyse(directory)
-    marks = f" ({', '.join(analysis.marks)})" if analysis.marks else ""
-    title = f"{analysis.plan['title']}{marks}"
+def span_of(seen: Resolution) -> str:
+    """The bounds of a mean speed-up in words."""
+    return f"at least {factor(seen.low)}" + (
+        " with no upper end" if math.isinf(seen.high) else f" and at most {factor(seen.high)}"
+    )
+
+
+def summary_of_folds(analysis: Analysis) -> list[str]:
+    """The headline and one row per fold as lines of plain text, for the terminal."""
     if not analysis.comparisons:
-        return title
+        return []
     theta = analysis.shown[-1]
     top = f"{analysis.thresholds[theta]:.2f}"
     main, headline = analysis.main, analysis.headline
@@ -427,15 +456,12 @@ def summary_table(directory: str | os.PathLike[str]) -> str:
                 result.mark,
             )
         )
-    return "\n".join(
-        [
-            title,
-            f"speed-up over {headline.name}: {ratio(headline.log_ratio, headline.limit)}",
-            textwrap.fill(verdict(headline, main.arm, analysis.marks), WIDTH),
-            "",
-            *columns(rows),
-        ]
-    )
+    return [
+        f"speed-up over {headline.name}: {ratio(headline.log_ratio, headline.limit)}",
+        textwrap.fill(verdict(headline, main.arm, analysis.marks), WIDTH),
+        "",
+        *columns(rows),
+    ]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
