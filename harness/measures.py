@@ -803,9 +803,19 @@ def code_differences(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _hand_over(evaluations: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Complete pretrainings, each with the rows of its last checkpoint."""
+    """Complete networks that others start from, each with the rows of its last checkpoint.
+
+    A network from scratch that is the single source of other folds comes once for each, as if it had been
+    pretrained for it.
+    """
     by_run = dict(tuple(evaluations.groupby("run")))
-    for run in runs[(runs["phase"] == "pretrain") & runs["status"].isin(COMPLETE)].itertuples():
+    complete = runs[runs["status"].isin(COMPLETE)]
+    handed = [*complete[complete["phase"] == "pretrain"].itertuples()]
+    learned = complete[complete["phase"] == "learn"].set_index("run", drop=False)
+    started = runs[runs["start"].isin(learned.index)].drop_duplicates(["start", "fold", "arm"])
+    for run in started.itertuples():
+        handed += learned.loc[[run.start]].assign(fold=run.fold, arm=run.arm).itertuples()
+    for run in handed:
         of_run = by_run.get(run.run, evaluations.iloc[:0])
         yield run, of_run[of_run["checkpoint"] == of_run["checkpoint"].max()]
 

@@ -88,13 +88,15 @@ class Preset:
     seeds: int = 10
     """Pretraining seeds per fold, and scratch seeds per fold."""
     finetunes: int = 1
-    """Fine-tunings of every pretrained network on the folds named below."""
+    """Fine-tunings of every network of the arm transfer on the folds named below."""
     finetune_folds: tuple[int, ...] = ()
     """Folds with several fine-tunings, so that the report can split the variance."""
     budget: int = 400_000
     """B: control steps that learning the held-out task may take, rounded up to whole rollouts."""
-    pretrain_budget: int = 1_000_000
-    """Control steps of training on the other tasks, all together."""
+    pretrain_budget: int | None = None
+    """Control steps of training on the other tasks, all together. None for as many as learning takes, with
+    its last checkpoints: then single_source starts from the networks of scratch, and none is trained for
+    it."""
     worlds_per_run: int = 56
     """Worlds of every run, in pretraining dealt to the tasks; equal in all arms. Rounded down so that
     they can be dealt evenly."""
@@ -134,7 +136,7 @@ PRESETS: dict[str, Preset] = {
         budget=200_000,
         pretrain_budget=400_000,
     ),
-    "standard": Preset(title="standard leave-one-out"),
+    "standard": Preset(title="standard leave-one-out", finetunes=3, finetune_folds=(3, 5)),
     "full": Preset(
         title="full leave-one-out",
         arms=ARMS,
@@ -235,7 +237,7 @@ def make_plan(
             if arm in CONTROLS and fold not in controls:
                 continue
             for seed in range(preset.seeds):
-                runs.learn_held_out(definition, fold, arm, seed, 1 if arm == "scratch" else count)
+                runs.learn_held_out(definition, fold, arm, seed, count if arm == "transfer" else 1)
     return _frozen(plan, runs, definition)
 
 
@@ -354,6 +356,7 @@ def _plan(
     rollout = learner["rollout"] * worlds_per_run
     # whole rollouts, so that a checkpoint lies exactly at the budget and an arrival there still counts
     budget = math.ceil(preset.budget / rollout) * rollout
+    steps = checkpoint_steps(budget, preset.checkpoints, rollout)
     plan: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
@@ -368,9 +371,11 @@ def _plan(
         "descriptors": {task.name: family.descriptor(task) for task in family.tasks},
         "seeds": preset.seeds,
         "budget": budget,
-        "pretrain_budget": math.ceil(preset.pretrain_budget / rollout) * rollout,
+        "pretrain_budget": steps[-1]
+        if preset.pretrain_budget is None
+        else math.ceil(preset.pretrain_budget / rollout) * rollout,
         "worlds_per_run": worlds_per_run,
-        "checkpoints": checkpoint_steps(budget, preset.checkpoints, rollout),
+        "checkpoints": steps,
         "episodes": preset.episodes,
         "first_episodes": preset.first_episodes,
         "thresholds": list(THRESHOLDS),
@@ -656,7 +661,7 @@ def _check(preset: Preset, family: Family) -> None:
     for name in (
         *("seeds", "finetunes", "budget", "pretrain_budget", "worlds_per_run", "episodes", "cohort_runs"),
     ):
-        if getattr(preset, name) < 1:
+        if (value := getattr(preset, name)) is not None and value < 1:
             raise PlanError(f"{name} must be positive, got {getattr(preset, name)}")
     for name in ("root_seed", "tuning_trials", "tuning_steps", "min_distance"):
         if not getattr(preset, name) >= 0:

@@ -204,7 +204,9 @@ def _evaluated_episodes(plan: Mapping[str, Any], run: Mapping[str, Any]) -> int:
     """Episodes that a run is evaluated for, in all."""
     if run["phase"] == "learn":
         points = len(checkpoints_of(plan, run["arm"]))
-        return len(run["tasks"]) * (plan["first_episodes"] + (points - 1) * plan["episodes"])
+        shown = {other["fold"] for other in plan["runs"] if other["start"] == run["id"]}
+        handed_on = len(shown) * len(CODES) * plan["first_episodes"]
+        return len(run["tasks"]) * (plan["first_episodes"] + (points - 1) * plan["episodes"]) + handed_on
     codes = 0 if not _holds_out(run) else 1 if run["conditioning"] == "none" else len(CODES)
     return len(run["tasks"]) * plan["episodes"] + codes * plan["first_episodes"]
 
@@ -471,6 +473,7 @@ class _Cohort:
                 trained = learner.train(worlds, step, progress)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
                 self._evaluate(learner, [run["tasks"] for run in runs], index, step, episodes)
+            self._hand_on(learner)
         wall = time.perf_counter() - started
         diverged = learner.diverged()
         wanted = {run["start"] for run in plan["runs"]}
@@ -537,21 +540,46 @@ class _Cohort:
         self._evaluate(learner, [run["tasks"] for run in runs], 0, steps, plan["episodes"])
         if not all(map(_holds_out, runs)):  # they are alike in a cohort; sources of a matrix hold none out
             return
-        held_out = [[run["fold"]] for run in runs]
-        self._evaluate(learner, held_out, 0, steps, plan["first_episodes"])
+        self._show_held_out(learner, [run["fold"] for run in runs], 0, steps)
+
+    def _hand_on(self, learner: Learner) -> None:
+        """The same for networks that learned their task from scratch and are another's single source."""
+        starts = {(run["start"], run["fold"]) for run in self.plan["runs"] if run["phase"] == "learn"}
+        folds = [sorted(fold for start, fold in starts if start == run["id"]) for run in self.runs]
+        index = len(checkpoints_of(self.plan, self.runs[0]["arm"])) - 1
+        for turn in range(max(map(len, folds))):
+            # a run that has no such fold any more is shown its own task, and nothing is stored of it
+            shown = [own[turn] if turn < len(own) else NO_FOLD for own in folds]
+            self._show_held_out(learner, shown, index, self.runs[0]["steps"])
+
+    def _show_held_out(self, learner: Learner, folds: Sequence[int], index: int, steps: int) -> None:
+        """Evaluates every run on a task that it has not seen, told its true code, the mean and a wrong one.
+
+        Args:
+            learner: of the cohort.
+            folds: number of the task for each run; nothing is stored where it is ``NO_FOLD``.
+            index: number of the checkpoint that the rows are given.
+            steps: that were trained.
+        """
+        plan, runs = self.plan, self.runs
+        tasks = [
+            [run["tasks"][0] if fold == NO_FOLD else fold] for run, fold in zip(runs, folds, strict=True)
+        ]
+        kept = [fold != NO_FOLD for fold in folds]
+        self._evaluate(learner, tasks, index, steps, plan["first_episodes"], kept=kept)
         if runs[0]["conditioning"] == "none":
             return  # it is told nothing, so there is no other thing to tell it
         family = registry.get_family(plan["family"])
         encoding = Encoding(family, runs[0]["conditioning"], plan.get("layout"))
         mean, wrong = [], []
-        for run in runs:
+        for run, (shown,) in zip(runs, tasks, strict=True):
             sources = [family.tasks[k] for k in run["tasks"]]
             codes = np.stack([encoding.code(task) for task in sources])
             mean.append(codes.mean(axis=0))
-            distances = [family.distance(task, family.tasks[run["fold"]]) for task in sources]
+            distances = [family.distance(task, family.tasks[shown]) for task in sources]
             wrong.append(codes[int(np.argmax(distances))])
         for name, told in (("mean", mean), ("wrong", wrong)):
-            self._evaluate(learner, held_out, 0, steps, plan["first_episodes"], name, told)
+            self._evaluate(learner, tasks, index, steps, plan["first_episodes"], name, told, kept)
 
     def _evaluate(
         self,
@@ -562,8 +590,9 @@ class _Cohort:
         episodes: int,
         code: str = "true",
         told: Sequence[np.ndarray] | None = None,
+        kept: Sequence[bool] | None = None,
     ) -> None:
-        """Evaluates every run on its tasks, given by number, and stores a row for each."""
+        """Evaluates every run on its tasks, given by number, and stores rows, of all or of those kept."""
         plan, runs = self.plan, self.runs
         worlds = self._worlds(tasks, episodes, told)
         # start states are shared by all runs, arms and codes, and fresh at every checkpoint
@@ -578,6 +607,8 @@ class _Cohort:
         diverged = learner.diverged()
         rows = []
         for r in self.missing:
+            if kept is not None and not kept[r]:
+                continue
             for k, task in enumerate(tasks[r]):
                 first = (r * len(tasks[r]) + k) * episodes
                 one = slice(first, first + episodes)

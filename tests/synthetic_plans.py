@@ -87,7 +87,9 @@ def leave_one_out(
     return _plan("leave_one_out", folds, arms, runs, seeds, finetunes=finetunes, **named, **changes)
 
 
-def dose(doses: Sequence[str], folds: Sequence[int] = (0, 1), seeds: int = 3) -> dict[str, Any]:
+def dose(
+    doses: Sequence[str], folds: Sequence[int] = (0, 1), seeds: int = 3, **changes: Any
+) -> dict[str, Any]:
     """A plan of doses, such as ``sources=1`` or ``steps=100000``."""
     runs = []
     for fold in folds:
@@ -100,7 +102,7 @@ def dose(doses: Sequence[str], folds: Sequence[int] = (0, 1), seeds: int = 3) ->
                     runs.append(_run(start, "pretrain", fold, arm, seed, sources, 400_000))
                 name = f"learn-{fold}-{arm}-{seed}"
                 runs.append(_run(name, "learn", fold, arm, seed, [fold], GRID[-1], start))
-    return _plan("dose", folds, ("scratch", *doses), runs, seeds)
+    return _plan("dose", folds, ("scratch", *doses), runs, seeds, **changes)
 
 
 def matrix(tasks: Sequence[int] = range(4), seeds: int = 2) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def test_single_source_takes_the_scratch_networks_where_steps_are_equal():
     changes = {"arms": ("scratch", "single_source"), "folds": None}
     last = plan_of(**changes)["checkpoints"][-1]
     plan = plan_of(pretrain_budget=last, **changes)
+    assert plan["sha256"] == plan_of(pretrain_budget=None, **changes)["sha256"]
     runs = {run["id"]: run for run in plan["runs"]}
     assert not by_arm(plan, "pretrain")
     for run in by_arm(plan)["single_source"]:

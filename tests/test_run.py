@@ -33,7 +33,7 @@ from harness.plan import (
     make_plan,
     write_plan,
 )
-from harness.report import write_report
+from harness.report import analyse, write_report
 from harness.run import (
     TrainingError,
     checkpoint_path,
@@ -364,6 +364,44 @@ def test_joint_and_matrix_plans_train(tmp_path):
     learned = Store(matrix).runs().query("phase == 'learn'")
     assert set(learned["status"]) == {"finished"}
     assert len(learned) == 2 * SOURCES + 2  # every other network, and scratch
+
+
+def test_networks_from_scratch_are_handed_on_as_single_sources(tmp_path):
+    """And are shown the tasks that they were not trained on, with three codes, as pretrained ones are."""
+    preset = dataclasses.replace(
+        TINY, folds=None, seeds=1, arms=("scratch", "single_source"), worlds_per_run=2, pretrain_budget=None
+    )
+    directory = tmp_path / "handed"
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
+    plan = make_plan("Biped", preset, learner)
+    write_plan(plan, directory)
+    run_plan(directory)
+    runs = {run["id"]: run for run in plan["runs"]}
+    assert {run["phase"] for run in plan["runs"]} == {"learn"}
+    table = Store(directory).evaluations()
+    names = [task["name"] for task in plan["tasks"]]
+    expected = {(run["start"], names[run["fold"]]) for run in plan["runs"] if run["start"]}
+    assert len(expected) == len(names)
+    shown = table[[row.task != names[runs[row.run]["fold"]] for row in table.itertuples()]]
+    assert set(zip(shown["run"], shown["task"], strict=True)) == expected
+    assert set(shown["steps"]) == {plan["checkpoints"][-1]}
+    assert set(shown["episodes"]) == {plan["first_episodes"]}
+    for _, codes in shown.groupby(["run", "task"])["code"]:
+        assert sorted(codes) == ["mean", "true", "wrong"]
+    # the network handed on is the one that single_source starts from
+    true = shown[shown["code"] == "true"].set_index(["run", "task"])["return_mean"]
+    first = table[table["checkpoint"] == 0].set_index("run")["return_mean"]
+    analysis = analyse(directory)
+    handed = analysis.competence
+    assert sorted(handed["fold"]) == list(range(len(names)))
+    assert set(handed["arm"]) == {"single_source"}
+    assert handed["score"].notna().all()
+    assert handed["held_out"].notna().all()
+    for i, run in runs.items():
+        if run["start"]:
+            # other start states, of a task whose episodes are short without training
+            assert true[run["start"], names[run["fold"]]] == pytest.approx(first[i], rel=0.5, abs=2.0)
+    assert "single_source" in write_report(directory).read_text()
 
 
 def test_bodies_of_unequal_size_go_through(tmp_path):

@@ -522,10 +522,10 @@ def test_detectable_effects_of_other_numbers_of_clusters_rescale_each_part_by_it
         statistics.minimum_detectable(five).effect
     )
     even = statistics.t_interval(0.0, [(0.1, 9.0), (0.1, 9.0)])
-    assert statistics.minimum_detectable(even, clusters=20) == statistics.minimum_detectable(even, runs=2)
-    for changes in ({"clusters": 1}, {"clusters": 5, "runs": 2.0}):
-        with pytest.raises(ValueError, match="clusters must be at least 2, and runs left out"):
-            statistics.minimum_detectable(even, **changes)
+    double = statistics.t_interval(0.0, [(0.05, 19.0), (0.05, 19.0)])
+    assert statistics.minimum_detectable(even, clusters=20) == statistics.minimum_detectable(double)
+    with pytest.raises(ValueError, match="clusters must be at least 2, got 1"):
+        statistics.minimum_detectable(even, clusters=1)
 
 
 @pytest.mark.parametrize("df", [1.0, 1.5, 2.0, 300.0])

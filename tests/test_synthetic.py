@@ -107,7 +107,7 @@ def test_on_the_real_grid_the_interpolated_reading_comes_back_and_the_shift_is_s
     row = next(v for v in variations(standard) if v.label == measures.INTERPOLATED)
     assert math.exp(row.log_ratio.value) == pytest.approx(seen.interpolated)
     said = words.between_checkpoints(standard)
-    assert f"this one is {seen.interpolated:.3g} instead of {seen.planned:.3g}" in said
+    assert f"this one is {words.factor(seen.interpolated)} instead of {words.factor(seen.planned)}" in said
     assert said in headline(standard).parts[-1]
     shift = resolution([standard.folds[1]]).shift
     assert any(f"single tasks change by a factor of up to {shift:.2f}" in w for w in warnings(standard))

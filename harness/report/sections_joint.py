@@ -124,8 +124,8 @@ def headline(analysis: Analysis, result: JointResult) -> Section:
     lines.append(
         "No permutation p: it needs two whole networks of either kind."
         if math.isnan(p)
-        else f"Permutation p {words.p_is(p)}, labels of whole networks and sets exchanged; approximate where "
-        "there are few, for a network that learns all tasks and a set that learns one each vary in other ways."
+        else f"Permutation p {words.p_is(p)}, labels of whole networks and sets exchanged; approximate "
+        "where there are few, for networks and sets vary in other ways."
     )
     label = f"total steps of separate networks in lock-step, divided by those of {arm}, {result.over(arm)}"
     return Section(
