@@ -300,6 +300,7 @@ def test_competence_is_the_mean_over_sources_at_the_end_of_pretraining():
             "arm": "transfer",
             "seed": [0, 1],
             "status": "finished",
+            "start": None,
         }
     )
     rows = [
