@@ -194,7 +194,10 @@ def estimate_cost(directory: Path, device: str = "cpu", processes: int = 1) -> C
     for run in plan["runs"]:
         points = 1 if run["phase"] == "pretrain" else len(checkpoints_of(plan, run["arm"]))
         rows += points * len(run["tasks"]) + 3 * (run["phase"] == "pretrain")
-    saved = sum(run["phase"] == "pretrain" or run["id"] in starts for run in plan["runs"])
+    saved = sum(
+        run["phase"] == "pretrain" or run["id"] in starts or (run["seed"], run["finetune"]) == (0, 0)
+        for run in plan["runs"]
+    )
     checkpoint = 3 * 4 * parameters / processes  # weights and Adam's two moments, float32
     size = rows * ROW_BYTES + saved * checkpoint
     return Cost((seconds + testing) / 3600, trained / seconds, tested / testing, size / 1e6)
@@ -478,7 +481,9 @@ class _Cohort:
         diverged = learner.diverged()
         wanted = {run["start"] for run in plan["runs"]}
         for r in self.missing:
-            if runs[r]["id"] in wanted or runs[r]["phase"] == "pretrain":
+            # what others start from, and of what is learned one of every kind, to be looked at
+            first = (runs[r]["seed"], runs[r]["finetune"]) == (0, 0)
+            if runs[r]["phase"] == "pretrain" or runs[r]["id"] in wanted or first:
                 path = checkpoint_path(self.directory, runs[r]["id"])
                 shutil.rmtree(path, ignore_errors=True)
                 learner.save(r, path)

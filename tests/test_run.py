@@ -121,6 +121,23 @@ def test_transfer_starts_where_pretraining_ended(finished):
         assert learner.evaluate(worlds, seeds).returns.mean() == pytest.approx(expected, rel=1e-3)
 
 
+def test_what_was_learned_can_be_looked_at(finished):
+    """Of every fold and arm one network is kept, at its end, beside all that others start from."""
+    plan = load_plan(finished)
+    kept = {path.name for path in (finished / "checkpoints").iterdir()}
+    assert kept == {run["id"] for run in plan["runs"] if run["phase"] == "pretrain" or run["seed"] == 0}
+    (run,) = [r for r in plan["runs"] if (r["phase"], r["arm"], r["seed"]) == ("learn", "transfer", 0)]
+    rows = Store(finished).evaluations()
+    learned = rows[(rows["run"] == run["id"])].iloc[-1]
+    episodes, body = plan["episodes"], plan["tasks"][run["fold"]]
+    worlds = make_worlds(plan["family"], [[body]], episodes, plan["conditioning"])
+    learner = make_learner(plan["learner"]["name"], plan["learner"]["config"], worlds, [0])
+    learner.load(0, checkpoint_path(finished, run["id"]))
+    seeds = evaluation_seeds(plan["root_seed"], run["fold"], int(learned["checkpoint"]), episodes)
+    again = learner.evaluate(worlds, seeds).returns.mean()
+    assert again == pytest.approx(learned["return_mean"], rel=1e-3)
+
+
 def test_running_again_trains_nothing(finished, monkeypatch):
     monkeypatch.setattr(harness.run, "make_learner", lambda *a: pytest.fail("trained again"))
     run_plan(finished)
