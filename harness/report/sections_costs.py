@@ -195,8 +195,8 @@ def _variance_figure(analysis: Analysis) -> list[str | Exhibit]:
             "Variance and detectable effects",
             "The smallest true speed-up that is seen with a power of 80%, if the runs scatter as these do, "
             "against the number of runs in each arm. A spread that is itself estimated from few runs "
-            "promises too much: new experiments saw such an effect in .70 of cases with 5 runs and .75 with "
-            "10, in simulation (docs/coverage.md)."
+            "promises too much: in simulation, new experiments of 5 runs saw such an effect in .70 of "
+            "cases, of 10 in .75 (docs/coverage.md)."
             + (" Above: where the variance of log steps comes from." if bars else ""),
             plots.variance(bars, lines, planned),
             pd.DataFrame(data),
