@@ -137,7 +137,7 @@ def test_wrong_input_is_refused_by_name(planted, tmp_path):
 def test_the_command_writes_the_file_or_the_page(tmp_path, capsys):
     out = tmp_path / "rows.parquet"
     main(["table", str(QUICKSTART), "--out", str(out)])
-    assert f"wrote {out}: 312 evaluations of 1 plan" in capsys.readouterr().out
+    assert f"wrote {out}: 324 evaluations of 1 plan" in capsys.readouterr().out
     main(["table", "--columns"])
     assert capsys.readouterr().out == columns_page()
     for words in ([], ["--columns", str(QUICKSTART)]):
