@@ -24,6 +24,7 @@ from harness import verify
 from harness.catalogue import differences, nearest, page, with_families_table
 from harness.compare import compare, leaderboard
 from harness.plan import (
+    PLAN,
     PRESETS,
     PlanError,
     Preset,
@@ -47,6 +48,7 @@ from harness.reference import (
 )
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
+from harness.report.words import plural
 from harness.run import TrainingError, check_device, estimate_cost, pending_steps, run_plan
 from harness.show import Player, check_display, check_film, film, frames, sheet, summary, view
 from harness.store import COMPLETE, Store
@@ -121,7 +123,7 @@ class Plan(Experiment):
         """Runs the command."""
         directory = self.write(self.kind)
         print_plan(directory, self.device, self.processes)
-        say(f"train it with: mtenvs run {directory}")
+        say(f"wrote {directory / PLAN}; train it with: mtenvs run {directory}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -530,10 +532,16 @@ def describe(directory: Path) -> None:
     plan = load_plan(directory)
     steps = sum(run["steps"] for run in plan["runs"])
     before = sum(run["phase"] == "pretrain" for run in plan["runs"])
+    tasks = "task" if plan["kind"] == "joint" else "fold"
+    size = [
+        plural(len(plan["folds"]), tasks),
+        plural(plan["seeds"], "seed"),
+        plural(len(plan["arms"]), "arm"),
+    ]
+    first = f", and {plural(before, 'pretraining')}" if before else ""
     say(
-        f"{plan['title']}: {len(plan['folds'])} folds x {plan['seeds']} seeds x {len(plan['arms'])} arms, "
-        f"and {before} pretrainings: {len(plan['runs'])} runs in {len(plan['cohorts'])} batches, "
-        f"{steps / 1e6:.1f}M steps"
+        f"{plan['title']}: {' x '.join(size)}{first}: {plural(len(plan['runs']), 'run')} in "
+        f"{len(plan['cohorts'])} batches, {steps / 1e6:.1f}M steps"
     )
 
 
@@ -546,11 +554,10 @@ def print_plan(directory: Path, device: str, processes: int | None) -> None:
         table.add_row(*map(str, row))
     console.print(table)
     names = {task["number"]: task["name"] for task in plan["tasks"]}
-    say(f"held out: {', '.join(names[k] for k in plan['folds'])}")
-    say(
-        f"budget {plan['budget']:,} steps, {plan['worlds_per_run']} worlds a run; "
-        f"headline: {plan['headline']}"
-    )
+    joint = plan["kind"] == "joint"
+    say(f"{'tasks' if joint else 'held out'}: {', '.join(names[k] for k in plan['folds'])}")
+    headline = "" if joint else f"; headline: {plan['headline']}"
+    say(f"budget {plan['budget']:,} steps, {plan['worlds_per_run']} worlds a run{headline}")
     nearest = [min(d.values()) for d in plan["leaks"]["distances"].values() if d]
     if nearest:
         say(
@@ -568,7 +575,11 @@ def print_plan(directory: Path, device: str, processes: int | None) -> None:
 
 
 def _processes(device: str, asked: int | None) -> int:
-    return asked if asked is not None else (os.cpu_count() or 1) if device == "cpu" else 1
+    if asked is None:
+        return (os.cpu_count() or 1) if device == "cpu" else 1
+    if asked < 1:
+        raise ValueError(f"processes must be positive, got {asked}")
+    return asked
 
 
 def train(directory: Path, device: str, processes: int | None) -> None:

@@ -349,8 +349,8 @@ def _plan(
     even = math.lcm(*sizes)
     if preset.worlds_per_run < even:
         raise PlanError(
-            f"worlds_per_run={preset.worlds_per_run} is too few for {max(sizes)} source tasks; use at "
-            f"least {even}, so that {' or '.join(map(str, sorted(sizes - {1})))} tasks have equally many"
+            f"worlds_per_run={preset.worlds_per_run} cannot be dealt evenly to "
+            f"{' and to '.join(map(str, sorted(sizes - {1})))} tasks; use {even} or more"
         )
     worlds_per_run = preset.worlds_per_run // even * even
     rollout = learner["rollout"] * worlds_per_run

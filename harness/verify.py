@@ -747,7 +747,7 @@ ABOUT = {
         "The log-rank test of equal arms, and the Kaplan-Meier interval at the mean time."
     ),
     "Mean curves: does the band hold the whole true curve?": (
-        "The simultaneous band is made to; the pointwise one, drawn lighter, is not. With fewer than ten "
+        "The simultaneous band is made to; the pointwise one, drawn darker, is not. With fewer than ten "
         "curves it is a little narrow. Near the ceiling it fails: where all runs at hand are done, nothing "
         "in them says that one in many is not, and the band is as narrow as the noise."
     ),

@@ -32,7 +32,7 @@ def test_loo_plans_trains_and_reports(tmp_path, capsys):
     page = out / "report" / "index.html"
     assert "<h1>Biped: a [/b]" in page.read_text()
     out = capsys.readouterr().out
-    assert "Biped: a [/b]: 1 folds x 2 seeds" in out
+    assert "Biped: a [/b]: 1 fold x 2 seeds" in out
     assert f"report: {page}" in out
     assert "child" in out
     main(["loo", "Biped", *words])

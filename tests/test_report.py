@@ -184,7 +184,7 @@ def test_flow_counts_every_kind_of_run(tmp_path):
         "phase": "total", "arm": "", "planned": 18, "started": 17, "finished": 13, "diverged": 2,
         "failed": 1, "unfinished": 1, "missing": 1, "excluded": 1,
     }  # fmt: skip
-    assert analysis.marks == ["exploratory", "incomplete"]
+    assert analysis.marks == ["exploratory", "incomplete", "rows changed", "unplanned runs"]
     assert analysis.damaged == {"scratch-0-2": f"2 of {len(CHECKPOINTS)} checkpoints are not in the store"}
     found = "\n".join(warnings(analysis))
     assert "stranger" in found

@@ -208,7 +208,9 @@ class Analysis:
     @property
     def marks(self) -> list[str]:
         """What the title says of the report's standing."""
-        return ["exploratory"] * self.exploratory + ["incomplete"] * self.incomplete
+        marks = ["exploratory"] * self.exploratory + ["incomplete"] * self.incomplete
+        # a plan that is exploratory anyway says what else is the matter
+        return marks + ["rows changed"] * bool(self.changed) + ["unplanned runs"] * bool(self.unknown)
 
     @property
     def thresholds(self) -> np.ndarray:

@@ -25,7 +25,7 @@ def flow_of_runs(analysis: Analysis) -> Section:
     """What became of every planned run."""
     counts = flow(analysis)
     total = counts.iloc[-1]
-    names = ("planned", "started", "finished", "diverged", "failed", "missing", "excluded")
+    names = ("planned", "started", "finished", "diverged", "failed", "unfinished", "missing", "excluded")
     line = "Runs: " + ", ".join(f"{total[name]} {name}" for name in names) + "."
     rows = [[_named(c) for c in row] for row in counts.to_numpy().tolist()]
     by_arm = table(list(counts.columns), rows[:-1], "runs by phase and arm", rows[-1])

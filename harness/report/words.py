@@ -326,7 +326,7 @@ def _shifted(analysis: Analysis) -> list[str]:
         return []
     return [
         f"{DATED}: interpolated between checkpoints, those of single tasks change by a factor of up to "
-        f"{shift:.2f}. The intervals do not contain this."
+        f"{shift:.2f}. The intervals do not account for this."
     ]
 
 
@@ -422,15 +422,15 @@ def between_checkpoints(analysis: Analysis) -> str:
     return (
         f"{DATED}: interpolated between checkpoints this one is {factor(seen.interpolated)} instead of "
         f"{factor(seen.planned)}, and wherever in its gap each run arrived, {span_of(seen)}. The interval "
-        "does not contain this."
+        "does not account for this."
     )
 
 
 def span_of(seen: Resolution) -> str:
     """The bounds of a mean speed-up in words."""
-    return f"at least {factor(seen.low)}" + (
-        " with no upper end" if math.isinf(seen.high) else f" and at most {factor(seen.high)}"
-    )
+    if math.isinf(seen.high):
+        return f"{factor(seen.low)} or more"
+    return f"between {factor(seen.low)} and {factor(seen.high)}"
 
 
 def summary_of_folds(analysis: Analysis) -> list[str]:
