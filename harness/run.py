@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -405,6 +406,15 @@ _steps: Any = None
 def _set_steps(queue: Any) -> None:
     global _steps
     _steps = queue
+    # one that outlived a killed command would write beside those that go on with its plan
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _send_steps(steps: int) -> None:
