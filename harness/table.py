@@ -66,7 +66,12 @@ COLUMNS = {
     ),
     "finetune": Column("int64", "", "Which of several fine-tunings of one pretraining; 0 if there is one"),
     "start": Column("string", "", "Run whose network this one starts from; null if it starts fresh"),
-    "task": Column("string", "", "Name of the task evaluated on"),
+    "task": Column(
+        "string",
+        "",
+        "Name of the task evaluated on: pretrained networks on their sources and on held_out; one from "
+        "scratch that others start from, at its end, also on the tasks that those hold out",
+    ),
     "code": Column("string", "", "Which code the network was told of that task: true, mean or wrong"),
     "checkpoint": Column("int64", "", "Number of the evaluation within its run, from 0"),
     "steps": Column("int64", "control steps", "Trained so far, over all worlds of the run"),
@@ -84,9 +89,6 @@ COLUMNS = {
     ),
 }
 """The columns, in their order."""
-
-_FORMAT_1 = {"code": "true", "finetune": 0}
-"""What rows and runs say that were stored before there was a choice."""
 
 
 def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
@@ -106,9 +108,6 @@ def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
     plan = store.plan
     table = add_scores(store.evaluations(), plan["reference"]["scores"])
     runs = store.runs()
-    for name, value in _FORMAT_1.items():
-        if name not in table:
-            table[name] = table["run"].map(runs.set_index("run")[name]) if name in runs else value
     facts = {
         "plan": plan["sha256"][:12],
         "title": plan["title"],
