@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/pip install -c constraints.txt --force-reinstall --no-deps --index-url $(TORCH_INDEX) torch
 endif
-	$(BIN)/pip install -c constraints.txt --config-settings editable_mode=compat -e '.[train,bench,dm-control,video,dev]'
+	$(BIN)/pip install -c constraints.txt --config-settings editable_mode=compat -e '.[train,sb3,bench,dm-control,offline,video,dev]'
 	@touch $(STAMP) $(VENV)/.installed
 
 quickstart: install  ## run a small leave-one-out on the bipeds and write its report
