@@ -1,14 +1,16 @@
 """The Learner protocol: what an agent must offer to be put through the whole harness.
 
-The harness knows nothing of an agent but this. Ours is :class:`baselines.ppo.PPO`.
+The harness knows nothing of an agent but this, and what its class says of itself (:class:`Described`).
+Ours is :class:`baselines.ppo.PPO`; whoever brings one that trains a run at a time subclasses
+:class:`baselines.agent.Agent`, which does most of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +19,105 @@ from mtenvs.vector_env import TaskVectorEnv
 PARTS = ("all", "normalizer", "shuffled")
 """What a run may take over from a checkpoint: everything; only the statistics of its normalisers; or
 everything with the entries of every weight array permuted, which keeps scale and loses content."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run takes over from a checkpoint, and what of it may learn; the defaults are what is usual.
+
+    An agent's class lists in ``starts`` which of these it can do other than by default.
+    """
+
+    part: str = "all"
+    """One of ``PARTS``."""
+    freeze_trunk: bool = False
+    """Only the last layers learn (and the log standard deviation): features stay those of pretraining."""
+    fresh_heads: bool = False
+    """The last layers start afresh."""
+    fresh_critic: bool = False
+    """All of the critic starts afresh."""
+    keep_optimizer: bool = False
+    """The optimiser's state is taken over as well."""
+    reset_log_std: bool = False
+    """The log standard deviation of actions starts afresh."""
+
+    def asked(self) -> set[str]:
+        """What is not by default, by the names that ``starts`` has for it."""
+        switches = {f.name for f in dataclasses.fields(self) if getattr(self, f.name) is True}
+        return switches if self.part == "all" else {*switches, self.part}
+
+    def check(self, agent: type[Described] | Described) -> None:
+        """Makes sure that an agent can start so.
+
+        Raises:
+            ValueError: for an unknown part, or naming what the agent does not offer.
+        """
+        if self.part not in PARTS:
+            raise ValueError(f"unknown part {self.part!r} of a checkpoint; valid: {', '.join(PARTS)}")
+        if refused := sorted(self.asked() - agent.starts):
+            offered = ", ".join(sorted(agent.starts)) or "nothing but its usual start"
+            raise ValueError(
+                f"agent {agent.agent_name()} cannot start with {', '.join(refused)}; it offers {offered}"
+            )
+
+
+DEFAULT_START = Start()
+STARTS = frozenset({*PARTS[1:], *(f.name for f in dataclasses.fields(Start) if f.name != "part")})
+"""All names that an agent's ``starts`` may hold."""
+
+
+class Described:
+    """What an agent's class says of itself; it is frozen in plans and printed in reports."""
+
+    name: ClassVar[str] = ""
+    """Under which it is found again; ``module:Class`` if empty."""
+    version: ClassVar[str] = "1"
+    """To be raised whenever equal seeds and hyperparameters give other results: checkpoints and plans of
+    another version are refused."""
+    hyperparameters: ClassVar[Mapping[str, Any]] = {}
+    """Defaults, of JSON types; a plan freezes them, and refuses unknown ones."""
+    family_hyperparameters: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Other defaults, by the family's name."""
+    source: ClassVar[str] = ""
+    """Where the defaults come from."""
+    tuning: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    """By family: configurations that were tried before the defaults were chosen, and control steps of each."""
+    many_runs: ClassVar[bool] = False
+    """Whether it trains whole cohorts at once; else it is given one run at a time."""
+    starts: ClassVar[frozenset[str]] = frozenset()
+    """Of ``STARTS``, what :meth:`Learner.load` can do."""
+
+    @classmethod
+    def agent_name(cls) -> str:
+        """The name in plans and checkpoints."""
+        return cls.name or f"{cls.__module__}:{cls.__qualname__}"
+
+    @classmethod
+    def rollout(cls, config: Mapping[str, Any]) -> int:
+        """Control steps of every world that are trained on at once: checkpoints are at multiples of it."""
+        return 1
+
+    @classmethod
+    def check(cls, worlds: TaskVectorEnv, config: Mapping[str, Any]) -> None:
+        """Refuses hyperparameters that make no agent for such worlds, before anything is planned.
+
+        Raises:
+            ValueError: saying which, and what is valid.
+        """
+
+    @classmethod
+    def make(
+        cls, worlds: TaskVectorEnv, seeds: Sequence[int], config: Mapping[str, Any], device: str
+    ) -> Learner:
+        """Makes the learner of some runs.
+
+        Args:
+            worlds: worlds like those to train on.
+            seeds: one per run; a single one unless ``many_runs``.
+            config: hyperparameters, all of them.
+            device: where networks live.
+        """
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +174,18 @@ class Learner(Protocol):
         """Writes one run's checkpoint (policy, normaliser, optimiser), without pickle."""
         ...
 
-    def load(self, run: int, directory: Path, optimizer: bool = False, part: str = "all") -> None:
-        """Starts one run from a checkpoint; the optimiser starts afresh unless asked for.
+    def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
+        """Starts one run from a checkpoint.
 
         Args:
             run: which run.
             directory: that :meth:`save` wrote.
-            optimizer: also the optimiser's state.
-            part: one of ``PARTS``; a learner that cannot take a part over refuses it.
+            start: what is taken over.
 
         Raises:
-            ValueError: if the checkpoint is of another learner, family, conditioning or shape, or for a
-                part that this learner does not offer.
+            FileNotFoundError: if there is no checkpoint.
+            ValueError: if the checkpoint is of another learner, version, family, conditioning,
+                architecture or shape, or for a start that this learner does not offer.
         """
         ...
 
@@ -102,6 +203,10 @@ def play_episodes(
         act: observations ``(num_envs, size)`` to actions ``(num_envs, nu)``.
         worlds: worlds in same-step autoreset mode; those that have ended idle on until all have.
         seeds: one per world.
+
+    Raises:
+        NotFiniteError: for actions that are not finite.
+        ValueError: for actions of another shape.
     """
     observations, _ = worlds.reset(seed=seeds)
     returns, lengths = np.zeros(worlds.num_envs), np.zeros(worlds.num_envs, np.int64)
@@ -115,3 +220,13 @@ def play_episodes(
             success[ended] = info["final_info"]["success"][ended]
             playing &= ~ended
     return Episodes(returns, lengths, success)
+
+
+def layout_facts(worlds: TaskVectorEnv) -> dict[str, Any]:
+    """What two sets of worlds must share for one network to act in both."""
+    facts: dict[str, Any] = {"family": worlds.family.id, "conditioning": worlds.conditioning}
+    if worlds.layout is not None:
+        facts["layout"] = worlds.layout
+    if worlds.family.families != (worlds.family,):  # a set, which may be one of many
+        facts["families"] = [family.id for family in worlds.family.families]
+    return facts

@@ -1,10 +1,12 @@
-"""The learners by name, and their hyperparameters per family, as data."""
+"""The agents by name, and what a plan freezes of one."""
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
+import importlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,109 +14,146 @@ from typing import Any
 import numpy as np
 
 from baselines.checkpoint import read_facts
-from baselines.learner import Learner
-from baselines.ppo import PPO, PPOConfig
+from baselines.learner import STARTS, Described, Learner
 from mtenvs.registry import get_families
-from mtenvs.spec import did_you_mean
+from mtenvs.spec import MissingPackageError, did_you_mean
 from mtenvs.vector_env import TaskVectorEnv
 
-PPO_HYPERPARAMETERS: dict[str, PPOConfig] = {
-    # It starts lying anywhere and has to stand up first, so it needs longer rollouts and more noise.
-    # Five configurations of 600k to 900k steps on tasks that are not published: speeds 2.5, -0.6 and 6 m/s,
-    # lifts of 0.05 and 0.1 m, also at 0.6 m/s.
-    "DMWalker": PPOConfig(num_steps=64, num_minibatches=16, initial_log_std=0.0, ent_coef=0.005),
+AGENTS: dict[str, str] = {
+    "ppo": "baselines.ppo:PPO",
+    **{
+        f"sb3:{name.lower()}": f"baselines.sb3:{name}"
+        for name in ("PPO", "SAC", "TD3", "TRPO", "TQC", "RecurrentPPO")
+    },
 }
-"""PPO's configuration by family, where it is not the default. Tuned on sampled tasks only."""
+"""Where the agents of this project are; others are named ``module:Class``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnerDescription:
-    """What a plan freezes of a learner."""
+    """What a plan freezes of an agent."""
 
     name: str
-    """Name in this registry."""
+    """Under which it is found again."""
+    version: str
+    """Of the agent's code."""
     rollout: int
     """Control steps of a world that are trained on at once; checkpoints are rounded up to whole ones."""
     config: dict[str, Any]
     """Hyperparameters, as JSON."""
+    many_runs: bool
+    """Whether it trains whole cohorts at once."""
+    starts: tuple[str, ...]
+    """Of :data:`baselines.learner.STARTS`, what it can do."""
+    source: str
+    """Where its default hyperparameters come from."""
+    tuning: dict[str, int]
+    """``trials`` of configurations before these were chosen, and control ``steps`` of each."""
 
 
-@dataclasses.dataclass(frozen=True)
-class LearnerEntry:
-    """How the harness comes by a learner."""
+def find_agent(name: str) -> type[Described]:
+    """Finds an agent's class, importing its module.
 
-    describe: Callable[[str], LearnerDescription]
-    """Family's name to what a plan freezes."""
-    make: Callable[[TaskVectorEnv, Sequence[int], Mapping[str, Any], str], Learner]
-    """Worlds like those to train on, one seed per run, frozen hyperparameters and device to the learner."""
-    widen: Callable[[TaskVectorEnv, Mapping[str, Any], int], dict[str, Any]] | None = None
-    """Worlds, frozen hyperparameters and a factor to hyperparameters with about so many times the
-    parameters; ``None`` for learners that have no width to change."""
-
-
-def _describe_ppo(family: str) -> LearnerDescription:
-    config = PPO_HYPERPARAMETERS.get(family, PPOConfig())
-    # through JSON, so that what is frozen equals what is read back
-    return LearnerDescription("ppo", config.num_steps, json.loads(json.dumps(dataclasses.asdict(config))))
-
-
-def _make_ppo(
-    worlds: TaskVectorEnv, seeds: Sequence[int], config: Mapping[str, Any], device: str
-) -> Learner:
-    known = {f.name for f in dataclasses.fields(PPOConfig)}
-    if unknown := set(config) - known:
-        raise ValueError(f"unknown hyperparameters {sorted(unknown)}; valid: {', '.join(sorted(known))}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    return PPO(worlds, seeds, PPOConfig(**values), device)
-
-
-def _widen_ppo(worlds: TaskVectorEnv, config: Mapping[str, Any], factor: int) -> dict[str, Any]:
-    """All hidden layers wider in the same proportion, to the nearest number of parameters."""
-
-    def parameters(scale: float) -> tuple[int, dict[str, Any]]:
-        wide = {**config, "hidden": [max(1, round(units * scale)) for units in config["hidden"]]}
-        return int(_make_ppo(worlds, [0], wide, "cpu").describe()["parameters"]), wide
-
-    wanted = factor * parameters(1.0)[0]
-    # the count lies between factor, where the layers' own products are little, and its root
-    first = config["hidden"][0]
-    units = range(first, first * factor + 1)
-    k = bisect.bisect_left(units, wanted, key=lambda n: parameters(n / first)[0])
-    near = [parameters(units[i] / first) for i in (k - 1, k) if 0 <= i < len(units)]
-    return min(near, key=lambda found: abs(found[0] - wanted))[1]
-
-
-LEARNERS: dict[str, LearnerEntry] = {"ppo": LearnerEntry(_describe_ppo, _make_ppo, _widen_ppo)}
-"""Learners by name."""
-
-
-def describe_learner(name: str, family: str) -> LearnerDescription:
-    """What a plan for a family should freeze of a learner.
+    This runs code, so it is only for names that a user has typed and for those of :data:`AGENTS`:
+    never for one that stands in a file.
 
     Raises:
-        ValueError: for an unknown learner.
+        ValueError: if there is no such module or class, or it is no agent.
+        MissingPackageError: if a package is missing that an agent of ours needs.
     """
-    return _entry(name).describe(family)
+    module, colon, attribute = AGENTS.get(name, name).partition(":")
+    if not (colon and module and attribute) or (name.startswith("sb3:") and name not in AGENTS):
+        raise ValueError(
+            f"unknown agent {name!r}{did_you_mean(name, AGENTS)}; valid: {', '.join(AGENTS)}, and "
+            "module:Class for one of your own"
+        )
+    if name not in AGENTS and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # where "python -m harness" would look; the command would not
+    try:
+        found: Any = importlib.import_module(module)
+    except MissingPackageError:
+        raise
+    except Exception as error:  # whatever a module of a user's own does when it is imported
+        raise ValueError(f"agent {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"agent {name!r} is not there: {found!r} has no {part!r}")
+        found = getattr(found, part)
+    if not (isinstance(found, type) and issubclass(found, Described)):
+        raise ValueError(
+            f"agent {name!r} is no agent: {found!r} must be a subclass of baselines.agent.Agent, or, if "
+            "it trains many runs at once, of baselines.learner.Described with the methods of Learner"
+        )
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise ValueError(f"agent {name!r} lacks {', '.join(missing)}()")
+    if unknown := sorted(found.starts - STARTS):
+        raise ValueError(f"agent {name!r}: unknown starts {unknown}; valid: {', '.join(sorted(STARTS))}")
+    return found
 
 
-def widened(name: str, family: str, config: Mapping[str, Any], factor: int, **env_options: Any) -> Any:
-    """Hyperparameters with which a learner has about ``factor`` times as many parameters.
+def describe_learner(
+    name: str, family: str, changes: Mapping[str, Any] | None = None
+) -> LearnerDescription:
+    """What a plan for a family should freeze of an agent.
 
     Args:
-        name: of the learner.
+        name: of the agent, or ``module:Class``.
         family: that it will be trained on.
-        config: its hyperparameters, as JSON.
-        factor: at least 1.
-        env_options: ``conditioning`` and ``layout`` of the worlds.
+        changes: hyperparameters that are to be other than the agent's defaults for the family.
 
     Raises:
-        ValueError: for an unknown learner, or one that has no width to change.
+        ValueError: for an unknown agent, or a hyperparameter that it does not have, or of another type.
     """
-    widen = _entry(name).widen
-    if widen is None:
-        raise ValueError(f"learner {name!r} cannot be made wider, which the arm joint-wide needs")
-    worlds = TaskVectorEnv(family, num_envs=1, **env_options)
-    return json.loads(json.dumps(widen(worlds, config, factor)))
+    agent, changes = find_agent(name), changes or {}
+    config = {**agent.hyperparameters, **agent.family_hyperparameters.get(family, {})}
+    check_names(agent, changes)
+    for key, value in changes.items():
+        if not _alike(value, config[key]):
+            raise ValueError(
+                f"hyperparameter {key} of agent {name} is of the kind of {config[key]!r}, got {value!r}"
+            )
+    trials, steps = agent.tuning.get(family, (0, 0))
+    try:
+        # through JSON, so that what is frozen equals what is read back
+        frozen = json.loads(json.dumps({**config, **changes}, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"hyperparameters of agent {name} must be of JSON types: {error}") from None
+    return LearnerDescription(
+        name=name,
+        version=agent.version,
+        rollout=agent.rollout(frozen),
+        config=frozen,
+        many_runs=agent.many_runs,
+        starts=tuple(sorted(agent.starts)),
+        source=agent.source,
+        tuning={"trials": trials, "steps": steps},
+    )
+
+
+def check_names(agent: type[Described], config: Mapping[str, Any]) -> None:
+    """Refuses hyperparameters that an agent does not have.
+
+    Raises:
+        ValueError: naming them and those that there are.
+    """
+    known = {*agent.hyperparameters}
+    if unknown := sorted({*config} - known):
+        raise ValueError(
+            f"unknown hyperparameters {unknown} of agent {agent.agent_name()}"
+            f"{did_you_mean(unknown[0], known)}; valid: {', '.join(sorted(known)) or 'it has none'}"
+        )
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if default is None or value is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, (int, float)):
+        # a whole number may become another one, a rate may be written as one
+        return isinstance(value, int) or (isinstance(default, float) and isinstance(value, float))
+    kinds = ((list, tuple), Mapping, str)
+    return any(isinstance(value, kind) and isinstance(default, kind) for kind in kinds)
 
 
 def make_learner(
@@ -123,16 +162,71 @@ def make_learner(
     """Makes a learner from what a plan has frozen.
 
     Args:
-        name: of the learner.
-        config: its hyperparameters, as JSON.
+        name: of the agent; of one in :data:`AGENTS`, or one that the user has named.
+        config: its hyperparameters, as JSON; defaults for those that are missing.
         worlds: worlds like those it will be trained on.
         seeds: one per run.
         device: where its networks live.
 
     Raises:
-        ValueError: for an unknown learner or hyperparameter.
+        ValueError: for an unknown agent or hyperparameter.
     """
-    return _entry(name).make(worlds, seeds, config, device)
+    agent = find_agent(name)
+    check_names(agent, config)
+    config = {**agent.hyperparameters, **config}
+    agent.check(worlds, config)
+    return agent.make(worlds, seeds, config, device)
+
+
+def count_parameters(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv) -> int:
+    """Parameters of one network of an agent."""
+    return int(make_learner(name, config, worlds, [0]).describe()["parameters"])
+
+
+def scaled(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv, parameters: int) -> dict[str, Any]:
+    """Hyperparameters with which an agent has about so many parameters.
+
+    All hidden layers are wider, or narrower, in the same proportion, to the nearest number of parameters.
+
+    Args:
+        name: of the agent.
+        config: its hyperparameters, as JSON.
+        worlds: worlds like those it will be trained on.
+        parameters: wanted.
+
+    Raises:
+        ValueError: for an unknown agent, or one whose hyperparameters have no ``hidden``.
+    """
+    if not isinstance(hidden := config.get("hidden"), list) or not hidden:
+        raise ValueError(f"agent {name!r} cannot be made wider: it has no hyperparameter 'hidden'")
+
+    def wide(units: int) -> dict[str, Any]:
+        return {**config, "hidden": [max(1, round(units * own / hidden[0])) for own in hidden]}
+
+    most = hidden[0]
+    while count_parameters(name, wide(most), worlds) < parameters:
+        most *= 2
+    units = range(1, most + 1)
+    k = bisect.bisect_left(units, parameters, key=lambda n: count_parameters(name, wide(n), worlds))
+    near = [wide(units[i]) for i in (k - 1, k) if 0 <= i < len(units)]
+    return min(near, key=lambda found: abs(count_parameters(name, found, worlds) - parameters))
+
+
+def widened(name: str, family: str, config: Mapping[str, Any], factor: int, **env_options: Any) -> Any:
+    """Hyperparameters with which an agent has about ``factor`` times as many parameters.
+
+    Args:
+        name: of the agent.
+        family: that it will be trained on.
+        config: its hyperparameters, as JSON.
+        factor: at least 1.
+        env_options: ``conditioning`` and ``layout`` of the worlds.
+
+    Raises:
+        ValueError: for an unknown agent, or one that has no width to change.
+    """
+    worlds = TaskVectorEnv(family, num_envs=1, **env_options)
+    return scaled(name, config, worlds, factor * count_parameters(name, config, worlds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,30 +239,32 @@ class Policy:
     """How it was told of its tasks, as arguments of ``gymnasium.make``: ``conditioning``, ``layout``."""
 
 
-def load_policy(directory: Path, family: str, device: str = "cpu") -> Policy:
-    """Loads the network of a checkpoint, of whichever learner, as ``Learner.save`` wrote it.
+def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | None = None) -> Policy:
+    """Loads the network of a checkpoint, of whichever agent, as ``Learner.save`` wrote it.
 
     Args:
         directory: the checkpoint's.
         family: name of the family, or of the set of families, that it is wanted for.
         device: where it is to live.
+        agent: whose it is; needed where it is none of :data:`AGENTS`, because no file may name code.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is of another family or of an unknown learner, if its learner has no ``act``,
-            or if it is damaged.
+        ValueError: if it is of another family or of another or an unknown agent, if its agent has no
+            ``act``, or if it is damaged.
     """
     facts, wanted = read_facts(directory), get_families(family).id
     if facts.get("family") != wanted:
         raise ValueError(
             f"checkpoint {directory} is a policy of {facts.get('family')!r}, not of {wanted!r}"
         )
+    name = agent_of(facts.get("learner"), agent, f"checkpoint {directory}")
     options: dict[str, Any] = {name: facts[name] for name in ("conditioning", "layout") if name in facts}
     worlds = TaskVectorEnv(family, num_envs=1, **options)
-    learner = make_learner(str(facts.get("learner")), facts.get("config", {}), worlds, [0], device)
+    learner = make_learner(name, facts.get("config", {}), worlds, [0], device)
     act = getattr(learner, "act", None)
     if act is None:
-        raise ValueError(f"learner {facts['learner']!r} cannot be watched: it has no act()")
+        raise ValueError(f"agent {name!r} cannot be watched: it has no act()")
     try:
         learner.load(0, directory)
     except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
@@ -177,9 +273,22 @@ def load_policy(directory: Path, family: str, device: str = "cpu") -> Policy:
     return Policy(act, options)
 
 
-def _entry(name: str) -> LearnerEntry:
-    if name not in LEARNERS:
+def agent_of(named: Any, given: str | None, what: str) -> str:
+    """The agent that a file speaks of, if its code may be run.
+
+    Args:
+        named: in the file.
+        given: by the user; ``None`` if nothing was.
+        what: the file is, for the message.
+
+    Raises:
+        ValueError: if the user has named another one, or none where the file's is not ours.
+    """
+    if given is not None and given != named:
+        raise ValueError(f"{what} is of agent {named!r}, not of {given!r}")
+    if given is None and named not in AGENTS:
         raise ValueError(
-            f"unknown learner {name!r}{did_you_mean(name, LEARNERS)}; valid: {', '.join(LEARNERS)}"
+            f"{what} is of agent {named!r}, which is no code of mtenvs and is only run if you name it: "
+            f"add --agent {named}"
         )
-    return LEARNERS[name]
+    return str(named)

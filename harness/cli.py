@@ -86,7 +86,7 @@ class Experiment:
         """Makes and writes the plan, or finds the same one already there."""
         check_device(self.device)
         family, settings = mtenvs.get_family(self.family).name, self.settings
-        learner = dataclasses.asdict(describe_learner(settings.learner, family))
+        learner = dataclasses.asdict(describe_learner(settings.agent, family))
         if kind == "joint":
             count = len(settings.folds or mtenvs.tasks(family))
             options: dict[str, Any] = {"conditioning": settings.conditioning}

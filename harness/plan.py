@@ -110,8 +110,9 @@ class Preset:
     """What networks are told of their task: descriptor, one_hot or none."""
     layout: str | None = None
     """How bodies of unequal size share the observation: index or arc in Octopus, None for the default."""
-    learner: str = "ppo"
-    """Name of the learner."""
+    agent: str = "ppo"
+    """Who learns: ppo, sb3:ppo, sb3:sac, sb3:td3, sb3:trpo, sb3:tqc, sb3:recurrentppo, or module:Class for one of
+    your own (docs/agents.md)."""
     tuning_trials: int = 0
     """Configurations that were tried, on sampled tasks, before this one was chosen; for the report."""
     tuning_steps: int = 0

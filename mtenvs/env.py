@@ -13,7 +13,7 @@ from mtenvs import registry
 from mtenvs.backends.mujoco_batch import diverged, silence_log_file
 from mtenvs.conditioning import Encoded, Encoding
 from mtenvs.rendering import Camera, Viewer, check_render_mode, frames_per_second
-from mtenvs.spec import FamilySet, Task
+from mtenvs.spec import FamilySet, NotFiniteError, Task
 from mtenvs.state import Layout, State
 
 
@@ -21,7 +21,8 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Returns the action clipped to [-1, 1], as float64.
 
     Raises:
-        ValueError: for another shape, or values that are not finite.
+        ValueError: for another shape.
+        NotFiniteError: which is a ValueError, for values that are not finite.
     """
     try:
         action = np.asarray(action, np.float64)
@@ -31,7 +32,7 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"action has shape {action.shape}, expected {shape}")
     if not np.isfinite(action).all():
         bad = np.argwhere(~np.isfinite(action))[0]
-        raise ValueError(
+        raise NotFiniteError(
             f"action{bad.tolist()} is {action[tuple(bad)]}; actions must be finite numbers in [-1, 1]"
         )
     return np.clip(action, -1.0, 1.0)

@@ -24,6 +24,10 @@ Array = Any
 """An array of any library that follows the array API standard (NumPy, PyTorch)."""
 
 
+class NotFiniteError(ValueError):
+    """An action, or another number of an agent's, that is infinite or no number."""
+
+
 class MissingPackageError(ModuleNotFoundError):
     """A package that not every installation has is needed; the message says which, and what to do."""
 

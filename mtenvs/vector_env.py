@@ -141,9 +141,12 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         self._generators: list[np.random.Generator] | None = None
         self._seeds: list[int] = []
         self._started = False
+        self.steps_taken = 0
         self._elapsed = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)
 
+    steps_taken: int
+    """Control steps of all worlds together since they were made."""
     episode_limits: np.ndarray
     """Control steps until truncation in every world, ``(num_envs,)``; at most ``max_episode_steps``."""
 
@@ -369,6 +372,7 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             stepped = ~starting
             truncations &= stepped
             self._start(np.flatnonzero(starting), observations)
+        self.steps_taken += int(stepped.sum())
         self._ended = terminations | truncations
         info = self._masked(info, stepped)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():

@@ -208,7 +208,7 @@ def test_checkpoint_round_trip_and_fresh_optimiser(tmp_path):
     torch.testing.assert_close(other._mean[0], learner._mean[1], rtol=0, atol=0)
     torch.testing.assert_close(other._return_moments.var[0], learner._return_moments.var[1])
     assert not other._adam.first.any()
-    other.load(0, tmp_path / "ck", optimizer=True)
+    other.load(0, tmp_path / "ck", Start(keep_optimizer=True))
     torch.testing.assert_close(other._adam.first[0], learner._adam.first[1])
     assert other._adam.clock[0] == learner._adam.clock[1]
 

@@ -12,11 +12,9 @@ import torch
 import harness.run
 import mtenvs
 from baselines.checkpoint import load_checkpoint
-from baselines.learner import Learner, play_episodes
+from baselines.learner import Described, Learner, Start, play_episodes
 from baselines.registry import (
-    LEARNERS,
-    LearnerDescription,
-    LearnerEntry,
+    AGENTS,
     describe_learner,
     make_learner,
     widened,
@@ -513,17 +511,34 @@ def test_a_pretrained_network_that_is_gone_is_named(finished, tmp_path):
     assert not victim.exists()
 
 
-class Lazy:
+class Lazy(Described):
     """A learner of somebody else: it never moves, and counts what it is asked for."""
+
+    version = "0.1"
+    hyperparameters = {"mood": "lazy"}
+    family_hyperparameters = {"Biped": {"mood": "no Biped today"}}
+    many_runs = True
+
+    @classmethod
+    def rollout(cls, config):
+        return 10
+
+    @classmethod
+    def make(cls, worlds, seeds, config, device):
+        assert config == {"mood": "no Biped today"}
+        return cls(len(seeds), worlds.num_actions)
 
     def __init__(self, num_runs, size):
         self.num_runs, self.size, self.steps, self.loaded = num_runs, size, 0, []
 
     def train(self, worlds, until, progress=None):
-        if progress is not None:
-            progress((until - self.steps) * self.num_runs)
-        self.steps = until
-        return until
+        worlds.reset(seed=self.steps)
+        while self.steps < until:
+            worlds.step(np.zeros((worlds.num_envs, self.size)))
+            self.steps += worlds.num_envs // self.num_runs
+            if progress is not None:
+                progress(worlds.num_envs)
+        return self.steps
 
     def evaluate(self, worlds, seeds):
         return play_episodes(lambda _: np.zeros((worlds.num_envs, self.size)), worlds, seeds)
@@ -535,7 +550,7 @@ class Lazy:
         directory.mkdir(parents=True)
         (directory / "lazy").touch()
 
-    def load(self, run, directory, optimizer=False):
+    def load(self, run, directory):
         if not (directory / "lazy").is_file():
             raise FileNotFoundError(directory)
 
@@ -546,15 +561,8 @@ class Lazy:
 def test_a_learner_of_ones_own_goes_through(tmp_path, monkeypatch):
     assert isinstance(Lazy(1, 1), Learner)
 
-    def describe(family):
-        return LearnerDescription("lazy", 10, {"mood": f"no {family} today"})
-
-    def make(worlds, seeds, config, device):
-        assert config == {"mood": "no Biped today"}
-        return Lazy(len(seeds), worlds.num_actions)
-
-    monkeypatch.setitem(LEARNERS, "lazy", LearnerEntry(describe, make))
-    preset = dataclasses.replace(TINY, learner="lazy", budget=40 * SOURCES)
+    monkeypatch.setitem(AGENTS, "lazy", f"{__name__}:Lazy")
+    preset = dataclasses.replace(TINY, agent="lazy", budget=40 * SOURCES)
     plan = make_plan("Biped", preset, dataclasses.asdict(describe_learner("lazy", "Biped")))
     write_plan(plan, tmp_path / "lazy")
     seen = []
@@ -589,4 +597,4 @@ def test_an_unknown_part_of_a_checkpoint_is_refused(finished):
     with pytest.raises(
         ValueError, match="unknown part 'head' of a checkpoint; valid: all, normalizer, shuff"
     ):
-        learner.load(0, checkpoint_path(finished, run["id"]), part="head")
+        learner.load(0, checkpoint_path(finished, run["id"]), Start(part="head"))

@@ -1,0 +1,161 @@
+"""Bring your own agent: one training run, in a class with three methods.
+
+Subclass :class:`Agent`, name it on the command line (``mtenvs loo Biped --agent my_package:MyAgent``), and
+the whole protocol is done with it: pretraining, hand-over, learning the held-out task, evaluation,
+checkpoints, report. ``docs/agents.md`` has an example to copy.
+
+An agent that trains many runs at once says so (``many_runs = True``) and implements
+:class:`baselines.learner.Learner` itself, as :class:`baselines.ppo.PPO` does.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from baselines.checkpoint import load_checkpoint, save_checkpoint
+from baselines.learner import DEFAULT_START, Described, Episodes, Start, layout_facts, play_episodes
+from mtenvs.spec import NotFiniteError
+from mtenvs.vector_env import TaskVectorEnv
+
+
+class Agent(Described, abc.ABC):
+    """One run of a learning algorithm; a :class:`baselines.learner.Learner` of one run.
+
+    Subclasses implement :meth:`learn`, :meth:`act` and, so that what was learned can be handed on,
+    :meth:`state` and :meth:`restore`; and set what :class:`baselines.learner.Described` lists.
+
+    Args:
+        worlds: worlds like those to be trained on; only their layout is to be read here:
+            ``single_observation_space``, ``single_action_space``, ``observation_slices`` (which entries
+            are the body's, the mask's and the code's).
+        seed: of the run. Every random stream must derive from it.
+        hyperparameters: the class's, with what the plan sets otherwise.
+        device: ``"cpu"``, ``"cuda"`` or another PyTorch device.
+    """
+
+    many_runs: ClassVar[bool] = False
+
+    def __init__(
+        self, worlds: TaskVectorEnv, seed: int, hyperparameters: Mapping[str, Any], device: str = "cpu"
+    ) -> None:
+        self.num_runs, self.steps = 1, 0
+        self.config = dict(hyperparameters)
+        self._layout = layout_facts(worlds)
+        self._diverged = False
+
+    @classmethod
+    def make(
+        cls, worlds: TaskVectorEnv, seeds: Sequence[int], config: Mapping[str, Any], device: str
+    ) -> Agent:
+        """Makes the agent as the harness does; see :class:`baselines.learner.Described`."""
+        (seed,) = seeds
+        return cls(worlds, seed, config, device)
+
+    # ------------------------------------------------------- what a subclass writes
+
+    @abc.abstractmethod
+    def learn(self, worlds: TaskVectorEnv, steps: int) -> None:
+        """Trains for ``steps`` more control steps, summed over the worlds.
+
+        Called many times with the same worlds, which go on where they were, or with others, which start
+        afresh: keep the last observations, and call ``worlds.reset`` when they are not the last ones.
+
+        Args:
+            worlds: all of this run; every ``worlds.step`` counts ``worlds.num_envs`` control steps.
+            steps: a multiple of ``worlds.num_envs`` times :meth:`rollout`.
+        """
+
+    @abc.abstractmethod
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """The deterministic policy: observations ``(n, size)`` to actions ``(n, num_actions)``."""
+
+    @abc.abstractmethod
+    def state(self) -> dict[str, np.ndarray | torch.Tensor]:
+        """All that was learned and is handed on: weights and the statistics of normalisers, by name."""
+
+    @abc.abstractmethod
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes over what :meth:`state` gave."""
+
+    def updates(self) -> int:
+        """Gradient updates so far, for the records."""
+        return 0
+
+    # ------------------------------------------------------------- what it gets for it
+
+    def train(
+        self, worlds: TaskVectorEnv, until: int, progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Trains to ``until`` steps; see :class:`baselines.learner.Learner`.
+
+        A number that is not finite ends the training for good: the run has diverged.
+        """
+        before = worlds.steps_taken
+        if until > self.steps and not self._diverged:
+            try:
+                self.learn(worlds, until - self.steps)
+            except NotFiniteError:
+                self._diverged = True
+            except Exception:
+                # what fails on bad numbers often fails elsewhere, in another way
+                if self._finite():
+                    raise
+                self._diverged = True
+        taken = worlds.steps_taken - before
+        self.steps += taken
+        if progress is not None and taken:
+            progress(taken)
+        return self.steps
+
+    def evaluate(self, worlds: TaskVectorEnv, seeds: Sequence[int]) -> Episodes:
+        """Plays one episode in every world; see :class:`baselines.learner.Learner`."""
+        if not self.diverged()[0]:
+            try:
+                return play_episodes(self.act, worlds, seeds)
+            except NotFiniteError:
+                self._diverged = True
+        nothing = np.zeros(worlds.num_envs)
+        return Episodes(nothing, nothing.astype(np.int64), nothing.astype(bool))
+
+    def diverged(self) -> np.ndarray:
+        """Whether the run met a number that is not finite, ``(1,)`` of bool."""
+        self._diverged = self._diverged or not self._finite()
+        return np.array([self._diverged])
+
+    def _finite(self) -> bool:
+        return all(bool(torch.isfinite(torch.as_tensor(v)).all()) for v in self.state().values())
+
+    def describe(self) -> dict[str, Any]:
+        """Gradient updates, and numbers in the state."""
+        sizes = [torch.as_tensor(value).numel() for value in self.state().values()]
+        return {"updates": self.updates(), "parameters": sum(sizes)}
+
+    def _facts(self) -> dict[str, Any]:
+        return {"learner": self.agent_name(), "learner_version": self.version, **self._layout}
+
+    def save(self, run: int, directory: Path) -> None:
+        """Writes a checkpoint without pickle."""
+        tensors = {name: torch.as_tensor(value) for name, value in self.state().items()}
+        save_checkpoint(directory, tensors, {**self._facts(), "steps": self.steps, "config": self.config})
+
+    def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
+        """Starts from a checkpoint.
+
+        Raises:
+            FileNotFoundError: if there is no checkpoint.
+            ValueError: if it is of another agent, version, family, conditioning or layout, or for a start
+                that this agent does not offer.
+        """
+        start.check(self)
+        tensors, _ = load_checkpoint(directory, self._facts())
+        self.restore(self.started(tensors, start))
+
+    def started(self, state: dict[str, torch.Tensor], start: Start) -> dict[str, torch.Tensor]:
+        """What is taken over of a checkpoint's state; for agents that list more in ``starts``."""
+        return state
