@@ -81,7 +81,7 @@ class Described:
     source: ClassVar[str] = ""
     """Where the defaults come from."""
     tuning: ClassVar[Mapping[str, tuple[int, int]]] = {}
-    """By family: configurations that were tried before the defaults were chosen, and control steps of each."""
+    """By family: configurations tried before the defaults were chosen, and control steps of each."""
     many_runs: ClassVar[bool] = False
     """Whether it trains whole cohorts at once; else it is given one run at a time."""
     starts: ClassVar[frozenset[str]] = frozenset()

@@ -119,8 +119,8 @@ class PPO(Described):
     hyperparameters: ClassVar[Mapping[str, Any]] = json.loads(json.dumps(dataclasses.asdict(PPOConfig())))
     family_hyperparameters: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # It starts lying anywhere and has to stand up first, so it needs longer rollouts and more noise.
-        # Tuned on tasks that are not published: speeds 2.5, -0.6 and 6 m/s, lifts of 0.05 and 0.1 m, also at
-        # 0.6 m/s.
+        # Tuned on tasks that are not published: speeds 2.5, -0.6 and 6 m/s, lifts of 0.05 and 0.1 m, also
+        # at 0.6 m/s.
         "DMWalker": {"num_steps": 64, "num_minibatches": 16, "initial_log_std": 0.0, "ent_coef": 0.005},
     }
     source = "this project; tuned on sampled tasks only"

@@ -47,6 +47,8 @@ class LearnerDescription:
     """Of :data:`baselines.learner.STARTS`, what it can do."""
     source: str
     """Where its default hyperparameters come from."""
+    parameters: int
+    """Of one network, in worlds such as the plan's."""
     tuning: dict[str, int]
     """``trials`` of configurations before these were chosen, and control ``steps`` of each."""
 
@@ -92,40 +94,61 @@ def find_agent(name: str) -> type[Described]:
 
 
 def describe_learner(
-    name: str, family: str, changes: Mapping[str, Any] | None = None
+    name: str,
+    family: str,
+    changes: Mapping[str, Any] | None = None,
+    conditioning: str = "descriptor",
+    layout: str | None = None,
+    blind: bool = False,
 ) -> LearnerDescription:
     """What a plan for a family should freeze of an agent.
+
+    Where another ``architecture`` than the agent's default is asked for and ``hidden`` is not, hidden
+    layers get the width that gives the default's number of parameters, for a comparison at equal size.
 
     Args:
         name: of the agent, or ``module:Class``.
         family: that it will be trained on.
         changes: hyperparameters that are to be other than the agent's defaults for the family.
+        conditioning: what it will be told of its tasks.
+        layout: of the observation, in families that have several.
+        blind: whether it will also be told nothing, in one of the arms.
 
     Raises:
-        ValueError: for an unknown agent, or a hyperparameter that it does not have, or of another type.
+        ValueError: for an unknown agent, a hyperparameter that it does not have, or of another type, or one
+            that makes no agent for this family and conditioning.
     """
     agent, changes = find_agent(name), changes or {}
-    config = {**agent.hyperparameters, **agent.family_hyperparameters.get(family, {})}
+    defaults = {**agent.hyperparameters, **agent.family_hyperparameters.get(family, {})}
     check_names(agent, changes)
     for key, value in changes.items():
-        if not _alike(value, config[key]):
+        if not _alike(value, defaults[key]):
             raise ValueError(
-                f"hyperparameter {key} of agent {name} is of the kind of {config[key]!r}, got {value!r}"
+                f"hyperparameter {key} of agent {name} is of the kind of {defaults[key]!r}, got {value!r}"
             )
-    trials, steps = agent.tuning.get(family, (0, 0))
     try:
         # through JSON, so that what is frozen equals what is read back
-        frozen = json.loads(json.dumps({**config, **changes}, allow_nan=False))
+        config = json.loads(json.dumps({**defaults, **changes}, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"hyperparameters of agent {name} must be of JSON types: {error}") from None
+    told = [conditioning, "none"] if blind else [conditioning]
+    worlds = [TaskVectorEnv(family, 1, conditioning=c, layout=layout) for c in told]
+    for some in worlds:
+        agent.check(some, config)
+    usual = defaults.get("architecture")
+    if config.get("architecture") != usual and "hidden" not in changes:
+        wanted = count_parameters(name, {**config, "architecture": usual}, worlds[0])
+        config = scaled(name, config, worlds[0], wanted)
+    trials, steps = agent.tuning.get(family, (0, 0))
     return LearnerDescription(
         name=name,
         version=agent.version,
-        rollout=agent.rollout(frozen),
-        config=frozen,
+        rollout=agent.rollout(config),
+        config=config,
         many_runs=agent.many_runs,
         starts=tuple(sorted(agent.starts)),
         source=agent.source,
+        parameters=count_parameters(name, config, worlds[0]),
         tuning={"trials": trials, "steps": steps},
     )
 
@@ -179,8 +202,17 @@ def make_learner(
 
 
 def count_parameters(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv) -> int:
-    """Parameters of one network of an agent."""
-    return int(make_learner(name, config, worlds, [0]).describe()["parameters"])
+    """Parameters of one network of an agent.
+
+    Raises:
+        ValueError: if the agent cannot be made, or does not count its parameters.
+    """
+    try:
+        return int(make_learner(name, config, worlds, [0]).describe()["parameters"])
+    except (MissingPackageError, ValueError):
+        raise
+    except Exception as error:  # whatever is wrong in a class of a user's own
+        raise ValueError(f"agent {name!r} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def scaled(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv, parameters: int) -> dict[str, Any]:

@@ -86,13 +86,17 @@ class Experiment:
         """Makes and writes the plan, or finds the same one already there."""
         check_device(self.device)
         family, settings = mtenvs.get_family(self.family).name, self.settings
-        learner = dataclasses.asdict(describe_learner(settings.agent, family))
+        told: dict[str, Any] = {"conditioning": settings.conditioning}
+        if settings.layout is not None:
+            told["layout"] = settings.layout
+        learner = dataclasses.asdict(
+            describe_learner(settings.agent, family, self.changes(), blind="blind" in settings.arms, **told)
+        )
         if kind == "joint":
             count = len(settings.folds or mtenvs.tasks(family))
-            options: dict[str, Any] = {"conditioning": settings.conditioning}
-            if settings.layout is not None:
-                options["layout"] = settings.layout
-            wide = widened(learner["name"], family, learner["config"], count, **options)
+            wide = None
+            if "joint-wide" in settings.joint_arms:
+                wide = widened(learner["name"], family, learner["config"], count, **told)
             plan = make_joint_plan(family, settings, learner, wide, self.preset)
         else:
             make = make_matrix_plan if kind == "matrix" else make_plan
@@ -104,11 +108,38 @@ class Experiment:
         write_plan(plan, directory)
         return directory
 
+    def changes(self) -> dict[str, Any]:
+        """Hyperparameters that are not to be the agent's defaults.
+
+        Raises:
+            ValueError: for words that are not NAME=VALUE, or a name that is given twice.
+        """
+        given = self.settings.hyperparameters
+        if self.settings.architecture is not None:
+            given = (*given, f"architecture={self.settings.architecture}")
+        changes: dict[str, Any] = {}
+        for word in given:
+            name, equals, value = word.partition("=")
+            if not (name and equals) or name in changes:
+                raise ValueError(
+                    f"hyperparameters are NAME=VALUE, each once, as learning_rate=0.001; got {word!r}"
+                )
+            try:
+                changes[name] = json.loads(value)
+            except json.JSONDecodeError:
+                changes[name] = value  # a word
+        return changes
+
     def conclude(self, kind: str) -> None:
-        """Plans, trains and reports."""
+        """Plans, trains and reports; what failed is told last, when what did not is reported."""
         directory = self.write(kind)
         describe(directory)
-        train(directory, self.device, self.processes)
+        try:
+            train(directory, self.device, self.processes, self.settings.agent)
+        except TrainingError:
+            if has_results(directory):
+                report(directory)
+            raise
         report(directory)
 
 
@@ -122,7 +153,7 @@ class Plan(Experiment):
     def __call__(self) -> None:
         """Runs the command."""
         directory = self.write(self.kind)
-        print_plan(directory, self.device, self.processes)
+        print_plan(directory, self.device, self.processes, self.settings.agent)
         say(f"wrote {directory / PLAN}; train it with: mtenvs run {directory}")
 
 
@@ -170,11 +201,14 @@ class Run:
     processes: int | None = None
     """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
     Results do not depend on it."""
+    agent: str | None = None
+    """Whom the plan trains, as module:Class; needed where it is no agent of mtenvs, for no file may name
+    code."""
 
     def __call__(self) -> None:
         """Runs the command."""
         load_plan(self.directory)
-        train(self.directory, self.device, self.processes)
+        train(self.directory, self.device, self.processes, self.agent)
         say(f"report it with: mtenvs report {self.directory}")
 
 
@@ -188,7 +222,7 @@ class Report:
     def __call__(self) -> None:
         """Runs the command."""
         load_plan(self.directory)
-        if not any(status in COMPLETE for status in Store(self.directory).status().values()):
+        if not has_results(self.directory):
             raise PlanError(f"nothing trained yet: mtenvs run {self.directory}")
         report(self.directory)
 
@@ -545,7 +579,7 @@ def describe(directory: Path) -> None:
     )
 
 
-def print_plan(directory: Path, device: str, processes: int | None) -> None:
+def print_plan(directory: Path, device: str, processes: int | None, agent: str) -> None:
     """Prints a plan for people: its runs, and what they will take of this machine."""
     plan = load_plan(directory)
     describe(directory)
@@ -565,7 +599,7 @@ def print_plan(directory: Path, device: str, processes: int | None) -> None:
             f"(at least {plan['min_distance']} asked)"
         )
     with console.status("measuring this machine's speed for some seconds"):
-        estimate = estimate_cost(directory, device, _processes(device, processes))
+        estimate = estimate_cost(directory, device, _processes(device, processes), agent)
     hours = estimate.hours
     duration = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     say(
@@ -582,7 +616,12 @@ def _processes(device: str, asked: int | None) -> int:
     return asked
 
 
-def train(directory: Path, device: str, processes: int | None) -> None:
+def has_results(directory: Path) -> bool:
+    """Whether any run of a plan is complete."""
+    return any(status in COMPLETE for status in Store(directory).status().values())
+
+
+def train(directory: Path, device: str, processes: int | None, agent: str | None) -> None:
     """Trains a plan's missing runs behind a progress bar."""
     check_device(device)
     at_a_time = _processes(device, processes)
@@ -591,7 +630,7 @@ def train(directory: Path, device: str, processes: int | None) -> None:
         say("nothing left to train")
         return
     try:
-        with_bar("training", total, lambda advance: run_plan(directory, device, advance, at_a_time))
+        with_bar("training", total, lambda advance: run_plan(directory, device, advance, at_a_time, agent))
     except KeyboardInterrupt:
         say(f"stopped; finished runs are kept. Go on with: mtenvs run {directory}")
         raise SystemExit(130) from None

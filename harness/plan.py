@@ -38,11 +38,15 @@ FORMAT = 2
 PLAN = "plan.json"
 ARMS = ("scratch", "transfer", "blind", "single_source", "normalizer", "shuffled", "ceiling")
 """The arms of PROTOCOL §5."""
+SWITCHES = ("freeze_trunk", "fresh_heads", "fresh_critic", "keep_optimizer", "reset_log_std")
+"""What of a network that is handed on starts otherwise than it was; fields of :class:`Preset`."""
 CONTROLS = ("normalizer", "shuffled", "ceiling")
 """Arms that may be planned on some folds only."""
 JOINT_ARMS = (SEPARATE, *measures.JOINT_ARMS)
 """Arms of a joint plan: one network a task; one for all of the same width; one of as many parameters."""
 THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.80 (PROTOCOL §4.3)
+NEW_CODES = {"descriptor": ("true", "mean"), "one_hot": ("unused", "mean"), "none": ()}
+"""What can be told of a new task, by conditioning; the first if nothing is said."""
 HEADLINES = ("all_folds", "not_yet_solved")
 """Sets of folds that a plan may name as its headline (PROTOCOL §4.3)."""
 BEYOND_BUDGET = 2  # checkpoints that the three-checkpoint rule of arrival needs after the budget
@@ -60,7 +64,8 @@ EXCLUSION = {
 }
 """What happens to runs that are not as they should be; there are no other reasons to leave one out."""
 
-_DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "first_episodes", "layout", "learner")
+_DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "first_episodes", "layout")
+_DECIDES_OF_LEARNER = ("name", "version", "rollout", "config")
 
 
 class PlanError(ValueError):
@@ -110,17 +115,39 @@ class Preset:
     """What networks are told of their task: descriptor, one_hot or none."""
     layout: str | None = None
     """How bodies of unequal size share the observation: index or arc in Octopus, None for the default."""
+    new_code: str | None = None
+    """What a network is told of a task that it was not pretrained on: true (its descriptor), unused (its
+    own slot of a one_hot code) or mean (of the codes of its sources); None for true or unused, by the
+    conditioning."""
+    freeze_trunk: bool = False
+    """Of a network that is handed on only the last layers learn."""
+    fresh_heads: bool = False
+    """The last layers of a network that is handed on start afresh."""
+    fresh_critic: bool = False
+    """The critic of a network that is handed on starts afresh."""
+    keep_optimizer: bool = False
+    """The optimiser's state is handed on with the network."""
+    reset_log_std: bool = False
+    """The log standard deviation of actions starts afresh, whatever is handed on."""
     agent: str = "ppo"
-    """Who learns: ppo, sb3:ppo, sb3:sac, sb3:td3, sb3:trpo, sb3:tqc, sb3:recurrentppo, or module:Class for one of
-    your own (docs/agents.md)."""
-    tuning_trials: int = 0
-    """Configurations that were tried, on sampled tasks, before this one was chosen; for the report."""
-    tuning_steps: int = 0
+    """Who learns: ppo, sb3:ppo, sb3:sac, sb3:td3, sb3:trpo, sb3:tqc, sb3:recurrentppo, or module:Class for
+    one of your own (docs/agents.md)."""
+    architecture: str | None = None
+    """How networks use what they are told, where the agent has a choice: concatenation, film or own_layers
+    in ppo. Hidden layers are made as wide as gives the parameters of the default. None for that."""
+    hyperparameters: tuple[str, ...] = ()
+    """Of the agent, where they are not to be its defaults: learning_rate=0.001 'hidden=[128, 128]'."""
+    tuning_trials: int | None = None
+    """Configurations that were tried, on sampled tasks, before this one was chosen; for the report. None
+    for what the agent says of itself."""
+    tuning_steps: int | None = None
     """Control steps of each of those trials."""
     min_distance: float = 0.1
     """No training task may lie closer to the held-out one, in descriptor units."""
     break_even_threshold: float = 0.5
     """θ at which the report counts what pretraining costs and saves; one of 0.10, 0.15 ... 0.80."""
+    joint_arms: tuple[str, ...] = JOINT_ARMS
+    """Arms of a joint experiment: joint, and beside it separate and joint-wide, or neither of them."""
     cohort_runs: int = 20
     """At most so many runs are trained as one batch."""
     root_seed: int = 0
@@ -192,8 +219,7 @@ def make_plan(
     Args:
         family: name of the family.
         preset: what to do.
-        learner: what is frozen of the learner: ``name``, ``rollout`` (control steps of a world between
-            updates) and ``config`` (JSON).
+        learner: what is frozen of the agent, as of :class:`baselines.registry.LearnerDescription`.
         preset_name: for the records.
 
     Raises:
@@ -206,6 +232,7 @@ def make_plan(
     known = list(range(len(definition.tasks)))
     _check(preset, definition)
     _check_arms(preset, len(known) - 1)
+    _check_starts(preset, preset.arms, learner)
     folds = known if preset.folds is None else sorted(preset.folds)
     controls = folds if preset.control_folds is None else sorted({*preset.control_folds} & {*folds})
     repeated = sorted({*preset.finetune_folds} & {*folds})
@@ -252,6 +279,7 @@ def make_matrix_plan(
     """
     definition = mtenvs.get_family(family)
     _check(preset, definition)
+    _check_starts(preset, (), learner)
     names = [t.name for t in definition.tasks]
     folds = list(range(len(names))) if preset.folds is None else sorted(preset.folds)
     plan = _plan(definition, preset, learner, preset_name, "matrix")
@@ -279,7 +307,7 @@ def make_joint_plan(
     family: str,
     preset: Preset,
     learner: Mapping[str, Any],
-    wide: Mapping[str, Any],
+    wide: Mapping[str, Any] | None = None,
     preset_name: str = "custom",
 ) -> dict[str, Any]:
     """Writes out the joint experiment: one network on all K tasks beside K networks (PROTOCOL §4.8).
@@ -288,9 +316,9 @@ def make_joint_plan(
 
     Args:
         family: name of the family.
-        preset: what to do; folds name the tasks, arms are not read.
+        preset: what to do; folds name the tasks, ``joint_arms`` the arms.
         learner: as for :func:`make_plan`.
-        wide: configuration of the learner with about K times as many parameters.
+        wide: configuration of the learner with about K times as many parameters; only for joint-wide.
         preset_name: for the records.
 
     Raises:
@@ -301,12 +329,20 @@ def make_joint_plan(
     chosen = list(range(len(definition.tasks))) if preset.folds is None else sorted(preset.folds)
     if len(chosen) < 2:
         raise PlanError(f"joint training needs at least two tasks, got {chosen}")
+    arms = [arm for arm in JOINT_ARMS if arm in preset.joint_arms]
+    if "joint" not in arms or len(arms) != len(preset.joint_arms):
+        raise PlanError(
+            f"unusable joint_arms {list(preset.joint_arms)}; valid: joint and any of {list(JOINT_ARMS)}, "
+            "once each"
+        )
+    if given := [name for name in (*SWITCHES, "new_code") if getattr(preset, name)]:
+        raise PlanError(f"nothing is handed on in joint training: leave out {', '.join(given)}")
     plan = _plan(definition, preset, learner, preset_name, "joint", together=len(chosen))
     rollout = learner["rollout"] * plan["worlds_per_run"]
     plan |= {
         "title": f"{definition.name}: joint against separate",
         "folds": chosen,
-        "arms": list(JOINT_ARMS),
+        "arms": arms,
         "control_folds": [],
         "finetunes": 1,
         "finetune_folds": [],
@@ -318,10 +354,11 @@ def make_joint_plan(
     }
     runs = _Runs(plan)
     for seed in range(preset.seeds):
-        for task in chosen:
-            runs.add("learn", task, "separate", seed, [task])
+        for task in chosen if SEPARATE in arms else ():
+            runs.add("learn", task, SEPARATE, seed, [task])
         runs.add("learn", NO_FOLD, "joint", seed, chosen)
-        runs.add("learn", NO_FOLD, "joint-wide", seed, chosen, config=wide)
+        if "joint-wide" in arms:
+            runs.add("learn", NO_FOLD, "joint-wide", seed, chosen, config=wide)
     return _frozen(plan, runs, definition)
 
 
@@ -384,8 +421,10 @@ def _plan(
         "break_even_threshold": preset.break_even_threshold,
         "equivalence": EQUIVALENT,
         "exclusion": EXCLUSION,
-        "tuning": {"trials": preset.tuning_trials, "steps": preset.tuning_steps, "shared": True},
+        "tuning": {**_tuning(preset, learner), "shared": True},
         "conditioning": preset.conditioning,
+        **({} if kind == "joint" else {"new_code": _new_code(preset)}),
+        "switches": [name for name in SWITCHES if getattr(preset, name)],
         **({"layout": check_layout(family, preset.layout)} if family.layouts else {}),
         "learner": dict(learner),
         "reference": load_reference(family.name, family.version),
@@ -404,7 +443,8 @@ def _plan(
 def _frozen(plan: dict[str, Any], runs: _Runs, family: Family) -> dict[str, Any]:
     """Adds the runs, their cohorts, the proof that nothing leaks, and the hash."""
     plan["runs"] = list(runs.by_id.values())
-    plan["cohorts"] = _cohorts(plan["runs"], plan["cohort_runs"])
+    # one that trains a run at a time is given one
+    plan["cohorts"] = _cohorts(plan["runs"], plan["cohort_runs"] if plan["learner"]["many_runs"] else 1)
     plan["leaks"] = _leaks(plan, family)
     plan["sha256"] = digest(plan)
     return plan
@@ -485,6 +525,7 @@ class _Runs:
         """Adds one run, keyed by the hash of all that decides its result, and returns its id."""
         plan = self._plan
         checkpoints = checkpoints_of(plan, arm)
+        told = conditioning or plan["conditioning"]
         if steps is None:
             steps = plan["pretrain_budget"] if phase == "pretrain" else checkpoints[-1]
         key = self._key(phase, fold, arm, seed)
@@ -498,7 +539,10 @@ class _Runs:
             "steps": steps,
             "start": start,
             "init": init if start else None,
-            "conditioning": conditioning or plan["conditioning"],
+            # fresh weights have nothing that could be kept or frozen
+            "switches": plan["switches"] if start and init != "normalizer" else [],
+            "told": "mean" if start and told != "none" and plan["new_code"] == "mean" else "own",
+            "conditioning": told,
             # streams are keyed by name, so that folds and arms do not share initial weights
             "entropy": int(content_hash([*key, finetune] if finetune else key)[:15], 16),
         }
@@ -509,6 +553,7 @@ class _Runs:
             "tasks": [plan["tasks"][k] for k in tasks],
             "held_out": None if fold == NO_FOLD else plan["tasks"][fold],
             **{name: plan[name] for name in _DECIDES_ALL if name in plan},
+            "learner": {name: plan["learner"][name] for name in _DECIDES_OF_LEARNER},
             # when a pretraining is evaluated is no matter of its own: it is, once, at its end
             **({} if phase == "pretrain" else {"checkpoints": checkpoints}),
         }
@@ -670,8 +715,13 @@ def _check(preset: Preset, family: Family) -> None:
         if (value := getattr(preset, name)) is not None and value < 1:
             raise PlanError(f"{name} must be positive, got {value}")
     for name in ("root_seed", "tuning_trials", "tuning_steps", "min_distance"):
-        if not getattr(preset, name) >= 0:
-            raise PlanError(f"{name} must not be negative, got {getattr(preset, name)}")
+        if (value := getattr(preset, name)) is not None and not value >= 0:
+            raise PlanError(f"{name} must not be negative, got {value}")
+    if preset.new_code is not None and preset.new_code not in (valid := NEW_CODES[preset.conditioning]):
+        raise PlanError(
+            f"new_code {preset.new_code!r} does not go with conditioning {preset.conditioning!r}; valid: "
+            f"{', '.join(valid) or 'leave it out, for nothing is told'}"
+        )
     if preset.break_even_threshold not in THRESHOLDS:
         raise PlanError(
             f"break_even_threshold must be one of {', '.join(f'{t:.2f}' for t in THRESHOLDS)}, "
@@ -697,6 +747,32 @@ def _check_arms(preset: Preset, num_sources: int) -> None:
         raise PlanError(
             f"unusable arms {list(preset.arms)}; valid: scratch and any of {list(ARMS)}, {doses}, once each"
         )
+
+
+def _check_starts(preset: Preset, arms: Sequence[str], learner: Mapping[str, Any]) -> None:
+    """Refuses arms and switches that the agent does not offer, before anything is trained."""
+    wanted = {name for name in SWITCHES if getattr(preset, name)}
+    wanted |= {arm for arm in arms if arm in CONTROLS and arm != "ceiling"}
+    if refused := sorted(wanted - {*learner["starts"]}):
+        raise PlanError(
+            f"agent {learner['name']} cannot start learners with {', '.join(refused)}; leave that out of "
+            f"arms and options. It offers: {', '.join(learner['starts']) or 'none of these'}"
+        )
+
+
+def _new_code(preset: Preset) -> str:
+    """What a network is told of a task that is new to it."""
+    return preset.new_code or next(iter(NEW_CODES[preset.conditioning]), "nothing")
+
+
+def _tuning(preset: Preset, learner: Mapping[str, Any]) -> dict[str, int]:
+    """What was spent on choosing hyperparameters: as the user says, or else as the agent does."""
+    given = {"trials": preset.tuning_trials, "steps": preset.tuning_steps}
+    if None not in given.values():
+        return {name: int(value or 0) for name, value in given.items()}
+    if {*given.values()} != {None}:
+        raise PlanError(f"give tuning_trials and tuning_steps, or neither; got {given}")
+    return dict(learner["tuning"])
 
 
 def write_plan(plan: Mapping[str, Any], directory: Path) -> Path:

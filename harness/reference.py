@@ -129,13 +129,14 @@ def origin(family: Family, config: ReferenceConfig) -> dict[str, Any]:
     Raises:
         ValueError: for an unknown learner.
     """
+    learner = describe_learner(config.learner, family.name)
     return {
         "version": VERSION,
         "family": family.id,
         "mtenvs": mtenvs.__version__,
         "root_seed": ROOT_SEED,
         "config": dataclasses.asdict(config),
-        "learner": dataclasses.asdict(describe_learner(config.learner, family.name)),
+        "learner": {key: getattr(learner, key) for key in ("name", "rollout", "config")},
         "family_code": family_code(family),
     }
 

@@ -11,11 +11,13 @@ import multiprocessing
 import os
 import platform
 import shutil
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ import numpy as np
 import torch
 
 import mtenvs
-from baselines.learner import Episodes, Learner
-from baselines.registry import make_learner
+from baselines.learner import DEFAULT_START, Episodes, Learner, Start
+from baselines.registry import AGENTS, agent_of, find_agent, make_learner
 from harness.family_code import family_code
 from harness.measures import damaged_runs
 from harness.plan import NO_FOLD, PlanError, checkpoints_of, evaluation_seeds, load_plan, model_hash
@@ -79,13 +81,23 @@ def make_worlds(
     )
 
 
-def check_suite(plan: Mapping[str, Any]) -> None:
+def check_suite(plan: Mapping[str, Any], agent: str) -> None:
     """Makes sure that what was frozen is what would be trained.
 
+    Args:
+        plan: the plan.
+        agent: its agent's name.
+
     Raises:
-        harness.plan.PlanError: if the suite's version, a published task, a body or the code that returns
-            follow from differs from the plan's.
+        harness.plan.PlanError: if the version of suite or agent, a published task, a body or the code that
+            returns follow from differs from the plan's.
     """
+    version, planned = find_agent(agent).version, plan["learner"].get("version")
+    if version != planned:
+        raise PlanError(
+            f"the plan was made for version {planned!r} of agent {agent}, this is {version!r}; install "
+            "that version, or make a new plan"
+        )
     family = registry.get_family(plan["family"])
     made, present = (plan["mtenvs"], plan["version"]), (mtenvs.__version__, family.version)
     if made != present:
@@ -108,6 +120,19 @@ def check_suite(plan: Mapping[str, Any]) -> None:
             f"the {what} of {family.name} have changed since the plan was frozen, or MuJoCo has; restore "
             "them, or make a new plan in a new directory"
         )
+
+
+def agent_to_run(plan: Mapping[str, Any], directory: Path, agent: str | None) -> str:
+    """Whom a plan trains: one of this project's agents, or one that the user has named.
+
+    Raises:
+        harness.plan.PlanError: if the plan is of another agent than was named, or if it is of one that is
+            not ours and was not named: no plan may say what code is run.
+    """
+    try:
+        return agent_of(plan["learner"]["name"], agent, f"the plan in {directory}")
+    except ValueError as error:
+        raise PlanError(str(error)) from None
 
 
 def check_device(device: str) -> None:
@@ -159,7 +184,9 @@ ROW_BYTES = 260
 """Of a stored row."""
 
 
-def estimate_cost(directory: Path, device: str = "cpu", processes: int = 1) -> Cost:
+def estimate_cost(
+    directory: Path, device: str = "cpu", processes: int = 1, agent: str | None = None
+) -> Cost:
     """Estimates what the whole plan takes: one cohort of every shape is trained and evaluated for a moment.
 
     Nothing is stored. Evaluation is estimated from episodes of full length, and so from above.
@@ -168,9 +195,14 @@ def estimate_cost(directory: Path, device: str = "cpu", processes: int = 1) -> C
         directory: of the plan.
         device: where networks live.
         processes: as of :func:`run_plan`; all of them are busy while one is timed.
+        agent: as of :func:`run_plan`.
+
+    Raises:
+        TrainingError: if the agent fails.
     """
     plan = load_plan(directory)
-    check_suite(plan)
+    agent = agent_to_run(plan, directory, agent)
+    check_suite(plan, agent)
     by_id = {run["id"]: run for run in plan["runs"]}
     shapes: dict[str, list[list[str]]] = {}
     for cohort in plan["cohorts"]:
@@ -178,12 +210,16 @@ def estimate_cost(directory: Path, device: str = "cpu", processes: int = 1) -> C
         shapes.setdefault(json.dumps([len(first["tasks"]), first.get("config")]), []).append(cohort)
     processes = min(processes, widest(plan))
     seconds = trained = tested = testing = 0.0
-    with _Workers(processes) as workers:
+    with _Workers(processes, apart=agent not in AGENTS) as workers:
         for cohorts in shapes.values():
             largest = max(cohorts, key=len)
             threads = workers.threads(processes)
-            job = (_probe, directory, largest, device, threads, PROBE_SECONDS / len(shapes))
-            speeds = [future.result() for future in [workers.submit(*job) for _ in range(processes)]]
+            job = (_probe, directory, largest, agent, device, threads, PROBE_SECONDS / len(shapes))
+            futures = [workers.submit(*job) for _ in range(processes)]
+            try:
+                speeds = [future.result() for future in futures]
+            except BrokenProcessPool:
+                raise TrainingError(f"agent {agent} ended the process that probed it") from None
             train_speed, test_speed, parameters = np.sum(speeds, axis=0)
             runs = [by_id[i] for cohort in cohorts for i in cohort]
             steps = sum(run["steps"] for run in runs)
@@ -221,13 +257,14 @@ def _holds_out(run: Mapping[str, Any]) -> bool:
 
 
 def _probe(
-    directory: Path, cohort: Sequence[str], device: str, threads: int, duration: float
+    directory: Path, cohort: Sequence[str], agent: str, device: str, threads: int, duration: float
 ) -> tuple[float, float, int]:
     """Control steps per second of a cohort, trained and evaluated, and the parameters of a network."""
     plan = load_plan(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
     runs = [by_id[i] for i in cohort]
-    learner, worlds = _Cohort(directory, plan, Store(directory), runs, device, threads).learner(fresh=True)
+    cohort_of = _Cohort(directory, plan, Store(directory), runs, agent, device, threads)
+    learner, worlds = cohort_of.learner(fresh=True)
     rollout = plan["learner"]["rollout"] * plan["worlds_per_run"]
     learner.train(worlds, rollout)  # what is only done once
     began, trained = time.perf_counter(), rollout
@@ -246,7 +283,11 @@ def _probe(
 
 
 def run_plan(
-    directory: Path, device: str = "cpu", progress: Progress | None = None, processes: int = 1
+    directory: Path,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    processes: int = 1,
+    agent: str | None = None,
 ) -> None:
     """Trains whatever of a plan has no result yet, and again what has lost part of its rows.
 
@@ -257,17 +298,19 @@ def run_plan(
         directory: of the plan.
         device: where networks live.
         progress: for a progress bar.
-        processes: cohorts trained at a time, each in a process of its own if more than one. A program that
-            asks for several must be importable (``if __name__ == "__main__":``), and its own learners are
-            not known to them.
+        processes: cohorts trained at a time, each in a process of its own if more than one, or if the agent
+            is not of this project. A program that calls this then must be importable
+            (``if __name__ == "__main__":``).
+        agent: whom the plan trains; needed where it is none of ours (:data:`baselines.registry.AGENTS`).
 
     Raises:
-        harness.plan.PlanError: if there is no plan, it was edited, or it was made for another suite.
+        harness.plan.PlanError: if there is no plan, it was edited, or made for another suite or agent.
         ValueError: for a device that is not there, or a number of processes that is not positive.
         TrainingError: after all else is trained, if a run has failed.
     """
     plan, store = load_plan(directory), Store(directory)
-    check_suite(plan)
+    agent = agent_to_run(plan, directory, agent)
+    check_suite(plan, agent)
     check_device(device)
     if processes < 1:
         raise ValueError(f"processes must be positive, got {processes}")
@@ -279,7 +322,8 @@ def run_plan(
     starts = {run["id"]: run["start"] for run in plan["runs"]}
     failed: dict[str, str] = {}
     futures: dict[Future[None], list[str]] = {}
-    with _Workers(min(processes, widest(plan))) as workers:
+    # what others have written may end its process, which is not to be this one
+    with _Workers(min(processes, widest(plan)), apart=agent not in AGENTS) as workers:
         while waiting or futures:
             unfinished = {i for cohort in (*waiting, *futures.values()) for i in cohort}
             lost = [cohort for cohort in waiting if failed.keys() & {starts[i] for i in cohort}]
@@ -292,7 +336,7 @@ def run_plan(
             threads = workers.threads(len(ready) + len(futures))
             for cohort in ready:
                 waiting.remove(cohort)
-                job = (_train_cohort, directory, cohort, device, threads)
+                job = (_train_cohort, directory, cohort, agent, device, threads)
                 futures[workers.submit(*job, progress=progress)] = cohort
             for future in workers.wait(futures, progress):
                 cohort = futures.pop(future)
@@ -300,6 +344,10 @@ def run_plan(
                     future.result()
                 except TrainingError as error:
                     failed |= dict.fromkeys(cohort, str(error))
+                except BrokenProcessPool:
+                    why = f"agent {agent} ended the process that trained it"
+                    _fail(store, [i for i in cohort if i in missing], why)
+                    failed |= dict.fromkeys(cohort, why)
     if failed:
         first = next(iter(failed))
         raise TrainingError(
@@ -326,13 +374,27 @@ def _missing(plan: Mapping[str, Any], store: Store) -> set[str]:
     return {i for i, status in store.status().items() if status not in COMPLETE or i in damaged}
 
 
+def _fail(store: Store, run_ids: Iterable[str], error: str) -> None:
+    """Stores runs as failed, with what rows they have."""
+    status = store.status()
+    for run_id in run_ids:
+        if status[run_id] != "started":
+            store.begin(run_id)
+        store.finish(run_id, {"status": "failed", "error": error, **circumstances()})
+
+
 def _train_cohort(
-    directory: Path, cohort: Sequence[str], device: str, threads: int, progress: Progress | None = None
+    directory: Path,
+    cohort: Sequence[str],
+    agent: str,
+    device: str,
+    threads: int,
+    progress: Progress | None = None,
 ) -> None:
     use_one_torch_thread()
     plan, store = load_plan(directory), Store(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
-    _Cohort(directory, plan, store, [by_id[i] for i in cohort], device, threads).train(progress)
+    _Cohort(directory, plan, store, [by_id[i] for i in cohort], agent, device, threads).train(progress)
 
 
 class TrainingError(RuntimeError):
@@ -344,30 +406,31 @@ class _Workers:
 
     Args:
         count: how many at a time.
+        apart: never in this process.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, apart: bool = False) -> None:
         self.count = count
-        self._pool: ProcessPoolExecutor | None = None
+        self._apart = apart or count > 1
+        # one process each, so that one that dies takes no other's work along
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
         self._steps: Any = None
 
     def __enter__(self) -> _Workers:
         use_one_torch_thread()
-        if self.count > 1:
+        if self._apart:
             # not forked: a copy of this process would hold locks of threads that it does not have
-            context = multiprocessing.get_context("spawn")
-            self._steps = context.SimpleQueue()
-            self._pool = ProcessPoolExecutor(
-                self.count, context, initializer=_set_steps, initargs=(self._steps,)
-            )
+            self._context = multiprocessing.get_context("spawn")
+            self._steps = self._context.SimpleQueue()
         return self
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        if self._pool is not None:
+        for pool in (*self._idle, *self._busy.values()):
             if kind is not None:  # what has begun is of no use any more
-                for process in list(self._pool._processes.values()):
+                for process in list((pool._processes or {}).values()):
                     process.terminate()
-            self._pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
     @staticmethod
     def threads(running: int) -> int:
@@ -378,14 +441,30 @@ class _Workers:
         self, function: Callable[..., Any], *args: Any, progress: Progress | None = None
     ) -> Future[Any]:
         """Begins a call, or, if it is one at a time, ends it too."""
-        if self._pool is not None:
-            return self._pool.submit(function, *args, *([_send_steps] if progress else []))
+        if self._apart:
+            self._reclaim()
+            pool = self._idle.pop() if self._idle else self._process()
+            started = pool.submit(function, *args, *([_send_steps] if progress else []))
+            self._busy[started] = pool
+            return started
         future: Future[Any] = Future()
         try:
             future.set_result(function(*args, *([progress] if progress else [])))
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def _process(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, self._context, initializer=_set_steps, initargs=(self._steps,))
+
+    def _reclaim(self) -> None:
+        """Takes back the processes whose calls have ended."""
+        for future in [future for future in self._busy if future.done()]:
+            pool = self._busy.pop(future)
+            if isinstance(future.exception(), BrokenProcessPool):
+                pool.shutdown(wait=False)  # it has no process any more
+            else:
+                self._idle.append(pool)
 
     def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
         """Waits for any of the calls, handing their progress on."""
@@ -430,11 +509,14 @@ class _Cohort:
         plan: Mapping[str, Any],
         store: Store,
         runs: Sequence[Mapping[str, Any]],
+        agent: str,
         device: str,
         threads: int,
     ) -> None:
         self.directory, self.plan, self.store, self.runs = directory, plan, store, runs
-        self.threads = threads
+        self.agent, self.threads = agent, threads
+        by_id = {run["id"]: run for run in plan["runs"]}
+        self._sources = [by_id[run["start"]]["tasks"] if run["start"] else [] for run in runs]
         status = store.status()
         self.missing = [r for r, run in enumerate(runs) if status[run["id"]] not in COMPLETE]
         self.device = device
@@ -443,9 +525,9 @@ class _Cohort:
         """The learner, started as the plan says unless it shall be fresh, and the worlds to train it on."""
         plan, runs = self.plan, self.runs
         tasks = [run["tasks"] for run in runs]
-        worlds = self._worlds(tasks, plan["worlds_per_run"] // len(tasks[0]))
+        worlds = self._worlds(tasks, plan["worlds_per_run"] // len(tasks[0]), self._told())
         learner = make_learner(
-            plan["learner"]["name"],
+            self.agent,
             {**plan["learner"]["config"], **runs[0].get("config", {})},
             worlds,
             [run["entropy"] for run in runs],
@@ -453,8 +535,26 @@ class _Cohort:
         )
         for r, run in enumerate(runs):
             if run["start"] is not None and not fresh:
-                self._load(learner, r, run["start"], run["init"])
+                self._load(learner, r, run)
         return learner, worlds
+
+    def _told(self) -> list[np.ndarray] | None:
+        """Codes to tell instead of the tasks' own, of every run and task; ``None`` if none differs."""
+        if all(run["told"] == "own" for run in self.runs):
+            return None
+        encoding = self._encoding()
+        family = encoding.family
+        return [
+            encoding.code(family.tasks[task])
+            if run["told"] == "own"
+            else np.mean([encoding.code(family.tasks[k]) for k in sources], axis=0)
+            for run, sources in zip(self.runs, self._sources, strict=True)
+            for task in run["tasks"]
+        ]
+
+    def _encoding(self) -> Encoding:
+        family = registry.get_family(self.plan["family"])
+        return Encoding(family, self.runs[0]["conditioning"], self.plan.get("layout"))
 
     def train(self, progress: Progress | None) -> None:
         """Trains, evaluates and stores.
@@ -462,30 +562,34 @@ class _Cohort:
         Raises:
             TrainingError: if something failed in the midst of it; the runs are stored as failed.
         """
-        learner, worlds = self.learner()
-        for r in self.missing:  # only now, when nothing can be refused any more
-            self.store.begin(self.runs[r]["id"])
+        missing = [self.runs[r]["id"] for r in self.missing]
+        worlds = None
         try:
+            learner, worlds = self.learner()
+            for run_id in missing:  # only now, when nothing can be refused any more
+                self.store.begin(run_id)
             self._train(learner, worlds, progress)
+        except PlanError:  # what it starts from is gone: nothing of this cohort has begun
+            raise
         except Exception as error:
-            for r in self.missing:
-                record = {"status": "failed", "error": traceback.format_exc(), **circumstances()}
-                self.store.finish(self.runs[r]["id"], record)
-            raise TrainingError(f"{type(error).__name__}: {error}") from error
+            _fail(self.store, missing, traceback.format_exc())
+            raise TrainingError(f"agent {self.agent}: {type(error).__name__}: {error}") from error
         finally:
-            worlds.close()
+            if worlds is not None:
+                worlds.close()
 
     def _train(self, learner: Learner, worlds: TaskVectorEnv, progress: Progress | None) -> None:
         plan, runs, started = self.plan, self.runs, time.perf_counter()
         trained = 0
         if runs[0]["phase"] == "pretrain":
-            trained = learner.train(worlds, runs[0]["steps"], progress)
+            trained = self._steps(learner, worlds, runs[0]["steps"], progress)
             self._hand_over(learner)
         else:
             for index, step in enumerate(checkpoints_of(plan, runs[0]["arm"])):
-                trained = learner.train(worlds, step, progress)
+                trained = self._steps(learner, worlds, step, progress)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
-                self._evaluate(learner, [run["tasks"] for run in runs], index, step, episodes)
+                tasks = [run["tasks"] for run in runs]
+                self._evaluate(learner, tasks, index, step, episodes, told=self._told())
             self._hand_on(learner)
         wall = time.perf_counter() - started
         diverged = learner.diverged()
@@ -508,6 +612,26 @@ class _Cohort:
                 **learner.describe(),
             }
             self.store.finish(runs[r]["id"], record)
+
+    def _steps(self, learner: Learner, worlds: TaskVectorEnv, until: int, progress: Progress | None) -> int:
+        """Trains, and counts the steps by the worlds, whatever the learner says.
+
+        Raises:
+            ValueError: if a run that has not diverged took fewer steps than asked for, or more than it
+                needed for its last rollout.
+        """
+        learner.train(worlds, until, progress)
+        taken, rest = divmod(worlds.steps_taken, len(self.runs))
+        if learner.diverged().all():
+            return taken
+        width = worlds.num_envs // len(self.runs)
+        most = until + self.plan["learner"]["rollout"] * width - 1
+        if rest or not until <= taken <= most:
+            raise ValueError(
+                f"it was to train until {until:,} steps per run, in rollouts of "
+                f"{self.plan['learner']['rollout']} steps of {width} worlds, and has taken {taken:,}"
+            )
+        return taken
 
     def _worlds(
         self,
@@ -535,16 +659,15 @@ class _Cohort:
             self.threads,
         )
 
-    def _load(self, learner: Learner, r: int, start: str, init: str) -> None:
+    def _load(self, learner: Learner, r: int, run: Mapping[str, Any]) -> None:
+        path = checkpoint_path(self.directory, run["start"])
+        start = Start(part=run["init"], **dict.fromkeys(run["switches"], True))
         try:
-            # a learner that only takes over everything need not know of parts
-            if init == "all":
-                learner.load(r, checkpoint_path(self.directory, start))
-            else:
-                learner.load(r, checkpoint_path(self.directory, start), part=init)
+            # a learner that only takes over everything need not know of starts
+            learner.load(r, path, *([] if start == DEFAULT_START else [start]))
         except FileNotFoundError as error:
             raise PlanError(
-                f"{error}. That network is gone: remove {self.directory / 'runs' / start} and it is "
+                f"{error}. That network is gone: remove {self.directory / 'runs' / run['start']} and it is "
                 "trained again"
             ) from None
 
@@ -584,8 +707,8 @@ class _Cohort:
         self._evaluate(learner, tasks, index, steps, plan["first_episodes"], kept=kept)
         if runs[0]["conditioning"] == "none":
             return  # it is told nothing, so there is no other thing to tell it
+        encoding = self._encoding()
         family = registry.get_family(plan["family"])
-        encoding = Encoding(family, runs[0]["conditioning"], plan.get("layout"))
         mean, wrong = [], []
         for run, (shown,) in zip(runs, tasks, strict=True):
             sources = [family.tasks[k] for k in run["tasks"]]
@@ -650,7 +773,9 @@ def circumstances() -> dict[str, Any]:
     with contextlib.suppress(OSError, StopIteration):  # Linux says more there than by the call
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    packages = {name: version(name) for name in ("mujoco", "numpy", "torch")}
+    # of what agents are made of, where it is loaded
+    used = [name for name in ("stable_baselines3", "sb3_contrib") if name in sys.modules]
+    packages = {name: version(name) for name in ("mujoco", "numpy", "torch", *used)}
     return {"processor": processor, "versions": {"python": platform.python_version(), **packages}}
 
 

@@ -44,7 +44,7 @@ def test_loo_plans_trains_and_reports(tmp_path, capsys):
     [
         (["tasks", "Bipd"], "did you mean 'Biped'"),
         (["loo", "Biped", "--preset", "quik"], "valid: quick, standard"),
-        (["loo", "Biped", "--preset", "quick", "--learner", "sac"], "unknown learner 'sac'"),
+        (["loo", "Biped", "--preset", "quick", "--agent", "sac"], "did you mean 'sb3:sac'"),
         (["run", "nowhere"], "holds no plan.json"),
         (["report", "nowhere"], "holds no plan.json"),
         (

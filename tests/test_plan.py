@@ -29,7 +29,15 @@ from harness.plan import (
 TASKS = len(mtenvs.tasks("Biped"))
 SOURCES = TASKS - 1
 WORLDS = 8 * SOURCES
-LEARNER = {"name": "ppo", "rollout": 32, "config": {"learning_rate": 0.001}}
+LEARNER = {
+    "name": "ppo",
+    "version": "1",
+    "rollout": 32,
+    "config": {"learning_rate": 0.001},
+    "many_runs": True,
+    "starts": ["normalizer", "shuffled", "freeze_trunk"],
+    "tuning": {"trials": 0, "steps": 0},
+}
 
 
 def plan_of(**changes):

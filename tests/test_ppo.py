@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from baselines.checkpoint import FACTS, TENSORS, load_checkpoint, save_checkpoint
-from baselines.learner import Learner, play_episodes
+from baselines.learner import Learner, Start, play_episodes
 from baselines.ppo import PPO, PPOConfig, generalised_advantages
 from baselines.registry import describe_learner, make_learner
 from mtenvs.vector_env import TaskVectorEnv
@@ -253,7 +253,7 @@ def test_ppo_is_a_learner_and_the_registry_knows_it():
     description = describe_learner("ppo", "Biped")
     learner = make_learner("ppo", description.config, envs, [0])
     assert learner.describe()["parameters"] > 0
-    with pytest.raises(ValueError, match=r"unknown learner 'pp'.*ppo"):
+    with pytest.raises(ValueError, match=r"unknown agent 'pp'.*ppo"):
         describe_learner("pp", "Biped")
     with pytest.raises(ValueError, match=r"unknown hyperparameters \['gama'\].*gamma"):
         make_learner("ppo", {"gama": 1}, envs, [0])

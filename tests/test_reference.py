@@ -56,7 +56,7 @@ def test_every_published_task_is_learnable_by_the_committed_scores(family):
 
 def test_every_published_task_has_a_true_score(family, monkeypatch):
     monkeypatch.setattr(harness.plan, "load_reference", load_reference)  # none made up
-    learner = {"name": "ppo", "rollout": 32, "config": {}}
+    learner = dataclasses.asdict(describe_learner("ppo", family.name)) | {"rollout": 32}
     worlds = 8 * (len(family.tasks) - 1)
     make_plan(family.name, Preset(worlds_per_run=worlds), learner)  # names the command that makes it
     assert set(committed(family)["tasks"]) == {task.name for task in family.tasks}
@@ -186,7 +186,7 @@ def test_the_code_of_a_family_includes_what_it_is_made_from(monkeypatch):
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="unknown task 'nobody'"):
         make_reference("Biped", TINY, ["nobody"])
-    with pytest.raises(ValueError, match="unknown learner 'pp'"):
+    with pytest.raises(ValueError, match="unknown agent 'pp'"):
         make_reference("Biped", ReferenceConfig(learner="pp"))
     with pytest.raises(ValueError, match=r"no device 'cdua'.*valid: cpu"):
         make_reference("Biped", TINY, device="cdua")
