@@ -1,6 +1,7 @@
 """Reference scores: what is committed suffices, and how they are made depends on nobody else."""
 
 import copy
+import dataclasses
 import inspect
 import json
 import sys
