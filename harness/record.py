@@ -85,8 +85,8 @@ class Recording:
         with _kept_in(out) as root:
             if (root / self._name).exists():
                 raise FileExistsError(
-                    f"there is a dataset {self._name!r} in {root} already, and none is written over: delete "
-                    "it, or give this one another --id, for instance with a higher version"
+                    f"there is a dataset {self._name!r} in {root} already, and none is written over: "
+                    "delete it, or give this one another --id, for instance with a higher version"
                 )
 
     def write(self, progress: Callable[[int], object] = lambda episodes: None) -> Any:
@@ -142,7 +142,8 @@ class Recording:
                 algorithm_name=self._algorithm,
                 description=(
                     f"{self._episodes} episodes of {how} on task {self._task.name} of {env.spec.id}. infos "
-                    "has the reward's terms as reward_<term>; its first entry is the reset's, where they are 0."
+                    "has the reward's terms as reward_<term>; its first entry is the reset's, where they "
+                    "are 0."
                 ),
                 requirements=[f"mujoco=={mujoco.__version__}"],
             )
