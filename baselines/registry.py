@@ -269,6 +269,8 @@ class Policy:
     """Observations ``(1, size)`` to actions ``(1, num_actions)``, without noise."""
     env_options: dict[str, Any]
     """How it was told of its tasks, as arguments of ``gymnasium.make``: ``conditioning``, ``layout``."""
+    agent: str
+    """Name of the agent that learned it."""
 
 
 def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | None = None) -> Policy:
@@ -302,7 +304,7 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
     except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
         raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
     worlds.close()
-    return Policy(act, options)
+    return Policy(act, options, name)
 
 
 def agent_of(named: Any, given: str | None, what: str) -> str:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mtenvs
-from baselines.registry import describe_learner, load_policy, widened
+from baselines.registry import Policy, describe_learner, load_policy, widened
 from harness import verify
 from harness.catalogue import differences, nearest, page, with_families_table
 from harness.compare import compare, leaderboard
@@ -35,6 +35,7 @@ from harness.plan import (
     summarise,
     write_plan,
 )
+from harness.record import Recording, reading, recorded
 from harness.reference import (
     ReferenceConfig,
     check_alike,
@@ -468,17 +469,26 @@ class View:
     """Number or name of the task; FAMILY/TASK in AllFamilies."""
     policy: Path | None = None
     """Directory of a checkpoint whose network acts, as in runs/quickstart/checkpoints."""
+    agent: str | None = None
+    """Whose the checkpoint is, as module:Class: needed if its agent is none of ours, whose code is run."""
     random: bool = False
     """Act at random."""
     seed: int = 0
     """Of starts and random actions."""
 
-    def player(self, **options: Any) -> Player:
-        """The world to show, and what moves it."""
+    def trained(self) -> Policy | None:
+        """The network that acts, if one does."""
         if self.policy is not None and self.random:
             raise ValueError("give --policy or --random, not both")
-        policy = None if self.policy is None else load_policy(self.policy, self.family)
-        return Player(self.family, self.task, policy, self.random, self.seed, **options)
+        if self.policy is None:
+            if self.agent is not None:
+                raise ValueError(f"--agent says whose a checkpoint is: give --policy with {self.agent}")
+            return None
+        return load_policy(self.policy, self.family, agent=self.agent)
+
+    def player(self, **options: Any) -> Player:
+        """The world to show, and what moves it."""
+        return Player(self.family, self.task, self.trained(), self.random, self.seed, **options)
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -513,6 +523,35 @@ class Video(View):
                 episodes = film(player, self.out, self.seconds, lambda: bar.advance(task))
             say(summary(episodes))
         say(f"wrote {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record(View):
+    """Writes episodes as a Minari dataset, for offline reinforcement learning.
+
+    Of the network of --policy, without noise, or of actions at --random.
+    """
+
+    episodes: int = 100
+    """How many."""
+    out: Path | None = None
+    """Directory of Minari datasets; Minari's own, MINARI_DATASETS_PATH or at home, if left out."""
+    id: str | None = None
+    """Of the dataset: namespace/name-v0; if left out, such as mtenvs/biped/child-ppo-v0."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        if self.policy is None and not self.random:
+            raise ValueError("nobody acts: give --policy DIR or --random")
+        recording = Recording(
+            self.family, self.task, self.episodes, self.trained(), self.seed, self.out, self.id
+        )
+        with progress("recording", "episodes") as bar:
+            task = bar.add_task("", total=self.episodes)
+            dataset = recording.write(lambda done: bar.advance(task, done))
+        say(summary(recorded(dataset)))
+        say(f"wrote {dataset.storage.data_path.parent}")
+        say(f"read it with: {reading(dataset, self.out)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -704,6 +743,7 @@ def main(arguments: list[str] | None = None) -> None:
         | Annotated[Sheet, tyro.conf.subcommand("sheet")]
         | Annotated[View, tyro.conf.subcommand("view")]
         | Annotated[Video, tyro.conf.subcommand("video")]
+        | Annotated[Record, tyro.conf.subcommand("record")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
     )
     try:

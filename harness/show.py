@@ -70,6 +70,11 @@ class Policy(Protocol):
         """Arguments of ``gymnasium.make`` that it was trained with."""
         ...
 
+    @property
+    def agent(self) -> str:
+        """Name of the agent that learned it."""
+        ...
+
 
 class Player:
     """One world of one task, and what moves it. Use as a context manager.

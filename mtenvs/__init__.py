@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
+
+import gymnasium
 
 from mtenvs.registry import (
     families,
@@ -19,6 +21,7 @@ from mtenvs.spec import Family, Fold, Parameter, Task
 
 if TYPE_CHECKING:
     from mtenvs.adapters.dm_env import DmEnv
+    from mtenvs.adapters.multi_objective import BatchedVectorReward, VectorReward
     from mtenvs.registry import TaskLike
 
 __version__ = "0.1.0"
@@ -36,6 +39,7 @@ __all__ = [
     "register",
     "sample_task",
     "tasks",
+    "vector_reward",
 ]
 
 
@@ -63,6 +67,33 @@ def dm_env(
     from mtenvs.adapters.dm_env import make  # dm_env is an extra, and importing mtenvs is to be light
 
     return make(family, task, conditioning, seed, **kwargs)
+
+
+@overload
+def vector_reward(env: gymnasium.Env[Any, Any]) -> VectorReward: ...
+@overload
+def vector_reward(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> BatchedVectorReward: ...
+def vector_reward(env: Any) -> VectorReward | BatchedVectorReward:
+    """Makes the reward of an environment the vector of its named terms, in MO-Gymnasium's convention.
+
+    The terms stand in the order of the family's ``reward_terms``, which ``reward_names`` of what is
+    returned repeats; ``reward_space`` is the space of one world's vector. The sum of the terms, added in
+    this order, is the scalar reward: of a family to the last bit, of a set of families, where terms that
+    a body does not have are 0, to rounding.
+
+    Args:
+        env: one world, of ``gymnasium.make``: the reward becomes ``(terms,)`` of float64; or a native
+            vector environment, of ``gymnasium.make_vec``: the rewards become ``(num_envs, terms)``.
+            Wrappers around it stay, so long as they do not change the reward.
+
+    Raises:
+        TypeError: for an environment that is not of mtenvs.
+        ValueError: for one whose reward is a vector already.
+    """
+    from mtenvs.adapters import multi_objective  # which imports the environments
+
+    many = isinstance(env, gymnasium.vector.VectorEnv)
+    return (multi_objective.BatchedVectorReward if many else multi_objective.VectorReward)(env)
 
 
 register()
