@@ -11,7 +11,8 @@ An agent that trains many runs at once says so (``many_runs = True``) and implem
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,8 +28,9 @@ from mtenvs.vector_env import TaskVectorEnv
 class Agent(Described, abc.ABC):
     """One run of a learning algorithm; a :class:`baselines.learner.Learner` of one run.
 
-    Subclasses implement :meth:`learn`, :meth:`act` and, so that what was learned can be handed on,
-    :meth:`state` and :meth:`restore`; and set what :class:`baselines.learner.Described` lists.
+    Subclasses implement :meth:`learn` and :meth:`act`; keep what they learn in ``networks``, a
+    ``torch.nn.Module``, or say otherwise in :meth:`state` and :meth:`restore`; and set what
+    :class:`baselines.learner.Described` lists.
 
     Args:
         worlds: worlds like those to be trained on; only their layout is to be read here:
@@ -40,11 +42,18 @@ class Agent(Described, abc.ABC):
     """
 
     many_runs: ClassVar[bool] = False
+    networks: torch.nn.Module
+    """All that is learned, normalisers included, in agents without a :meth:`state` of their own."""
 
     def __init__(
         self, worlds: TaskVectorEnv, seed: int, hyperparameters: Mapping[str, Any], device: str = "cpu"
     ) -> None:
         self.num_runs, self.steps = 1, 0
+        self.rng = np.random.default_rng(seed)
+        """A random stream of the run's own."""
+        self.noise = torch.Generator()
+        """Another, of PyTorch's, on the CPU."""
+        self.noise.manual_seed(int(self.rng.integers(2**63)))
         self.config = dict(hyperparameters)
         self._layout = layout_facts(worlds)
         self._diverged = False
@@ -64,7 +73,7 @@ class Agent(Described, abc.ABC):
         """Trains for ``steps`` more control steps, summed over the worlds.
 
         Called many times with the same worlds, which go on where they were, or with others, which start
-        afresh: keep the last observations, and call ``worlds.reset`` when they are not the last ones.
+        afresh: keep the last observations, and call :meth:`reset` when the worlds are others.
 
         Args:
             worlds: all of this run; every ``worlds.step`` counts ``worlds.num_envs`` control steps.
@@ -75,19 +84,52 @@ class Agent(Described, abc.ABC):
     def act(self, observations: np.ndarray) -> np.ndarray:
         """The deterministic policy: observations ``(n, size)`` to actions ``(n, num_actions)``."""
 
-    @abc.abstractmethod
-    def state(self) -> dict[str, np.ndarray | torch.Tensor]:
-        """All that was learned and is handed on: weights and the statistics of normalisers, by name."""
+    def state(self) -> dict[str, Any]:
+        """All that was learned and is handed on: arrays or tensors of numbers, by name."""
+        return self.networks.state_dict()
 
-    @abc.abstractmethod
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Takes over what :meth:`state` gave."""
+        self.networks.load_state_dict(state)
 
     def updates(self) -> int:
         """Gradient updates so far, for the records."""
         return 0
 
     # ------------------------------------------------------------- what it gets for it
+
+    @contextlib.contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Draws of PyTorch's global stream inside, as weights are, follow from the run's seed alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(int(self.rng.integers(2**63)))
+            yield
+
+    @staticmethod
+    def followed(observations: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
+        """What followed on the last step: the *final* observation where an episode ended.
+
+        Its value is what a truncated episode is still worth; ``worlds.step`` returns the first observation
+        of the next one.
+
+        Args:
+            observations: that ``worlds.step`` returned, ``(num_envs, size)``; left as they are.
+            info: that came with them.
+        """
+        if "final_obs" not in info:
+            return observations
+        following = observations.copy()
+        for world in np.flatnonzero(info["_final_obs"]):
+            following[world] = info["final_obs"][world]
+        return following
+
+    def reset(self, worlds: TaskVectorEnv) -> np.ndarray:
+        """Starts worlds afresh, from seeds of the run's own that no evaluation has.
+
+        Returns:
+            Observations, ``(num_envs, size)`` of float32.
+        """
+        return worlds.reset(seed=[int(s) for s in self.rng.integers(2**31, size=worlds.num_envs)])[0]
 
     def train(
         self, worlds: TaskVectorEnv, until: int, progress: Callable[[int], object] | None = None

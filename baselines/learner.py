@@ -94,8 +94,11 @@ class Described:
 
     @classmethod
     def rollout(cls, config: Mapping[str, Any]) -> int:
-        """Control steps of every world that are trained on at once: checkpoints are at multiples of it."""
-        return 1
+        """Control steps of every world that are trained on at once: checkpoints are at multiples of it.
+
+        The hyperparameter ``num_steps``, or 1 where there is none.
+        """
+        return int(config.get("num_steps", 1))
 
     @classmethod
     def check(cls, worlds: TaskVectorEnv, config: Mapping[str, Any]) -> None:

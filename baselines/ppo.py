@@ -129,11 +129,6 @@ class PPO(Described):
     starts = frozenset({"normalizer", "shuffled", "keep_optimizer"})
 
     @classmethod
-    def rollout(cls, config: Mapping[str, Any]) -> int:
-        """Control steps of a world between updates."""
-        return int(config["num_steps"])
-
-    @classmethod
     def make(
         cls, worlds: TaskVectorEnv, seeds: Sequence[int], config: Mapping[str, Any], device: str = "cpu"
     ) -> PPO:

@@ -742,6 +742,8 @@ def _check_arms(preset: Preset, num_sources: int) -> None:
                 raise PlanError(f"arm {arm!r} asks for more than the {num_sources} other tasks")
         elif arm not in ARMS:
             unknown.append(arm)
+    if preset.arms == ("scratch",):
+        raise PlanError("arms scratch alone compare nothing; give another one beside it")
     if unknown or "scratch" not in preset.arms or len(set(preset.arms)) != len(preset.arms):
         doses = ", ".join(f"{name}=N" for name in DOSES)
         raise PlanError(

@@ -117,7 +117,7 @@ def damage(directory: Path, how: str) -> None:
         ("not a number", "is damaged: not finite: "),
         ("no text", "is damaged: learner.json"),
         ("no object", "is damaged: learner.json holds no object"),
-        ("another learner", "unknown learner 'sac'"),
+        ("another learner", "is of agent 'sac', which is no code of mtenvs .* add --agent sac"),
         ("another network", "is damaged"),
     ],
 )
