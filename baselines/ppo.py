@@ -534,7 +534,7 @@ class PPO(Described):
         )
         self._observation_moments.restore(run, observations)
         self._set_scale()
-        self._reward_scale.restore(run, {} if start.part == "normalizer" else returns, facts)
+        self._reward_scale.restore(run, *(({}, {}) if start.part == "normalizer" else (returns, facts)))
         self._adam.first[run] = self._adam.second[run] = self._adam.clock[run] = 0.0
         if start.keep_optimizer:
             for name in ("first", "second", "clock"):

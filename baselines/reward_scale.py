@@ -79,15 +79,15 @@ class RewardScale:
 
         Args:
             run: which run.
-            tensors: of :meth:`tensors`; all start afresh if there are none.
+            tensors: of :meth:`tensors`; empty for a scale that starts afresh.
             facts: of :meth:`facts`, among others.
 
         Raises:
             ValueError: if there are not as many numbers as tasks.
         """
         names = facts.get("return_tasks", []) if self._by_task else [""]
-        if bad := [k for k, values in tensors.items() if values.shape != (len(names),)]:
-            raise ValueError(f"checkpoint is damaged: returns.{bad[0]} is not of the tasks {names}")
+        if not isinstance(names, list) or any(t.shape != (len(names),) for t in tensors.values()):
+            raise ValueError(f"checkpoint is damaged: its scale of returns is not of the tasks {names!r}")
         self._names[run] = list(names)
         self._set_columns()
         moments = RunningMoments(1, self.moments.mean.shape[1], self.moments.mean.device).tensors(0)

@@ -32,12 +32,12 @@ class OwnLayers(Architecture):
         inputs, root = slices.mask.stop, math.sqrt(2.0)
         first = (
             Shape(f"{net}.first.weight", (tasks, inputs, hidden[0]), root, silent=slices.mask),
-            Shape(f"{net}.first.bias", (tasks, hidden[0]), 0.0),
+            Shape(f"{net}.first.bias", (tasks, 1, hidden[0]), 0.0),
         )
         shared = mlp_shapes(f"{net}.shared", hidden[0], hidden[1:-1], hidden[-1], root)
         last = (
             Shape(f"{net}.last.weight", (tasks, hidden[-1], outputs), head_gain),
-            Shape(f"{net}.last.bias", (tasks, outputs), 0.0),
+            Shape(f"{net}.last.bias", (tasks, 1, outputs), 0.0),
         )
         self.shapes = (*first, *shared, *last)
         self._first, self._shared, self._last = ([s.name for s in part] for part in (first, shared, last))
@@ -50,9 +50,9 @@ class OwnLayers(Architecture):
         weight, bias = (parameters[name] for name in self._first)
         # sum_k c_k (x W_k + b_k) = (c (x) x) W + c b: one product, and nothing of size K hidden is kept
         pairs = (code.unsqueeze(3) * x.unsqueeze(2)).flatten(2)
-        h = torch.tanh(torch.baddbmm(torch.bmm(code, bias), pairs, weight.flatten(1, 2)))
+        h = torch.tanh(torch.baddbmm(torch.bmm(code, bias.squeeze(2)), pairs, weight.flatten(1, 2)))
         h = torch.tanh(mlp(h, [parameters[name] for name in self._shared]))
         weight, bias = (parameters[name] for name in self._last)
         # sum_k c_k (h V_k + d_k): here outputs are few, so all K are computed and then weighted
         each = torch.bmm(h, weight.transpose(1, 2).flatten(2)).unflatten(2, (code.shape[2], -1))
-        return (code.unsqueeze(3) * each).sum(2) + torch.bmm(code, bias)
+        return (code.unsqueeze(3) * each).sum(2) + torch.bmm(code, bias.squeeze(2))
