@@ -242,7 +242,8 @@ def make_worlds(
 def state_of(learner: PPO, run: int) -> dict[str, torch.Tensor]:
     """Everything that training has written into a run."""
     found = {name: view[run].detach().clone() for name, view in learner._parameters.views().items()}
-    for name, moments in learner._moments().items():
+    statistics = {"observations": learner._observation_moments, "returns": learner._reward_scale}
+    for name, moments in statistics.items():
         found |= {f"{name}.{k}": v.clone() for k, v in moments.tensors(run).items()}
     return found | {"first": learner._adam.first[run].clone(), "second": learner._adam.second[run].clone()}
 

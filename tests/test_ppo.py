@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -138,6 +139,29 @@ def test_same_seed_same_run_and_zero_is_a_seed():
 
     torch.testing.assert_close(train(0), train(0), rtol=0, atol=0)
     assert not torch.equal(train(0), train(1))
+
+
+def test_the_default_network_and_what_a_seed_means_stay_what_they_were():
+    """Frozen plans are made again from seeds: names, shapes, order of drawing and silent inputs are fixed."""
+    envs = worlds(1)
+    learner = PPO(envs, [5], SMALL)
+    size, code = envs.observation_slices.size, envs.observation_slices.code
+    generator = torch.Generator()
+    stream = np.random.SeedSequence(5).spawn(5)[0]
+    generator.manual_seed(int(stream.generate_state(1, np.uint64)[0]) % 2**63)
+    expected = {}
+    for net, outputs, head_gain in (("actor", 6, 0.01), ("critic", 1, 1.0)):
+        for i, (inputs, units) in enumerate(((size, 8), (8, 8), (8, outputs))):
+            weight = torch.empty(units, inputs)
+            gain = head_gain if i == 2 else math.sqrt(2.0)
+            torch.nn.init.orthogonal_(weight, gain, generator=generator)
+            expected[f"{net}.{i}.weight"], expected[f"{net}.{i}.bias"] = weight.T, torch.zeros(1, units)
+        expected[f"{net}.0.weight"][code] = 0.0
+    expected["log_std"] = torch.full((1, 6), -0.5)
+    found = learner._parameters.views()
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name][0].detach(), values, rtol=0, atol=0)
 
 
 def test_a_diverged_run_costs_only_itself():
