@@ -342,7 +342,7 @@ class PPO(Described):
             run = world // width
             one = slice(run, run + 1)
             x = self._normalise(torch.from_numpy(final).to(self.device).view(1, 1, -1), one)
-            own = {name: values[one] for name, values in parameters.items()}
+            own = {name: stacked[one] for name, stacked in parameters.items()}
             next_values[step, run, world % width] = self._critic(x, own).view(())
 
         scaled = self._reward_scale(rewards, dones)

@@ -142,7 +142,7 @@ def test_same_seed_same_run_and_zero_is_a_seed():
 
 
 def test_the_default_network_and_what_a_seed_means_stay_what_they_were():
-    """Frozen plans are made again from seeds: names, shapes, order of drawing and silent inputs are fixed."""
+    """Frozen plans are made again from seeds: names, shapes and order of drawing are fixed."""
     envs = worlds(1)
     learner = PPO(envs, [5], SMALL)
     size, code = envs.observation_slices.size, envs.observation_slices.code
