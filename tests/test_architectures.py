@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import mtenvs
 from baselines.architectures import ARCHITECTURES, find_architecture
 from baselines.learner import Start
 from baselines.ppo import PPO, PPOConfig
@@ -328,6 +329,30 @@ def test_only_the_normaliser_or_everything_shuffled(trained):
     for part in ("normalizer", "shuffled"):
         with pytest.raises(ValueError, match=f"keep_optimizer needs .*part='all', got part='{part}'"):
             made.load(0, path, Start(part=part, keep_optimizer=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_body_lacks_is_never_learned_from(name):
+    tasks = mtenvs.tasks("Octopus")
+    few, many = sorted(tasks, key=lambda task: task.parameters["links"])[:2]
+    envs = TaskVectorEnv("Octopus", num_envs=4, tasks=[few] * 2 + [many] * 2, conditioning="one_hot")
+    made = learner(name, envs, [1])
+    made.train(envs, 64)
+    before = made._parameters.views(made._initial)
+    masks = {task: torch.from_numpy(envs.encoding.template(task)) for task in (few, many)}
+    present = {task: made._padding.of_body(mask).bool() for task, mask in masks.items()}
+    assert not present[few].all()
+    for net in ("actor", "critic"):
+        if name == "own_layers":
+            for task, own in present.items():
+                key = f"{net}.first.weight"
+                moved = (made._parameters.views()[key] != before[key])[0, task.number]
+                assert torch.equal(moved[made._slices.body].any(1), own)
+        else:
+            key = f"{net}.0.weight"
+            moved = (made._parameters.views()[key] != before[key])[0]
+            assert torch.equal(moved[made._slices.body].any(1), present[few] | present[many])
+    assert not made.diverged().any()
 
 
 @pytest.mark.parametrize("family", ["Biped", "BipedSkills", "Octopus", "DMWalker"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.architectures import ARCHITECTURES
 from baselines.checkpoint import FACTS, TENSORS, load_checkpoint, save_checkpoint
 from baselines.learner import Learner, Start, play_episodes
 from baselines.ppo import PPO, PPOConfig, generalised_advantages
@@ -359,10 +360,16 @@ def test_played_episodes_are_whole_and_the_first_of_each_world():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_trains_on_cuda():
-    envs = worlds(2)
-    learner = PPO(envs, [1, 2], SMALL, device="cuda")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trains_on_cuda(architecture, tmp_path):
+    envs = worlds(2, conditioning="one_hot")
+    config = dataclasses.replace(SMALL, architecture=architecture, return_scale="task")
+    learner = PPO(envs, [1, 2], config, device="cuda")
     learner.train(envs, 64)
+    learner.save(0, tmp_path / "ck")
+    learner.load(1, tmp_path / "ck", Start(freeze_trunk=True, fresh_critic=True, keep_optimizer=True))
+    learner.load(0, tmp_path / "ck", Start(part="shuffled"))
+    learner.train(envs, 128)
     assert not learner.diverged().any()
 
 
