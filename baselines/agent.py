@@ -187,7 +187,7 @@ class Agent(Described, abc.ABC):
         save_checkpoint(directory, tensors, {**self._facts(), "steps": self.steps, "config": self.config})
 
     def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
-        """Starts from a checkpoint.
+        """Starts from a checkpoint; from one of a run that diverged, this one has diverged too.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
@@ -195,7 +195,11 @@ class Agent(Described, abc.ABC):
                 that this agent does not offer.
         """
         start.check(self)
-        tensors, _ = load_checkpoint(directory, self._facts())
+        try:
+            tensors, _ = load_checkpoint(directory, self._facts())
+        except NotFiniteError:
+            self._diverged = True
+            return
         self.restore(self.started(tensors, start))
 
     def started(self, state: dict[str, torch.Tensor], start: Start) -> dict[str, torch.Tensor]:

@@ -11,6 +11,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from mtenvs.spec import NotFiniteError
+
 FORMAT = 1
 TENSORS, FACTS = "tensors.safetensors", "learner.json"
 
@@ -61,8 +63,8 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no whole checkpoint.
-        ValueError: if a fact differs, naming it with both values, a file cannot be read, or a number in
-            it is not finite.
+        ValueError: if a fact differs, naming it with both values, or a file cannot be read.
+        NotFiniteError: which is a ValueError, if a number in it is not finite.
     """
     facts = read_facts(directory)
     try:
@@ -75,5 +77,5 @@ def load_checkpoint(
                 f"checkpoint {directory} has {name} = {facts.get(name)!r}, this learner needs {value!r}"
             )
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"checkpoint {directory} is damaged: not finite: {', '.join(bad)}")
+        raise NotFiniteError(f"checkpoint {directory} is damaged: not finite: {', '.join(bad)}")
     return tensors, facts

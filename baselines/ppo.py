@@ -24,17 +24,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.architectures import find_architecture
 from baselines.checkpoint import load_checkpoint, save_checkpoint
-from baselines.learner import DEFAULT_START, Described, Episodes, Start, layout_facts, play_episodes
-from baselines.stacked import (
-    RunningMoments,
-    Shape,
-    StackedAdam,
-    StackedParameters,
-    clip_gradient,
-    mlp,
-    mlp_shapes,
+from baselines.learner import (
+    DEFAULT_START,
+    STARTS,
+    Described,
+    Episodes,
+    Start,
+    layout_facts,
+    play_episodes,
 )
+from baselines.reward_scale import RETURN_SCALES, RewardScale
+from baselines.stacked import RunningMoments, Shape, StackedAdam, StackedParameters, clip_gradient
+from mtenvs.spec import did_you_mean
 from mtenvs.vector_env import TaskVectorEnv
 
 
@@ -64,10 +67,14 @@ class PPOConfig:
     """Largest gradient norm, per run."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers, of actor and critic each."""
+    architecture: str = "concatenation"
+    """How actor and critic use what they are told, one of ``baselines.architectures.ARCHITECTURES``."""
     initial_log_std: float = -0.5
     """Logarithm of the standard deviation of actions at the start."""
     clip_observation: float = 10.0
     """Normalised observations are clipped to this many standard deviations."""
+    return_scale: str = "run"
+    """Rewards are divided by the deviation of the discounted returns of the whole run, or of each task."""
 
 
 def generalised_advantages(
@@ -126,7 +133,17 @@ class PPO(Described):
     source = "this project; tuned on sampled tasks only"
     tuning: ClassVar[Mapping[str, tuple[int, int]]] = {"DMWalker": (5, 900_000)}
     many_runs = True
-    starts = frozenset({"normalizer", "shuffled", "keep_optimizer"})
+    starts = STARTS
+
+    @classmethod
+    def check(cls, worlds: TaskVectorEnv, config: Mapping[str, Any]) -> None:
+        """Refuses an architecture or a scale of returns that there is not, or not for such worlds."""
+        find_architecture(config["architecture"], worlds.conditioning, config["hidden"])
+        if (scale := config["return_scale"]) not in RETURN_SCALES:
+            raise ValueError(
+                f"unknown return_scale {scale!r}{did_you_mean(scale, RETURN_SCALES)}; "
+                f"valid: {', '.join(RETURN_SCALES)}"
+            )
 
     @classmethod
     def make(
@@ -144,13 +161,14 @@ class PPO(Described):
         device: str = "cpu",
     ) -> None:
         self.config = config = PPOConfig() if config is None else config
+        self.check(worlds, dataclasses.asdict(config))
         self.device = torch.device(device)
         self.num_runs = len(seeds)
         self.steps, self.updates = 0, 0
         self._layout = layout_facts(worlds)
         self._slices = slices = worlds.observation_slices
         self._padding = None if slices.mask.start == slices.mask.stop else _Padding(worlds, self.device)
-        inputs, self._num_actions = slices.size, worlds.num_actions
+        self._num_actions = worlds.num_actions
 
         # one stream per run and purpose
         streams = [np.random.SeedSequence(seed).spawn(5) for seed in seeds]
@@ -160,20 +178,19 @@ class PPO(Described):
         self._shuffle_generators = [_torch_generator(s[3]) for s in streams]
         self._permuting_generators = [_torch_generator(s[4]) for s in streams]
 
-        actor = mlp_shapes("actor", inputs, config.hidden, self._num_actions, head_gain=0.01)
-        critic = mlp_shapes("critic", inputs, config.hidden, 1, head_gain=1.0)
+        network = find_architecture(config.architecture, worlds.conditioning, config.hidden)
+        self._actor = network("actor", slices, config.hidden, self._num_actions, head_gain=0.01)
+        self._critic = network("critic", slices, config.hidden, 1, head_gain=1.0)
         log_std = Shape("log_std", (1, self._num_actions), 0.0, config.initial_log_std)
-        self._parameters = StackedParameters([*actor, *critic, log_std], initial, self.device)
-        self._actor, self._critic = [s.name for s in actor], [s.name for s in critic]
-        with torch.no_grad():
-            # masks and codes enter at zero weight: at first the network acts as if it were not told
-            for name in (self._actor[0], self._critic[0]):
-                self._parameters.views()[name][:, slices.mask.start : slices.code.stop] = 0.0
+        shapes = [*self._actor.shapes, *self._critic.shapes, log_std]
+        self._parameters = StackedParameters(shapes, initial, self.device)
+        self._initial = self._parameters.flat.detach().clone()
+        self._frozen = torch.zeros_like(self._initial, dtype=torch.bool)
         rates = torch.full((self.num_runs,), config.learning_rate)
         self._adam = StackedAdam(self._parameters.flat, rates)
         self._active = torch.ones(self.num_runs, dtype=torch.bool, device=self.device)
         self._observation_moments = RunningMoments(self.num_runs, slices.body.stop, self.device)
-        self._return_moments = RunningMoments(self.num_runs, 1, self.device)
+        self._reward_scale = RewardScale(self.num_runs, config.gamma, config.return_scale, self.device)
         self._set_scale()
 
         self._worlds: TaskVectorEnv | None = None
@@ -205,10 +222,8 @@ class PPO(Described):
     @torch.no_grad()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """The deterministic policy: observations ``(num_envs, size)`` to actions ``(num_envs, nu)``."""
-        parameters = self._parameters.views()
         inputs = self._normalise(self._blocks(observations))
-        means = mlp(inputs, [parameters[name] for name in self._actor])
-        return self._to_worlds(means)
+        return self._to_worlds(self._actor(inputs, self._parameters.views()))
 
     def _to_worlds(self, actions: Tensor) -> np.ndarray:
         # a diverged run idles, so that its neighbours go on
@@ -265,7 +280,8 @@ class PPO(Described):
         elapsed = np.concatenate([rng.integers(limit, size=width) for rng in self._world_rngs])
         elapsed %= worlds.episode_limits  # of worlds whose family has shorter episodes
         self._observations, _ = worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})
-        self._discounted = torch.zeros(self.num_runs, width, dtype=torch.float64, device=self.device)
+        keys = [f"{task.family}/{task.name}" for task in worlds.tasks]
+        self._reward_scale.enter([keys[i : i + width] for i in range(0, len(keys), width)])
         # which task of its run every world has, for the advantages
         names: dict[Any, int] = {}
         slots = [names.setdefault((i // width, t), len(names)) for i, t in enumerate(worlds.tasks)]
@@ -283,8 +299,6 @@ class PPO(Described):
         config, runs = self.config, self.num_runs
         width, steps = worlds.num_envs // runs, self.config.num_steps
         parameters = self._parameters.views()
-        actor = [parameters[name] for name in self._actor]
-        critic = [parameters[name] for name in self._critic]
         log_std = parameters["log_std"]
         std = log_std.exp()
         noise = torch.stack(
@@ -301,7 +315,8 @@ class PPO(Described):
         self._mark_diverged()
         for t in range(steps):
             observed[t] = self._blocks(self._observations)
-            actions[t] = torch.addcmul(mlp(self._normalise(observed[t]), actor), std, noise[t])
+            means = self._actor(self._normalise(observed[t]), parameters)
+            actions[t] = torch.addcmul(means, std, noise[t])
             self._observations, reward, terminated, truncation, info = worlds.step(
                 self._to_worlds(actions[t])
             )
@@ -316,15 +331,16 @@ class PPO(Described):
             return tensor.transpose(0, 1).reshape(runs, -1, *tensor.shape[3:])
 
         inputs = self._normalise(by_run(observed))
-        values = mlp(inputs, critic).view(runs, steps + 1, width).transpose(0, 1)
+        values = self._critic(inputs, parameters).view(runs, steps + 1, width).transpose(0, 1)
         next_values = values[1:].clone()
         for step, world, final in truncated:
             run = world // width
             one = slice(run, run + 1)
             x = self._normalise(torch.from_numpy(final).to(self.device).view(1, 1, -1), one)
-            next_values[step, run, world % width] = mlp(x, [p[one] for p in critic]).view(())
+            own = {name: stacked[one] for name, stacked in parameters.items()}
+            next_values[step, run, world % width] = self._critic(x, own).view(())
 
-        scaled = self._scale_rewards(rewards, dones)
+        scaled = self._reward_scale(rewards, dones)
         advantages = generalised_advantages(
             scaled, values[:-1], next_values, terminations, dones, config.gamma, config.gae_lambda
         )
@@ -345,16 +361,6 @@ class PPO(Described):
             by_run(self._normalise_advantages(advantages)),
             by_run(targets),
         )
-
-    def _scale_rewards(self, rewards: Tensor, dones: Tensor) -> Tensor:
-        """Divides rewards ``(T, R, W)`` by the running deviation of the run's discounted returns."""
-        returns = torch.empty_like(rewards)
-        for t in range(len(rewards)):
-            self._discounted = returns[t] = self._discounted * self.config.gamma + rewards[t]
-            self._discounted = self._discounted * ~dones[t]
-        self._return_moments.update(returns.transpose(0, 1).reshape(self.num_runs, -1, 1))
-        scale = (self._return_moments.var + 1e-8).rsqrt().view(1, -1, 1)
-        return (rewards * scale).clamp(-10.0, 10.0).float()
 
     def _normalise_advantages(self, advantages: Tensor) -> Tensor:
         """Zero mean and unit deviation per run *and task*, so that no task drowns the others."""
@@ -381,6 +387,7 @@ class PPO(Described):
         )
         widths = [inputs.shape[2], actions.shape[2], 1, 1, 1]
         offsets = torch.arange(self.num_runs).view(-1, 1) * samples
+        frozen = self._frozen if bool(self._frozen.any()) else None
         for _ in range(config.update_epochs):
             order = torch.stack([torch.randperm(samples, generator=g) for g in self._shuffle_generators])
             rows = (order + offsets).view(-1).to(self.device)
@@ -391,17 +398,18 @@ class PPO(Described):
                 (gradient,) = torch.autograd.grad(loss.sum(), self._parameters.flat)
                 # a run with a bad number stops for good and keeps its last good parameters
                 self._active &= torch.isfinite(gradient).all(dim=1)
-                self._adam.step(
-                    self._parameters.flat, clip_gradient(gradient, config.max_grad_norm), self._active
-                )
+                if frozen is not None:  # what stands still takes no part in the norm
+                    gradient = gradient.masked_fill(frozen, 0.0)
+                gradient = clip_gradient(gradient, config.max_grad_norm)
+                self._adam.step(self._parameters.flat, gradient, self._active, frozen)
                 self.updates += 1
 
     def _loss(self, x: Tensor, actions: Tensor, old: Tensor, advantage: Tensor, target: Tensor) -> Tensor:
         """The loss of every run, ``(R,)``: each the mean over its own samples."""
         config = self.config
         parameters = self._parameters.views()
-        means = mlp(x, [parameters[name] for name in self._actor])
-        values = mlp(x, [parameters[name] for name in self._critic]).squeeze(2)
+        means = self._actor(x, parameters)
+        values = self._critic(x, parameters).squeeze(2)
         log_std = parameters["log_std"]
         # log N(a; mean, std), summed over the action's entries
         scaled = (actions - means) * (-log_std).exp()
@@ -439,59 +447,110 @@ class PPO(Described):
             "learner": self.agent_name(),
             "learner_version": self.version,
             **self._layout,
+            "architecture": self.config.architecture,
             "hidden": list(self.config.hidden),
+            "return_scale": self.config.return_scale,
         }
 
     def save(self, run: int, directory: Path) -> None:
         """Writes one run: policy, both normalisers and optimiser are one checkpoint."""
         tensors = {f"parameters.{n}": t[run] for n, t in self._parameters.views().items()}
-        for name, moments in self._moments().items():
+        for name, moments in (("observations", self._observation_moments), ("returns", self._reward_scale)):
             tensors |= {f"{name}.{k}": v for k, v in moments.tensors(run).items()}
         tensors |= {
             "optimizer.first": self._adam.first[run],
             "optimizer.second": self._adam.second[run],
             "optimizer.clock": self._adam.clock[run],
         }
-        facts = {"steps": self.steps, "config": dataclasses.asdict(self.config)}
+        facts = {
+            "steps": self.steps,
+            "config": dataclasses.asdict(self.config),
+            **self._reward_scale.facts(run),
+        }
         save_checkpoint(directory, tensors, {**self._facts(), **facts})
 
     def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
         """Starts one run from a checkpoint: all weights, log standard deviation and normalisers.
 
+        What starts afresh has the run's own initial weights. The normalisers' statistics move on whatever
+        is frozen. What the switches of ``start`` mean here:
+
+        - ``part="normalizer"``: the statistics of observations alone, beside fresh weights and rewards
+          scaled afresh. All weights are fresh, so that ``fresh_*`` and ``reset_log_std`` change nothing;
+          ``freeze_trunk`` then freezes random features.
+        - ``part="shuffled"``: all, the entries of every weight array permuted, of a task's own layers each
+          among themselves; but not the log standard deviation, which is no layer.
+        - ``freeze_trunk``: only the last layers and the log standard deviation learn, and what tells the
+          network of its task where it is no input: FiLM's generators, the own first layers.
+        - ``fresh_heads``: the last layers of actor and critic.
+        - ``fresh_critic``: all its weights; the scale of rewards stays.
+        - ``keep_optimizer``: Adam's moments and clock; but of weights that start afresh the first moment,
+          a direction for other weights, starts at zero.
+
         Args:
             run: which run.
             directory: that :meth:`save` wrote.
-            start: what is taken over. ``part="normalizer"`` is the statistics of observations alone, beside
-                fresh weights and rewards scaled afresh; ``"shuffled"`` is all, the entries of every weight
-                array permuted, but not the log standard deviation, which is no layer.
+            start: what is taken over.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
-            ValueError: if it is of another learner, version, family, conditioning, layout or shape, or for
-                an unknown part.
+            ValueError: if it is of another learner, version, family, conditioning, layout, architecture,
+                shape or scale of returns, for an unknown part, or for an optimiser that is to be kept
+                without the weights that it is of.
         """
         start.check(self)
-        part = start.part
-        tensors, _ = load_checkpoint(directory, self._facts())
+        if start.keep_optimizer and start.part != "all":
+            raise ValueError(
+                f"keep_optimizer needs the weights that the optimiser's state is of, so part='all', "
+                f"got part={start.part!r}"
+            )
+        tensors, facts = load_checkpoint(directory, self._facts())
+        initial = self._parameters.views(self._initial)
+        fresh, frozen = self._named(start)
         with torch.no_grad():
             for name, view in self._parameters.views().items():
-                if part == "normalizer":
-                    break
+                if name in fresh:
+                    view[run] = initial[name][run]
+                    continue
                 values = tensors[f"parameters.{name}"]
-                if part == "shuffled" and name != "log_std":
-                    order = torch.randperm(values.numel(), generator=self._permuting_generators[run])
-                    values = values.flatten()[order].view_as(values)
+                if values.shape != view[run].shape:
+                    raise ValueError(
+                        f"checkpoint {directory} is damaged: parameters.{name} has shape "
+                        f"{tuple(values.shape)}, this learner needs {tuple(view[run].shape)}"
+                    )
+                if start.part == "shuffled" and name != "log_std":
+                    values = _permuted(values, self._permuting_generators[run])
                 view[run] = values.to(self.device)
-        for name, moments in self._moments().items():
-            if part != "normalizer" or moments is self._observation_moments:
-                moments.restore(run, {k: tensors[f"{name}.{k}"] for k in ("mean", "var", "count")})
+        for name, view in self._parameters.views(self._frozen).items():
+            view[run] = name in frozen
+        observations, returns = (
+            {k: tensors[f"{name}.{k}"] for k in ("mean", "var", "count")}
+            for name in ("observations", "returns")
+        )
+        self._observation_moments.restore(run, observations)
         self._set_scale()
+        self._reward_scale.restore(run, *(({}, {}) if start.part == "normalizer" else (returns, facts)))
+        self._adam.first[run] = self._adam.second[run] = self._adam.clock[run] = 0.0
         if start.keep_optimizer:
             for name in ("first", "second", "clock"):
                 getattr(self._adam, name)[run] = tensors[f"optimizer.{name}"].to(self.device)
+            for name, view in self._parameters.views(self._adam.first).items():
+                if name in fresh:
+                    view[run] = 0.0
 
-    def _moments(self) -> dict[str, RunningMoments]:
-        return {"observations": self._observation_moments, "returns": self._return_moments}
+    def _named(self, start: Start) -> tuple[set[str], set[str]]:
+        """Names of the parameters that start afresh, and of those that do not learn."""
+        fresh: set[str] = set()
+        if start.part == "normalizer":
+            fresh |= {*self._parameters.views()}
+        if start.fresh_heads:
+            fresh |= self._actor.heads | self._critic.heads
+        if start.fresh_critic:
+            fresh |= {shape.name for shape in self._critic.shapes}
+        if start.reset_log_std:
+            fresh.add("log_std")
+        frozen = self._actor.trunk | self._critic.trunk if start.freeze_trunk else set()
+        return fresh, set(frozen)
 
 
 class _Padding:
@@ -514,6 +573,13 @@ class _Padding:
     def _with_ones(self, observations: Tensor) -> Tensor:
         mask = observations[..., self._mask]
         return torch.cat([mask, torch.ones_like(mask[..., :1])], dim=-1)
+
+
+def _permuted(values: Tensor, generator: torch.Generator) -> Tensor:
+    """The entries in another order; those of several layers in one array, each among themselves."""
+    layers = values.flatten(1) if values.dim() == 3 else values.flatten().unsqueeze(0)
+    orders = [torch.randperm(layers.shape[1], generator=generator) for _ in layers]
+    return layers.gather(1, torch.stack(orders)).view_as(values)
 
 
 def _torch_generator(sequence: np.random.SeedSequence) -> torch.Generator:

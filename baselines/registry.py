@@ -303,6 +303,8 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
         learner.load(0, directory)
     except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
         raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+    if learner.diverged().any():
+        raise ValueError(f"the network of checkpoint {directory} has diverged: its numbers are not finite")
     worlds.close()
     return Policy(act, options, name)
 

@@ -21,23 +21,40 @@ class Shape:
     name: str
     """Name in checkpoints."""
     size: tuple[int, ...]
-    """Its shape without the run axis."""
+    """Its shape without the run axis. Three entries are several layers, each initialised on its own."""
     gain: float
     """Gain of the orthogonal initialisation; 0 starts at ``fill``."""
     fill: float = 0.0
     """Start value where ``gain`` is 0."""
+    silent: slice | None = None
+    """Inputs of a layer whose weights start at zero."""
 
 
 def mlp_shapes(
-    name: str, inputs: int, hidden: Sequence[int], outputs: int, head_gain: float
+    name: str,
+    inputs: int,
+    hidden: Sequence[int],
+    outputs: int,
+    head_gain: float,
+    silent: slice | None = None,
 ) -> list[Shape]:
-    """Weights ``(in, out)`` and biases ``(1, out)`` of a multi-layer perceptron, first layer first."""
+    """Weights ``(in, out)`` and biases ``(1, out)`` of a multi-layer perceptron, first layer first.
+
+    Args:
+        name: first part of the parameters' names.
+        inputs: of the first layer.
+        hidden: units of the hidden layers.
+        outputs: of the last layer.
+        head_gain: of the last layer's initialisation.
+        silent: inputs of the first layer whose weights start at zero.
+    """
     sizes = [inputs, *hidden, outputs]
     shapes = []
     for i in range(len(sizes) - 1):
         # sqrt(2) for hidden layers as in the reference PPO (Huang et al. 2022, "37 details", no. 2)
         gain = head_gain if i == len(sizes) - 2 else math.sqrt(2.0)
-        shapes.append(Shape(f"{name}.{i}.weight", (sizes[i], sizes[i + 1]), gain))
+        zero = silent if i == 0 else None
+        shapes.append(Shape(f"{name}.{i}.weight", (sizes[i], sizes[i + 1]), gain, silent=zero))
         shapes.append(Shape(f"{name}.{i}.bias", (1, sizes[i + 1]), 0.0))
     return shapes
 
@@ -81,20 +98,30 @@ class StackedParameters:
         """Parameters of one network."""
         return sum(self._sizes)
 
-    def views(self) -> dict[str, Tensor]:
-        """Parameters by name, each ``(R, *size)``; gradients flow back to ``flat``."""
+    def views(self, flat: Tensor | None = None) -> dict[str, Tensor]:
+        """Parameters by name, each ``(R, *size)``; gradients flow back to ``flat``.
+
+        Args:
+            flat: ``(R, P)``, something else of every parameter, such as a moment; ``None`` for the values.
+        """
         # one split, whose gradient is one concatenation
-        parts = self.flat.split(self._sizes, dim=1)
+        parts = (self.flat if flat is None else flat).split(self._sizes, dim=1)
         return {s.name: part.view(-1, *s.size) for s, part in zip(self.shapes, parts, strict=True)}
 
 
 def _initial(shape: Shape, generator: torch.Generator) -> Tensor:
     if shape.gain == 0.0:
         return torch.full(shape.size, shape.fill)
+    if len(shape.size) == 3:
+        one = dataclasses.replace(shape, size=shape.size[1:])
+        return torch.stack([_initial(one, generator) for _ in range(shape.size[0])])
     # orthogonal_ wants (out, in); drawn on the CPU, so that a seed means the same on every device
     weight = torch.empty(shape.size[1], shape.size[0])
     torch.nn.init.orthogonal_(weight, shape.gain, generator=generator)
-    return weight.T.contiguous()
+    weight = weight.T.contiguous()
+    if shape.silent is not None:
+        weight[shape.silent] = 0.0
+    return weight
 
 
 class StackedAdam:
@@ -121,14 +148,18 @@ class StackedAdam:
         self.clock = torch.zeros(like.shape[0], 1, device=like.device)
 
     @torch.no_grad()
-    def step(self, flat: Tensor, gradient: Tensor, active: Tensor) -> None:
+    def step(self, flat: Tensor, gradient: Tensor, active: Tensor, frozen: Tensor | None = None) -> None:
         """Updates the parameters of active runs in place.
 
         Args:
             flat: parameters, ``(R, P)``.
             gradient: their gradient, ``(R, P)``; finite in active runs.
             active: ``(R,)`` of bool; the others keep parameters and moments.
+            frozen: ``(R, P)`` of bool; these parameters and their moments stay as they are, too. ``None``
+                for none.
         """
+        if frozen is not None:
+            kept = [tensor.detach()[frozen] for tensor in (flat, self.first, self.second)]
         b1, b2 = self.betas
         self.clock += active.view(-1, 1)
         if not bool(active.all()):
@@ -141,6 +172,9 @@ class StackedAdam:
         clock = self.clock.clamp(min=1.0)
         root = (self.second / (1.0 - b2**clock)).sqrt_().add_(self.eps)  # sqrt(v^) + eps
         flat.sub_(self.learning_rate / (1.0 - b1**clock) * self.first / root)
+        if frozen is not None:
+            for tensor, values in zip((flat, self.first, self.second), kept, strict=True):
+                tensor[frozen] = values
 
 
 @torch.no_grad()
@@ -188,6 +222,14 @@ class RunningMoments:
         # sums of squares add, plus what the two means differ by
         squares = self.var * self.count + var * n + delta**2 * self.count * n / total
         self.var, self.count = squares / total, total
+
+    def widen(self, size: int) -> None:
+        """Adds entries that have seen nothing until there are at least ``size``."""
+        wide = RunningMoments(self.mean.shape[0], max(size, self.mean.shape[1]), self.mean.device)
+        for name in ("mean", "var", "count"):
+            old = getattr(self, name)
+            getattr(wide, name)[:, : old.shape[1]] = old
+            setattr(self, name, getattr(wide, name))
 
     def tensors(self, run: int) -> dict[str, Tensor]:
         """One run's numbers, for a checkpoint."""

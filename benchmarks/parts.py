@@ -14,6 +14,7 @@ BENCHMARKS = {
     "environments.walker2d": "environments:walker2d",
     "training.peers": "training:peers",
     "training.runs": "training:runs",
+    "architectures": "architectures:architectures",
     "curves": "curves:curves",
     "layout_pilot": "layout_pilot:pilot",
     "physics_study.speed": "physics_study:speed",

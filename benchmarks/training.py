@@ -27,9 +27,15 @@ class Ours:
     """Our stacked PPO."""
 
     runs: int
-    """Runs, each of ``WORLDS`` worlds."""
+    """Runs, each of its own worlds."""
     torch_threads: int
     """Of PyTorch."""
+    tasks: tuple[int, ...] = (TASK,) * WORLDS
+    """Of every world of a run."""
+    conditioning: str = CONDITIONING
+    """What the policy is told."""
+    config: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    """Hyperparameters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +57,6 @@ def _work(what: Ours | Theirs, pipe: Connection) -> None:
     import torch
 
     torch.set_num_threads(what.torch_threads)
-    config = PPOConfig()
     if isinstance(what, Ours):
         import gymnasium as gym
 
@@ -59,9 +64,12 @@ def _work(what: Ours | Theirs, pipe: Connection) -> None:
         from baselines.ppo import PPO
 
         worlds = gym.make_vec(
-            "mt/Biped-v0", num_envs=WORLDS * what.runs, tasks=[TASK], conditioning=CONDITIONING
+            "mt/Biped-v0",
+            num_envs=len(what.tasks) * what.runs,
+            tasks=what.tasks * what.runs,
+            conditioning=what.conditioning,
         ).unwrapped
-        learner = PPO(worlds, range(what.runs), config)
+        learner = PPO(worlds, range(what.runs), what.config)
 
         def train(steps: int) -> int:
             before = learner.steps
@@ -72,7 +80,7 @@ def _work(what: Ours | Theirs, pipe: Connection) -> None:
         from benchmarks.sb3 import make_ppo, make_vec
 
         vec = make_vec(what.kind, what.num_envs, TASK, CONDITIONING, what.seed)
-        model = make_ppo(vec, what.seed, config)
+        model = make_ppo(vec, what.seed, PPOConfig())
 
         def train(steps: int) -> int:
             before = model.num_timesteps
@@ -118,7 +126,7 @@ class Workers:
             process.join()
 
 
-def _measure(
+def measure(
     sides: Mapping[str, Sequence[Ours | Theirs]], steps: int, repeats: int
 ) -> dict[str, list[float]]:
     """Steps per second of every side, round by round; all sides make the same steps per run a round.
@@ -137,7 +145,7 @@ def _best(
     sides: Mapping[str, Sequence[Ours | Theirs]], steps: int, repeats: int
 ) -> tuple[str, dict[str, float]]:
     """The fastest side of a quick probe, and the medians of all."""
-    medians = {name: spread(v)["median"] for name, v in _measure(sides, steps, repeats).items()}
+    medians = {name: spread(v)["median"] for name, v in measure(sides, steps, repeats).items()}
     return max(medians, key=medians.__getitem__), medians
 
 
@@ -168,7 +176,7 @@ def peers(store: Store) -> None:
     print(f"ours: {probed_ours}", flush=True)
 
     native = Theirs("native", WORLDS, alone.torch_threads)
-    speeds = _measure(
+    speeds = measure(
         {
             "ours": ours[best_ours],
             "one": [alone],
@@ -217,7 +225,7 @@ def runs(store: Store) -> None:
     steps, repeats = (2048, 1) if store.quick else (12288, 7)
     # one thread, see harness/run.py: a second one would hold up the side of one run
     sides = {str(n): [Ours(n, torch_threads=1)] for n in (RUNS, 1)}
-    speeds = _measure(sides, steps, repeats)
+    speeds = measure(sides, steps, repeats)
     row = compare(f"{RUNS} runs x {WORLDS} worlds", "1 run", speeds[str(RUNS)], speeds["1"])
     times = RUNS / row.ratio["median"]
     note = (

@@ -166,7 +166,7 @@ class Faulty(Agent):
         self.weights = state["weights"].numpy()
 """
 WHY = {
-    "shape": r"action has shape \(2, 5\), expected \(2, 6\)",
+    "shape": r"action has shape \(\d+, 5\), expected \(\d+, 6\)",
     "few": r"was to train until 70 steps per run.* has taken 35",
     "many": r"was to train until 70 steps per run.* has taken 140",
     "raises": r"KeyError: 'no such thing'",
@@ -179,8 +179,8 @@ def test_a_run_that_fails_costs_only_itself_and_says_why(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     learner = dataclasses.asdict(describe_learner("faulty:Faulty", "Biped"))
     preset = dataclasses.replace(
-        PRESETS["quick"], agent="faulty:Faulty", folds=(5,), seeds=9,
-        worlds_per_run=SOURCES, budget=30 * SOURCES, pretrain_budget=10 * SOURCES, checkpoints=4, episodes=2,
+        PRESETS["quick"], agent="faulty:Faulty", folds=(5,), seeds=9, checkpoints=4, episodes=2,
+        worlds_per_run=SOURCES, budget=30 * SOURCES, pretrain_budget=10 * SOURCES,
     )  # fmt: skip
     plan = make_plan("Biped", preset, learner)
     directory = write_plan(plan, tmp_path / "faulty").parent
@@ -193,11 +193,15 @@ def test_a_run_that_fails_costs_only_itself_and_says_why(tmp_path, monkeypatch):
     status = store.status()
     expected = dict.fromkeys(kinds, "failed") | {"good": "finished"}
     expected |= dict.fromkeys([k for k in kinds if k.startswith("nan")], "diverged")
-    begun = {i for i, s in status.items() if s != "missing"}
+    # from a network that is not finite nothing can be learned, whatever the fault of the learner
+    starts = {run["id"]: run["start"] for run in plan["runs"]}
+    lost = {i for i in status if kind.get(starts[i], "") in ("nan_training", "nan_weights")}
+    assert {status[i] for i in lost} == {"diverged"}
+    begun = {i for i, s in status.items() if s != "missing"} - lost
     assert {(kind[i], status[i]) for i in begun} == set(expected.items())
     # what could not begin is what would have started from one that failed
-    starts = {run["id"]: run["start"] for run in plan["runs"]}
-    assert {i for i in status if i not in begun} == {i for i in status if status.get(starts[i]) == "failed"}
+    unbegun = {i for i in status if status[i] == "missing"}
+    assert unbegun == {i for i in status if status.get(starts[i]) == "failed"} != set()
     for run_id, name in ((i, kind[i]) for i in begun):
         done = json.loads((directory / "runs" / run_id / "done.json").read_text())
         assert re.search(WHY.get(name, "^$"), done.get("error", "")), (name, done)

@@ -242,7 +242,8 @@ def make_worlds(
 def state_of(learner: PPO, run: int) -> dict[str, torch.Tensor]:
     """Everything that training has written into a run."""
     found = {name: view[run].detach().clone() for name, view in learner._parameters.views().items()}
-    for name, moments in learner._moments().items():
+    statistics = {"observations": learner._observation_moments, "returns": learner._reward_scale}
+    for name, moments in statistics.items():
         found |= {f"{name}.{k}": v.clone() for k, v in moments.tensors(run).items()}
     return found | {"first": learner._adam.first[run].clone(), "second": learner._adam.second[run].clone()}
 
@@ -371,11 +372,11 @@ def test_log_probabilities_by_hand(name: str, layout: str | None) -> None:
 
 
 def learner_means(learner: PPO, inputs: torch.Tensor) -> np.ndarray:
-    parameters = learner._parameters.views()
+    parameters, names = learner._parameters.views(), [shape.name for shape in learner._actor.shapes]
     x = inputs[0]
-    for i in range(0, len(learner._actor), 2):
-        x = x @ parameters[learner._actor[i]][0] + parameters[learner._actor[i + 1]][0]
-        if i < len(learner._actor) - 2:
+    for i in range(0, len(names), 2):
+        x = x @ parameters[names[i]][0] + parameters[names[i + 1]][0]
+        if i < len(names) - 2:
             x = torch.tanh(x)
     return x[None].detach().numpy()
 

@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
+from baselines.architectures import ARCHITECTURES
 from baselines.checkpoint import FACTS, TENSORS, load_checkpoint, save_checkpoint
 from baselines.learner import Learner, Start, play_episodes
 from baselines.ppo import PPO, PPOConfig, generalised_advantages
 from baselines.registry import describe_learner, make_learner
+from baselines.reward_scale import RewardScale
 from mtenvs.vector_env import TaskVectorEnv
 
 SMALL = PPOConfig(num_steps=8, num_minibatches=2, update_epochs=2, hidden=(8, 8))
@@ -60,7 +63,8 @@ def test_truncation_bootstraps_from_the_final_observation(monkeypatch):
     monkeypatch.setattr("baselines.ppo.generalised_advantages", spy)
     monkeypatch.setattr(envs, "step", recording)
     mean, inverse = learner._mean[0].clone(), learner._inverse_std[0].clone()
-    critic = [learner._parameters.views()[name][0].detach().clone() for name in learner._critic]
+    parameters = learner._parameters.views()
+    critic = [parameters[shape.name][0].detach().clone() for shape in learner._critic.shapes]
 
     def value(observation):
         inputs = ((torch.from_numpy(observation)[None] - mean) * inverse).clamp(-10, 10)
@@ -138,6 +142,29 @@ def test_same_seed_same_run_and_zero_is_a_seed():
     assert not torch.equal(train(0), train(1))
 
 
+def test_the_default_network_and_what_a_seed_means_stay_what_they_were():
+    """Frozen plans are made again from seeds: names, shapes and order of drawing are fixed."""
+    envs = worlds(1)
+    learner = PPO(envs, [5], SMALL)
+    size, code = envs.observation_slices.size, envs.observation_slices.code
+    generator = torch.Generator()
+    stream = np.random.SeedSequence(5).spawn(5)[0]
+    generator.manual_seed(int(stream.generate_state(1, np.uint64)[0]) % 2**63)
+    expected = {}
+    for net, outputs, head_gain in (("actor", 6, 0.01), ("critic", 1, 1.0)):
+        for i, (inputs, units) in enumerate(((size, 8), (8, 8), (8, outputs))):
+            weight = torch.empty(units, inputs)
+            gain = head_gain if i == 2 else math.sqrt(2.0)
+            torch.nn.init.orthogonal_(weight, gain, generator=generator)
+            expected[f"{net}.{i}.weight"], expected[f"{net}.{i}.bias"] = weight.T, torch.zeros(1, units)
+        expected[f"{net}.0.weight"][code] = 0.0
+    expected["log_std"] = torch.full((1, 6), -0.5)
+    found = learner._parameters.views()
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name][0].detach(), values, rtol=0, atol=0)
+
+
 def test_a_diverged_run_costs_only_itself():
     def train(poison):
         envs = worlds(2)
@@ -185,16 +212,68 @@ def test_advantages_are_normalised_per_task():
 
 
 def test_reward_scale_is_the_deviation_of_discounted_returns():
-    envs = worlds(1)
-    learner = PPO(envs, [0], SMALL)
-    learner._enter(envs)
+    scale = RewardScale(1, 0.9, "run", torch.device("cpu"))
+    scale.enter([["a", "a", "b", "b"]])
     rewards = torch.ones(3, 1, 4, dtype=torch.float64)
     dones = torch.zeros(3, 1, 4, dtype=torch.bool)
     dones[1, 0, 0] = True  # the return starts again after an episode's end
-    scaled = learner._scale_rewards(rewards, dones)
-    g = SMALL.gamma
-    returns = [1.0, 1.0 + g, 1.0 + g + g * g] * 3 + [1.0, 1.0 + g, 1.0]
+    scaled = scale(rewards, dones)
+    returns = [1.0, 1.9, 2.71] * 3 + [1.0, 1.9, 1.0]
     assert scaled[0, 0, 0].item() == pytest.approx(1.0 / np.std(returns), rel=1e-3)
+    assert (scaled == scaled[0, 0, 0]).all()
+    assert scale.facts(0) == {}
+
+
+def test_reward_scale_of_each_task_by_hand():
+    scale = RewardScale(2, 0.9, "task", torch.device("cpu"))
+    scale.enter([["a", "b", "b"], ["b", "c", "c"]])
+    rewards = torch.tensor([[[1.0, 10.0, 20.0], [3.0, 4.0, 5.0]]] * 2, dtype=torch.float64)
+    scaled = scale(rewards, torch.zeros(2, 2, 3, dtype=torch.bool))
+    returns = {
+        (0, "a"): [1.0, 1.9],
+        (0, "b"): [10.0, 19.0, 20.0, 38.0],
+        (1, "b"): [3.0, 5.7],
+        (1, "c"): [4.0, 7.6, 5.0, 9.5],
+    }
+    for run, tasks in enumerate(("abb", "bcc")):
+        for world, task in enumerate(tasks):
+            expected = rewards[0, run, world].item() / np.std(returns[run, task])
+            assert scaled[0, run, world].item() == pytest.approx(min(expected, 10.0), rel=1e-3)
+    # the moments go on where a task is trained again, and a new one starts afresh
+    before = scale.tensors(0)
+    scale.enter([["c", "b"], ["b", "b"]])
+    assert scale.facts(0) == {"return_tasks": ["a", "b", "c"]}
+    after = scale.tensors(0)
+    for name, fresh in (("mean", 0.0), ("var", 1.0), ("count", 1e-4)):
+        assert after[name].tolist() == [*before[name].tolist(), fresh]
+    one = scale(torch.full((1, 2, 2), 2.0, dtype=torch.float64), torch.zeros(1, 2, 2, dtype=torch.bool))
+    weighted = np.std([*returns[0, "b"], 2.0])
+    assert one[0, 0, 1].item() == pytest.approx(2.0 / weighted, rel=1e-3)
+
+
+def test_scales_of_tasks_are_kept_in_checkpoints_by_name(tmp_path):
+    config = dataclasses.replace(SMALL, return_scale="task")
+    envs = worlds(2, tasks=(0, 1))
+    learner = PPO(envs, [1, 2], config)
+    learner.train(envs, 64)
+    learner.save(1, tmp_path / "ck")
+    names = [f"Biped/{task.name}" for task in (envs.tasks[0], envs.tasks[2])]
+    assert json.loads((tmp_path / "ck" / FACTS).read_text())["return_tasks"] == names
+    saved = learner._reward_scale.tensors(1)
+    assert (saved["count"] > 1).all()
+    other = PPO(again := worlds(1, tasks=(2, 1)), [9], config)
+    other.load(0, tmp_path / "ck")
+    other._enter(again)
+    third = f"Biped/{again.tasks[0].name}"
+    assert other._reward_scale.facts(0)["return_tasks"] == [*names, third]
+    found = other._reward_scale.tensors(0)
+    assert found["var"].tolist() == [*saved["var"].tolist(), 1.0]
+    with pytest.raises(ValueError, match="has return_scale = 'task', this learner needs 'run'"):
+        PPO(again, [9], SMALL).load(0, tmp_path / "ck")
+    facts = json.loads((tmp_path / "ck" / FACTS).read_text())
+    (tmp_path / "ck" / FACTS).write_text(json.dumps({**facts, "return_tasks": names[:1]}))
+    with pytest.raises(ValueError, match="is damaged: its scale of returns is not of the tasks"):
+        other.load(0, tmp_path / "ck")
 
 
 def test_checkpoint_round_trip_and_fresh_optimiser(tmp_path):
@@ -206,7 +285,8 @@ def test_checkpoint_round_trip_and_fresh_optimiser(tmp_path):
     other.load(0, tmp_path / "ck")
     torch.testing.assert_close(weights(other, 0), weights(learner, 1), rtol=0, atol=0)
     torch.testing.assert_close(other._mean[0], learner._mean[1], rtol=0, atol=0)
-    torch.testing.assert_close(other._return_moments.var[0], learner._return_moments.var[1])
+    found, saved = (each._reward_scale.moments.var for each in (other, learner))
+    torch.testing.assert_close(found[0], saved[1], rtol=0, atol=0)
     assert not other._adam.first.any()
     other.load(0, tmp_path / "ck", Start(keep_optimizer=True))
     torch.testing.assert_close(other._adam.first[0], learner._adam.first[1])
@@ -220,6 +300,11 @@ def test_a_checkpoint_of_another_kind_is_refused_by_name(tmp_path):
         PPO(worlds(1), [1], dataclasses.replace(SMALL, hidden=(16,))).load(0, tmp_path / "ck")
     with pytest.raises(ValueError, match=r"conditioning = 'descriptor'.*'none'"):
         PPO(worlds(1, conditioning="none"), [1], SMALL).load(0, tmp_path / "ck")
+    tensors, facts = load_checkpoint(tmp_path / "ck", {})
+    tensors["parameters.log_std"] = torch.zeros(1, 1)  # would be broadcast
+    save_checkpoint(tmp_path / "other", tensors, facts)
+    with pytest.raises(ValueError, match=r"damaged: parameters.log_std has shape \(1, 1\).*\(1, 6\)"):
+        learner.load(0, tmp_path / "other")
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         learner.load(0, tmp_path / "nothing")
     (tmp_path / "ck" / FACTS).write_text("{")
@@ -253,7 +338,7 @@ def test_ppo_is_a_learner_and_the_registry_knows_it():
     description = describe_learner("ppo", "Biped")
     learner = make_learner("ppo", description.config, envs, [0])
     assert learner.describe()["parameters"] > 0
-    with pytest.raises(ValueError, match=r"unknown agent 'pp'.*ppo"):
+    with pytest.raises(ValueError, match=r"unknown agent 'pp' \(did you mean 'ppo'\?\)"):
         describe_learner("pp", "Biped")
     with pytest.raises(ValueError, match=r"unknown hyperparameters \['gama'\].*gamma"):
         make_learner("ppo", {"gama": 1}, envs, [0])
@@ -275,10 +360,16 @@ def test_played_episodes_are_whole_and_the_first_of_each_world():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_trains_on_cuda():
-    envs = worlds(2)
-    learner = PPO(envs, [1, 2], SMALL, device="cuda")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trains_on_cuda(architecture, tmp_path):
+    envs = worlds(2, conditioning="one_hot")
+    config = dataclasses.replace(SMALL, architecture=architecture, return_scale="task")
+    learner = PPO(envs, [1, 2], config, device="cuda")
     learner.train(envs, 64)
+    learner.save(0, tmp_path / "ck")
+    learner.load(1, tmp_path / "ck", Start(freeze_trunk=True, fresh_critic=True, keep_optimizer=True))
+    learner.load(0, tmp_path / "ck", Start(part="shuffled"))
+    learner.train(envs, 128)
     assert not learner.diverged().any()
 
 

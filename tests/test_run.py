@@ -271,7 +271,7 @@ def test_the_arms_start_from_what_they_should(tmp_path, monkeypatch):
             for r, run in enumerate(runs):
                 at_start.setdefault(run, {n: t[r].clone() for n, t in made._parameters.views().items()})
                 means.setdefault(run, made._observation_moments.mean[r].clone())
-                counts.setdefault(run, made._return_moments.count[r].clone())
+                counts.setdefault(run, made._reward_scale.moments.count[r].clone())
             return train(*words)
 
         made.train = first

@@ -56,6 +56,17 @@ def test_initialisation_is_orthogonal_with_its_gain_and_the_run_s_own():
     torch.testing.assert_close(alone.flat[0], parameters.flat[1], rtol=0, atol=0)
 
 
+def test_layers_in_one_array_are_each_initialised_on_their_own_with_silent_inputs():
+    shape = Shape("w", (3, 6, 4), 2.0, silent=slice(5, 6))
+    layers = StackedParameters([shape], generators(3), CPU).views()["w"][0]
+    generator = generators(3)[0]  # as if they were drawn one after another
+    for layer in layers:
+        one = StackedParameters([Shape("w", (6, 4), 2.0)], [generator], CPU).views()["w"][0]
+        torch.testing.assert_close(one.T @ one, 4.0 * torch.eye(4))
+        assert torch.equal(layer[:5], one[:5])
+        assert not layer[5].any()
+
+
 def test_gradients_of_views_reach_only_their_own_run():
     parameters = StackedParameters(
         [Shape("w", (2, 2), 1.0), Shape("b", (1, 2), 0.0, 3.0)], generators(1, 2), CPU
@@ -108,6 +119,27 @@ def test_an_inactive_run_stands_still_and_costs_the_others_nothing():
     torch.testing.assert_close(flat[1], alone[0], rtol=0, atol=0)
 
 
+def test_frozen_parameters_and_their_moments_stand_still():
+    flat = torch.ones(2, 3)
+    frozen = torch.tensor([[True, False, False], [False, False, False]])
+    adam, free = StackedAdam(flat, torch.tensor([0.1, 0.1])), torch.ones(2, 3)
+    single = StackedAdam(free, torch.tensor([0.1, 0.1]))
+    for ours, optimiser in ((flat, adam), (free, single)):
+        optimiser.step(ours, torch.ones(2, 3), torch.tensor([True, True]))
+    moments = adam.first.clone(), adam.second.clone()
+    before = flat.clone()
+    adam.step(flat, torch.full((2, 3), 0.5), torch.tensor([True, True]), frozen)
+    single.step(free, torch.full((2, 3), 0.5), torch.tensor([True, True]))
+    for found, old, moved in zip(
+        (flat, adam.first, adam.second),
+        (before, *moments),
+        (free, single.first, single.second),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, torch.where(frozen, old, moved), rtol=0, atol=0)
+        assert (old != moved).all()
+
+
 def test_clipping_is_per_run():
     gradient = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
     clipped = clip_gradient(gradient, 1.0)
@@ -129,6 +161,9 @@ def test_running_moments_equal_those_of_all_the_data():
     other.restore(1, moments.tensors(0))
     torch.testing.assert_close(other.mean[1], moments.mean[0])
     assert other.mean[0].tolist() == [0.0, 0.0]
+    other.widen(3)
+    assert other.mean[1].tolist() == [*moments.mean[0].tolist(), 0.0]
+    assert other.var[1].tolist() == [*moments.var[0].tolist(), 1.0]
 
 
 def test_running_moments_count_only_what_is_present():
