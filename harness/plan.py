@@ -539,8 +539,7 @@ class _Runs:
             "steps": steps,
             "start": start,
             "init": init if start else None,
-            # fresh weights have nothing that could be kept or frozen
-            "switches": plan["switches"] if start and init != "normalizer" else [],
+            "switches": [name for name in plan["switches"] if start and _applies(name, init)],
             "told": "mean" if start and told != "none" and plan["new_code"] == "mean" else "own",
             "conditioning": told,
             # streams are keyed by name, so that folds and arms do not share initial weights
@@ -561,6 +560,13 @@ class _Runs:
         place = "all" if fold == NO_FOLD else str(fold)
         run = {"id": f"{phase}-{place}-{arm}-{which}-{content_hash(decides)[:10]}", **run}
         return str(self.by_id.setdefault(run["id"], run)["id"])
+
+
+def _applies(switch: str, init: str) -> bool:
+    """Whether a switch means anything for what a run takes over of a network."""
+    if init == "normalizer":  # its weights are fresh
+        return False
+    return not (init == "shuffled" and switch == "keep_optimizer")  # moments of other weights
 
 
 def summarise(plan: Mapping[str, Any]) -> list[tuple[str, str, str, int, int, float]]:

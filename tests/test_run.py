@@ -598,3 +598,89 @@ def test_an_unknown_part_of_a_checkpoint_is_refused(finished):
         ValueError, match="unknown part 'head' of a checkpoint; valid: all, normalizer, shuff"
     ):
         learner.load(0, checkpoint_path(finished, run["id"]), Start(part="head"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({}, {"freeze_trunk": True, "new_code": "mean", "arms": ("scratch", "transfer", "shuffled")}),
+        ({"architecture": "own_layers"}, {"conditioning": "one_hot", "fresh_critic": True}),
+    ],
+    ids=["frozen trunk and mean code", "own layers and fresh critic"],
+)
+def test_the_held_out_learner_starts_as_the_plan_says(tmp_path, changes, fields):
+    preset = dataclasses.replace(TINY, seeds=1, **fields)
+    described = describe_learner("ppo", "Biped", changes, conditioning=preset.conditioning)
+    plan = make_plan("Biped", preset, dataclasses.asdict(described))
+    assert plan["new_code"] == fields.get("new_code", "unused")
+    directory = write_plan(plan, tmp_path / "plan").parent
+    told = {}
+
+    class Watching(harness.run._Cohort):
+        def _worlds(self, tasks, per_task, told_codes=None):
+            worlds = super()._worlds(tasks, per_task, told_codes)
+            worlds.reset(seed=0)
+            codes = worlds._observations[:, worlds.observation_slices.code]
+            for run, code in zip(self.runs, codes[:: len(codes) // len(self.runs)], strict=True):
+                if run["phase"] == "learn":
+                    told.setdefault(run["arm"], []).append(code)
+            return worlds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.run, "_Cohort", Watching)
+        run_plan(directory)
+    assert set(Store(directory).status().values()) == {"finished"}
+    family = mtenvs.get_family("Biped")
+    encoding = harness.run.Encoding(family, preset.conditioning)
+    own = encoding.code(family.tasks[5])
+    sources = np.mean([encoding.code(t) for t in family.tasks if t.number != 5], axis=0)
+    for arm, codes in told.items():
+        # in training and in every evaluation
+        mean = preset.new_code == "mean" and arm != "scratch"
+        np.testing.assert_allclose(codes, np.tile(sources if mean else own, (len(codes), 1)), atol=1e-6)
+    runs = {run["arm"]: run for run in plan["runs"] if run["phase"] == "learn"}
+    before = load_checkpoint(checkpoint_path(directory, runs["transfer"]["start"]), {})[0]
+    after = load_checkpoint(checkpoint_path(directory, runs["transfer"]["id"]), {})[0]
+    assert runs["scratch"]["switches"] == []
+    heads = {name for name in before if "actor" in name and not torch.equal(before[name], after[name])}
+    every = {name for name in before if "actor" in name}
+    if preset.freeze_trunk:
+        assert heads == {"parameters.actor.2.weight", "parameters.actor.2.bias"}
+        assert runs["shuffled"]["switches"] == ["freeze_trunk"]
+    else:
+        assert heads == every
+        assert runs["transfer"]["switches"] == ["fresh_critic"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"new_code": "unused"}, "'unused' does not go with conditioning 'descriptor'; valid: true, mean"),
+        ({"new_code": "true", "conditioning": "one_hot"}, "valid: unused, mean"),
+        ({"new_code": "mean", "conditioning": "none"}, "leave it out, for nothing is told"),
+        ({"freeze_trunk": True, "fresh_heads": True}, "agent still cannot .* freeze_trunk, fresh_heads;"),
+        ({"arms": ("scratch", "shuffled")}, "agent still cannot start learners with shuffled;"),
+        ({"tuning_trials": 3}, "give tuning_trials and tuning_steps, or neither"),
+        ({"arms": ("scratch",)}, "compare nothing"),
+    ],
+)
+def test_what_cannot_be_started_so_is_refused_when_it_is_planned(fields, message):
+    learner = {**dataclasses.asdict(describe_learner("ppo", "Biped")), "name": "still", "starts": ()}
+    with pytest.raises(PlanError, match=message):
+        make_plan("Biped", dataclasses.replace(TINY, **fields), learner)
+
+
+def test_joint_plans_have_the_arms_that_are_asked_for():
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
+    preset = dataclasses.replace(TINY, folds=(0, 1), worlds_per_run=8)
+    for arms in (("joint",), ("separate", "joint")):
+        plan = make_joint_plan("Biped", dataclasses.replace(preset, joint_arms=arms), learner)
+        assert plan["arms"] == list(arms)
+        assert {run["arm"] for run in plan["runs"]} == set(arms)
+    for fields, message in (
+        ({"joint_arms": ("separate",)}, "unusable joint_arms"),
+        ({"joint_arms": ("joint", "jiont")}, "unusable joint_arms"),
+        ({"fresh_heads": True, "joint_arms": ("joint",)}, "nothing is handed on .* leave out fresh_heads"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            make_joint_plan("Biped", dataclasses.replace(preset, **fields), learner)
