@@ -19,6 +19,7 @@ h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anyw
 h1 em { font-size: 1rem; font-style: italic; font-weight: 600; color: var(--ink); background: var(--warn);
   border: 1px solid var(--warn-line); border-radius: 1rem; padding: 0.1rem 0.7rem; vertical-align: middle;
   white-space: nowrap; }
+header .note { margin: 0 0 0.4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 0 0 0.6rem; }
 h2 a { color: inherit; text-decoration: none; }
 h2 a:hover { text-decoration: underline; }
