@@ -246,7 +246,8 @@ def page(title: str, marks: Sequence[str], sections: Sequence[Section], notes: S
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{plain}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f'<header><h1>{escape(title)}{marked}</h1>{below}</header>\n<nav aria-label="Contents"><h2>Contents</h2>'
+        f"<header><h1>{escape(title)}{marked}</h1>{below}</header>\n"
+        '<nav aria-label="Contents"><h2>Contents</h2>'
         f"<ol>{contents}</ol></nav>\n<main>\n{body}\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 

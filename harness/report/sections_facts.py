@@ -351,7 +351,7 @@ def _pretraining(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _checkpoints(analysis: Analysis) -> list[tuple[str, str]]:
-    """When networks are evaluated; joint ones, whose steps are those of all tasks, have times of their own."""
+    """When networks are evaluated; joint ones at times of their own."""
     given = {"checkpoints": "checkpoints", "joint_checkpoints": "checkpoints of joint networks"}
     if analysis.kind == "joint" and SEPARATE not in analysis.arms:
         del given["checkpoints"]

@@ -43,7 +43,7 @@ def flow_of_runs(analysis: Analysis) -> Section:
 
 
 def named_runs(analysis: Analysis) -> list[str]:
-    """The runs that failed, with what they failed of, and those that diverged; nothing where there are none."""
+    """The runs that failed, with what they failed of, and those that diverged, if there are any."""
     failed = [f"{run}: {error}" for run, error in analysis.errors.items()]
     statuses = analysis.runs["status"]
     diverged = analysis.runs.loc[statuses == "diverged", "run"].tolist()
