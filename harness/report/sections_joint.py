@@ -368,9 +368,9 @@ def _speed_ups(result: JointResult) -> list[str]:
     headers = ["task", "arm", "ρ̄ [95% t interval]", "t-test p", "permutation p"]
     note = (
         "Total steps in which a score is reached, averaged over θ, separate networks divided by joint "
-        "ones; separate networks count in lock-step. The intervals of single tasks are not independent of each "
-        "other; that of the mean takes whole networks, and so does its permutation test, against separate "
-        "networks of one seed of every task (none where tasks have unequal numbers of these)."
+        "ones; separate networks count in lock-step. The intervals of single tasks are not independent of "
+        "each other; that of the mean takes whole networks, and so does its permutation test, against "
+        "separate networks of one seed of every task (none where tasks have unequal numbers of these)."
     )
     return [table(headers, given, "speed-up of joint networks"), paragraph(note)]
 
@@ -384,7 +384,7 @@ def _scores(analysis: Analysis, result: JointResult) -> list[str]:
             return [Cell("")] * 2
         found = reach.loc[(arm, task, theta)]
         # the mean time of all is that of min(time, K B)
-        least = "≥ " * (found["reached"] < found["n"])
+        least = "≥ " if found["reached"] < found["n"] else ""
         return [
             Cell(f"{found['reached']:.0f} of {found['n']:.0f}", found["reached"]),
             Cell(f"{least}{words.count(found['steps'])}", found["steps"]),
