@@ -46,12 +46,6 @@ def variant(plan: Mapping[str, Any]) -> str:
     return ", ".join([*unusual, *departures(plan)])
 
 
-def label(plan: Mapping[str, Any]) -> str:
-    """The agent's name with its architecture and what sets the plan apart: ``ppo (film, freeze_trunk)``."""
-    apart = ", ".join(filter(None, (architecture(plan), variant(plan))))
-    return f"{plan['learner']['name']}{f' ({apart})' if apart else ''}"
-
-
 def standing(plan: Mapping[str, Any]) -> list[str]:
     """What stands under the title: who learned, and, if it is so, that this is not the usual experiment."""
     built = f", architecture {found}" if (found := architecture(plan)) else ""

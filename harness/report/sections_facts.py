@@ -320,7 +320,11 @@ def counted(analysis: Analysis) -> Section:
         MEASURED.get(kind, MEASURED["speed_up"]),
         *agent.described(plan),
     ]
-    config = [[key, json.dumps(value)] for key, value in sorted(plan["learner"]["config"].items())]
+    config = [
+        [key, json.dumps(value)]
+        for key, value in sorted(plan["learner"]["config"].items())
+        if key != "architecture"
+    ]
     return Section(
         "What is counted",
         [

@@ -313,7 +313,8 @@ def joint_against_separate(analysis: Analysis, result: JointResult) -> Section:
     parts += [heading("Speed-up over separate networks, per task"), *_speed_ups(result)]
     parts += [heading("Final score, per task"), *_scores(analysis, result)]
     parts += _completion(analysis, result)
-    if arms:
+    # of joint networks alone, a run is a network, and section 13 says what it costs
+    if arms and result.separate is not None:
         parts += [heading("What it costs"), _costs(analysis, arms)]
     return Section(title, parts, 9)
 
