@@ -476,8 +476,9 @@ class Leaderboard:
     """One row per plan: ``rank`` (within its group; 0 for none), ``group`` (a number; plans of one group
     can be compared), ``plan`` (its directory), ``family``, ``agent``,
     ``architecture`` (of an agent that has a choice), ``variant`` (what sets the plan apart from its
-    agent's usual one), ``speed_up``, ``low``, ``high``, ``limit``, ``no_interval`` (why), ``over`` (the set
-    of folds that the plan named as its headline), ``folds``, ``tasks``, ``seeds``, ``budget``, ``marks``."""
+    agent's usual one), ``speed_up``, ``low``, ``high``, ``limit``, ``no_interval`` (why), ``over`` (the
+    set of folds that the plan named as its headline), ``folds``, ``tasks``, ``seeds``, ``budget``,
+    ``marks``."""
     joint: pd.DataFrame
     """One row per joint arm of a joint plan: ``group``, ``plan``, ``family``, ``agent``, ``architecture``,
     ``variant``, ``arm``, ``tasks`` (that the network learns), ``total_steps`` (K·B), ``seeds`` (planned)
@@ -673,8 +674,8 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
         ranks[row["group"] - 1] += row["ranked"]
         row["rank"] = ranks[row["group"] - 1] * row["ranked"]
     together.sort(key=lambda r: (r["group"], math.isnan(r["score"]), -np.nan_to_num(r["score"]), r["plan"]))
-    names = ["rank", "group", "plan", "family", "agent", "architecture", "variant", "speed_up", "low", "high",
-             "limit", "no_interval", "over", "folds", "tasks", "seeds", "budget", "marks"]  # fmt: skip
+    names = ["rank", "group", "plan", "family", "agent", "architecture", "variant", "speed_up", "low",
+             "high", "limit", "no_interval", "over", "folds", "tasks", "seeds", "budget", "marks"]  # fmt: skip
     return Leaderboard(
         pd.DataFrame(rows, columns=names),
         pd.DataFrame(together, columns=JOINT_COLUMNS),
