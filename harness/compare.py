@@ -675,7 +675,8 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
         row["rank"] = ranks[row["group"] - 1] * row["ranked"]
     together.sort(key=lambda r: (r["group"], math.isnan(r["score"]), -np.nan_to_num(r["score"]), r["plan"]))
     names = ["rank", "group", "plan", "family", "agent", "architecture", "variant", "speed_up", "low",
-             "high", "limit", "no_interval", "over", "folds", "tasks", "seeds", "budget", "marks"]  # fmt: skip
+             "high", "limit", "no_interval", "over", "folds", "tasks", "seeds", "budget",
+             "marks"]  # fmt: skip
     return Leaderboard(
         pd.DataFrame(rows, columns=names),
         pd.DataFrame(together, columns=JOINT_COLUMNS),
