@@ -283,7 +283,8 @@ def _row(
         "steps": steps,
         "task": task,
         "code": code,
-        "return_mean": RANDOM + (REFERENCE - RANDOM) * float(score),
+        # as the store keeps what is not finite
+        "return_mean": None if np.isnan(score) else RANDOM + (REFERENCE - RANDOM) * float(score),
         "return_std": 40.0,
         "length_mean": 400.0,
         "success": float(score > 0.5),

@@ -398,7 +398,7 @@ def test_that_list_is_text_markdown_and_csv(baselines, tmp_path):
     numbers = pd.read_csv(tmp_path / "numbers.csv", keep_default_na=False)
     assert set(numbers["kind"]) == {"joint"}
     assert "speed_up" not in numbers
-    assert numbers["score"].astype(float)[2] == pytest.approx(board.joint["score"][2])
+    assert float(numbers["score"][2]) == pytest.approx(board.joint["score"][2])
 
 
 def test_both_lists_stand_one_below_the_other(results, baselines, tmp_path):

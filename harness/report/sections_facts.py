@@ -30,7 +30,7 @@ from harness.report.page import (
 )
 
 SEEDS = {
-    "joint": "per joint arm, and per task of separate networks",
+    "joint": "per task of separate networks, and per joint arm",
     "joint_only": "per joint arm",
     "matrix": "per source, and per target from scratch",
 }
