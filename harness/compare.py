@@ -1,4 +1,4 @@
-"""Several finished plans side by side: paired by fold, or as a list by the primary measure.
+"""Several finished plans side by side: paired by fold, or as lists by the primary measure and by score.
 
 Two agents are compared on what they share: the tasks, the scores, the thresholds, the budget and how it
 was measured. Whatever else differs is what is compared, or is said.
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import measures, statistics
+from harness import joint, measures, statistics
 from harness.measures import FoldMeasures
-from harness.report import Analysis, analyse
+from harness.report import Analysis, agent, analyse, words
 from harness.report.analysis import rng
 from harness.report.words import factor, p_is
 from harness.statistics import Estimate
 from harness.store import Store
 
 ARMS = ("scratch", "transfer")
-KIND = "leave_one_out"
+KIND, JOINT = "leave_one_out", "joint"
 
 MUST_AGREE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "kind": lambda plan: plan.get("kind", KIND),
@@ -40,9 +40,12 @@ MUST_AGREE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 """What plans must have in common; the budget besides, but for its rounding up to whole rollouts."""
 
-MAY_DIFFER = ("learner", "conditioning", "layout", "pretrain_budget", "checkpoints", "tuning", "seeds",
+MAY_DIFFER = ("conditioning", "layout", "pretrain_budget", "checkpoints", "tuning", "seeds",
               "root_seed", "mtenvs")  # fmt: skip
-"""Entries of the plan whose differences are what is compared; they are listed with the numbers."""
+"""Entries of the plan whose differences are what is compared; they are listed with the numbers, as are
+those of the agent and of what it takes over from another network."""
+OF_LEARNER = ("name", "version", "source", "rollout", "parameters", "config")
+"""Entries of the plan's learner that are listed so; the others say what the agent could do."""
 
 _SAME = "the same runs in both plans"
 _SHARED = "some runs are the same in both plans"
@@ -214,10 +217,16 @@ def labels(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> tuple[s
     return tuple(map(str, paths))
 
 
-def incomparable(first: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """In what two plans differ that must agree, as the end of a sentence; empty where there is nothing."""
+def incomparable(first: Mapping[str, Any], plan: Mapping[str, Any], but: Sequence[str] = ()) -> str:
+    """In what two plans differ that must agree, as the end of a sentence; empty where there is nothing.
+
+    Args:
+        first: a plan.
+        plan: another one.
+        but: what need not agree after all, of :data:`MUST_AGREE`.
+    """
     for name, read in MUST_AGREE.items():
-        if read(first) != read(plan):
+        if name not in but and read(first) != read(plan):
             values = [str(read(p)) for p in (first, plan)]
             which = f": {values[0]} and {values[1]}" if max(map(len, values)) <= 60 else ""
             return f"{name}{which}; plans can be compared that agree in {', '.join(MUST_AGREE)} and budget"
@@ -410,9 +419,12 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
 
 def _notes(names: Sequence[str], analyses: Sequence[Analysis], folds: Sequence[int]) -> Iterable[str]:
     plans = [analysis.plan for analysis in analyses]
-    differences = _differences([{key: plan.get(key) for key in MAY_DIFFER} for plan in plans])
+    differences = _differences([_circumstances(plan) for plan in plans])
     if differences:
         yield f"They differ in {'; '.join(differences)}."
+    for name, plan in zip(names, plans, strict=True):
+        if clauses := agent.unusual(plan):
+            yield f"{name} is not the usual experiment: {clauses}."
     if len({plan["budget"] for plan in plans}) > 1:
         budgets = ", ".join(f"{plan['budget']:,}" for plan in plans)
         yield f"Budgets of {budgets} steps differ by their rounding to whole rollouts; the smallest holds."
@@ -422,6 +434,13 @@ def _notes(names: Sequence[str], analyses: Sequence[Analysis], folds: Sequence[i
             yield f"Not all plans have {', '.join(left)}, which {name} has: left out."
         if analysis.marks:
             yield f"{name} is {' and '.join(analysis.marks)}."
+
+
+def _circumstances(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a plan may differ from those that it is compared with."""
+    learner = {key: plan["learner"].get(key) for key in OF_LEARNER}
+    handed_on = ", ".join(agent.departures(plan)) or "as usual"
+    return {"learner": learner, **{key: plan.get(key) for key in MAY_DIFFER}, "handed on": handed_on}
 
 
 def _differences(values: Sequence[Any], name: str = "") -> list[str]:
@@ -441,29 +460,72 @@ def _differences(values: Sequence[Any], name: str = "") -> list[str]:
 
 # --- all plans of a directory ----------------------------------------------------------------------
 
+JOINT_COLUMNS = [
+    "group", "plan", "family", "agent", "architecture", "variant", "arm", "tasks", "total_steps", "seeds",
+    "networks", "score", "low", "high", "no_interval", "reached", "updates", "parameters", "minutes",
+    "worlds", "marks",
+]  # fmt: skip
+"""Columns of the table of joint networks."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """Finished plans by the primary measure."""
+    """Finished plans by the primary measure, and those of joint networks by their score."""
 
     table: pd.DataFrame
     """One row per plan: ``rank`` (within its group; 0 for none), ``group`` (a number; plans of one group
     can be compared), ``plan`` (its directory), ``family``, ``agent``,
-    ``speed_up``, ``low``, ``high``, ``limit``, ``no_interval`` (why), ``over`` (the set of folds
-    that the plan named as its headline), ``folds``, ``tasks``, ``seeds``, ``budget``, ``marks``."""
+    ``architecture`` (of an agent that has a choice), ``variant`` (what sets the plan apart from its
+    agent's usual one), ``speed_up``, ``low``, ``high``, ``limit``, ``no_interval`` (why), ``over`` (the
+    set of folds that the plan named as its headline), ``folds``, ``tasks``, ``seeds``, ``budget``,
+    ``marks``."""
+    joint: pd.DataFrame
+    """One row per joint arm of a joint plan: ``group``, ``plan``, ``family``, ``agent``, ``architecture``,
+    ``variant``, ``arm``, ``tasks`` (that the network learns), ``total_steps`` (K·B), ``seeds`` (planned)
+    and ``networks`` (complete); ``score, low, high`` (mean over the tasks of the final score) and
+    ``no_interval`` (why); ``reached`` (mean share of (task, θ) pairs by K·B); and means per network of
+    ``updates`` (of the gradient), ``parameters, minutes``; ``worlds`` (of a run), ``marks``."""
     left_out: tuple[str, ...]
-    """Plans that have no place in it, with the reason."""
+    """Plans that have no place in them, with the reason."""
 
     def text(self) -> str:
         """For the terminal."""
-        return "\n".join([*_aligned(*self._cells()), "", *self._remarks()])
+        return "\n\n".join(
+            "\n".join([*filter(None, [title]), *_aligned(header, rows), "", *remarks])
+            for title, header, rows, remarks in self._tables()
+        )
 
     def markdown(self) -> str:
-        """As a Markdown table."""
-        header, rows = self._cells()
-        escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-        lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *escaped]]
-        return "\n".join([*lines, "", *(f"- {remark}" for remark in self._remarks())])
+        """As Markdown tables."""
+        return "\n\n".join(
+            "\n".join(
+                [
+                    *([f"{title}:", ""] if title else []),
+                    *_piped(header, rows),
+                    *([""] if remarks else []),
+                    *(f"- {remark}" for remark in remarks),
+                ]
+            )
+            for title, header, rows, remarks in self._tables()
+        )
+
+    def numbers(self) -> pd.DataFrame:
+        """Both tables as one, tidy: ``kind`` says which; columns that neither fills are left out."""
+        tables = {KIND: self.table, JOINT: self.joint}
+        rows = [{"kind": kind, **row} for kind, of in tables.items() for row in of.to_dict("records")]
+        names = dict.fromkeys(["kind", *self.table.columns, *self.joint.columns])
+        return pd.DataFrame(rows, columns=[*names]).dropna(axis="columns", how="all")
+
+    def _tables(self) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
+        """Title, header, rows and remarks of each table that has rows, and what is left out of both."""
+        left = [f"left out: {line}" for line in self.left_out]
+        found = []
+        if len(self.table) or not len(self.joint):
+            found.append(("", *self._cells(), self._remarks()))
+        if len(self.joint):
+            found.append(("One network on all tasks", *self._joint_cells(), self._joint_remarks()))
+        found[-1][-1].extend(left)
+        return found
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         header = ["", "group", "plan", "family", "agent", "speed-up [95% interval]", "over", "folds",
@@ -477,7 +539,7 @@ class Leaderboard:
                     str(row.group),
                     row.plan,
                     row.family,
-                    row.agent,
+                    _agent(row.agent, row.architecture, row.variant),
                     _ratio_text(estimate, row.limit),
                     row.over.replace("_", " "),
                     f"{row.folds}/{row.tasks}",
@@ -495,16 +557,51 @@ class Leaderboard:
             f"{ranked}Ranks count within a group: plans of one family, version, budget, number of worlds, "
             "set of folds and way of measuring. Intervals that overlap are no order: “mtenvs compare” sets "
             "plans of one group side by side.",
-            *(f"left out: {line}" for line in self.left_out),
+        ]
+
+    def _joint_cells(self) -> tuple[list[str], list[list[str]]]:
+        header = ["group", "plan", "family", "agent", "architecture", "arm", "total steps", "seeds",
+                  "score [95% interval]", "θ reached", "updates", "parameters", "min per run",
+                  "marks"]  # fmt: skip
+        rows = [
+            [
+                str(row.group),
+                row.plan,
+                row.family,
+                _agent(row.agent, row.variant),
+                row.architecture or "–",
+                row.arm,
+                f"{row.total_steps:,}",
+                str(row.seeds) if row.networks == row.seeds else f"{row.networks} of {row.seeds}",
+                words.score(Estimate(row.score, row.low, row.high, reason=row.no_interval)),
+                "–" if math.isnan(row.reached) else f"{row.reached:.0%}",
+                words.count(row.updates),
+                words.count(row.parameters),
+                words.number(row.minutes, 1),
+                row.marks,
+            ]
+            for row in self.joint.itertuples()
+        ]
+        return header, rows
+
+    def _joint_remarks(self) -> list[str]:
+        return [
+            "Score: mean over tasks of the last three checkpoints' g, 0 a random policy and 1 the "
+            "reference, with 95% t intervals over networks. θ reached: share of (task, θ) pairs by the "
+            "total steps. Scores may be compared within a group: plans of one family, version, tasks, "
+            "budget and way of measuring, whatever their number of worlds. They stand in the order of "
+            "their scores, which is no ranking where intervals overlap. Minutes of a run are its share of "
+            "the batch that it trained in."
         ]
 
 
 def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], object] = Store) -> Leaderboard:
-    """Lists all leave-one-out plans below a directory by the primary measure, greatest first.
+    """Lists all leave-one-out plans below a directory by the primary measure, and joint ones by score.
 
     Plans are ranked within groups that can be compared (:func:`incomparable`) and have the same folds and
     headline. Those that are exploratory, incomplete or without an interval have no rank and stand below
-    those that have one; plans without an estimate stand last.
+    those that have one; plans without an estimate stand last. Networks that learned all tasks together
+    have a table of their own.
 
     Args:
         directory: searched for ``plan.json`` at any depth.
@@ -520,15 +617,20 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     groups: list[Mapping[str, Any]] = []
+    together: list[dict[str, Any]] = []
+    joint_groups: list[Mapping[str, Any]] = []
     for path in found:
         name = str(path.relative_to(root)) if path != root else root.resolve().name
         try:
             check(path)
             plan = Store(path).plan
-            if (kind := plan.get("kind", KIND)) != KIND:
+            if (kind := plan.get("kind", KIND)) not in (KIND, JOINT):
                 left_out.append(f"{name} is a plan of kind {kind}, which has no speed-up over folds")
                 continue
             analysis = analyse(path)
+            if kind == JOINT:
+                together += _joint_rows(name, analysis, _joint_group(joint_groups, plan))
+                continue
         except ValueError as error:
             left_out.append(f"{name}: {error}")
             continue
@@ -544,7 +646,7 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
                 "ranked": not analysis.marks and not ratio.reason,
                 "plan": name,
                 "family": f"{plan['family']}-v{plan['version']}",
-                "agent": plan["learner"]["name"],
+                **_learner(plan),
                 "speed_up": ratio.value,
                 "low": ratio.low,
                 "high": ratio.high,
@@ -571,9 +673,70 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
     for row in rows:
         ranks[row["group"] - 1] += row["ranked"]
         row["rank"] = ranks[row["group"] - 1] * row["ranked"]
-    names = ["rank", "group", "plan", "family", "agent", "speed_up", "low", "high", "limit",
-             "no_interval", "over", "folds", "tasks", "seeds", "budget", "marks"]  # fmt: skip
-    return Leaderboard(pd.DataFrame(rows, columns=names), tuple(left_out))
+    together.sort(key=lambda r: (r["group"], math.isnan(r["score"]), -np.nan_to_num(r["score"]), r["plan"]))
+    names = ["rank", "group", "plan", "family", "agent", "architecture", "variant", "speed_up", "low",
+             "high", "limit", "no_interval", "over", "folds", "tasks", "seeds", "budget",
+             "marks"]  # fmt: skip
+    return Leaderboard(
+        pd.DataFrame(rows, columns=names),
+        pd.DataFrame(together, columns=JOINT_COLUMNS),
+        tuple(left_out),
+    )
+
+
+def _learner(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Who learned, in a row of either table."""
+    return {
+        "agent": str(plan["learner"]["name"]),
+        "architecture": agent.architecture(plan),
+        "variant": agent.variant(plan),
+    }
+
+
+def _joint_rows(name: str, analysis: Analysis, group: int) -> list[dict[str, Any]]:
+    """The joint arms of a plan, a row each."""
+    plan = analysis.plan
+    rows = []
+    for arm in analysis.arms:
+        if arm == joint.SEPARATE:
+            continue
+        given = (analysis.evaluations, analysis.runs, plan)
+        curves = joint.joint_curves(*given, arm, analysis.damaged)
+        scores = joint.score_table([curves]).set_index("task").loc[joint.SUITE]
+        costs = joint.cost_table([curves], analysis.runs).iloc[0]
+        rows.append(
+            {
+                "group": group,
+                "plan": name,
+                "family": f"{plan['family']}-v{plan['version']}",
+                **_learner(plan),
+                "arm": arm,
+                "tasks": len(curves.tasks),
+                "total_steps": int(curves.budget),
+                "seeds": plan["seeds"],
+                "networks": curves.count,
+                "score": scores["score"],
+                "low": scores["low"],
+                "high": scores["high"],
+                "no_interval": scores["reason"],
+                "reached": statistics.one_sample(curves.reached).value,
+                "updates": costs["updates"],
+                "parameters": costs["parameters"],
+                "minutes": costs["wall_seconds"] / 60,
+                "worlds": plan["worlds_per_run"],
+                "marks": ", ".join(analysis.marks),
+            }
+        )
+    return rows
+
+
+def _joint_group(groups: list[Mapping[str, Any]], plan: Mapping[str, Any]) -> int:
+    """As :func:`_group`, of joint plans, whose number of worlds is the agent's own matter."""
+    for number, first in enumerate(groups, 1):
+        if first["folds"] == plan["folds"] and not incomparable(first, plan, but=["worlds per run"]):
+            return number
+    groups.append(plan)
+    return len(groups)
 
 
 def _group(groups: list[Mapping[str, Any]], plan: Mapping[str, Any]) -> int:
@@ -600,6 +763,18 @@ def _ratio_text(ratio: Estimate, limit: str) -> str:
     sign = {"at least": "≥ ", "at most": "≤ ", "unresolved": "≈ "}.get(limit, "")
     value, low, high = map(factor, (ratio.value, ratio.low, ratio.high))
     return f"{sign}{value} ({ratio.reason})" if ratio.reason else f"{sign}{value} [{low}, {high}]"
+
+
+def _agent(name: str, *apart: str) -> str:
+    """An agent's name, and in brackets what sets it apart."""
+    known = ", ".join(filter(None, apart))
+    return f"{name} ({known})" if known else name
+
+
+def _piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *escaped]]
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -24,6 +24,8 @@ from harness.store import COMPLETE
 
 SEPARATE = "separate"
 """The arm whose networks learn one task each."""
+SUITE = "mean of tasks"
+"""Name of the row over all tasks in the tables below."""
 AT_ONCE, SOMETIME = "all at one checkpoint", "each at some time"
 LOCK_STEP, IN_TURN = "lock-step", "one after another"
 """What "all tasks are at θ" can mean: the first two of a joint network, the others of a separate set."""
@@ -64,6 +66,17 @@ class JointCurves:
         flat = self.scores.reshape(-1, len(self.steps))
         times = measures.arrivals(self.steps, flat, self.thresholds, self.budget)
         return times.reshape(*self.scores.shape[:2], len(self.thresholds))
+
+    @property
+    def final_scores(self) -> np.ndarray:
+        """Mean of the last three checkpoints, ``(networks or sets, tasks)``; 0 after a divergence."""
+        flat = self.scores.reshape(-1, len(self.steps))
+        return measures.asymptotes(flat).reshape(self.scores.shape[:2])
+
+    @property
+    def reached(self) -> np.ndarray:
+        """Share of (task, θ) pairs reached by the budget, ``(networks or sets,)``."""
+        return np.isfinite(self.arrivals).mean(axis=(1, 2))
 
     @property
     def at_once(self) -> np.ndarray:
@@ -251,7 +264,7 @@ def speed_ups(times: TaskTimes, rng: np.random.Generator) -> pd.DataFrame:
         rng: draws the permutations.
 
     Returns:
-        One row per task and one for ``mean of tasks``: ``arm, task, tasks`` (how many it is over),
+        One row per task and one for :data:`SUITE`: ``arm, task, tasks`` (how many it is over),
         ``log_ratio, low, high, p`` (of the t test), ``p_permutation, limit, reason``.
     """
     names = (SEPARATE, times.arm)
@@ -266,9 +279,51 @@ def speed_ups(times: TaskTimes, rng: np.random.Generator) -> pd.DataFrame:
         e = Estimate(math.nan, reason="no task is estimable")
     permuted = statistics.joint_permutation_p(times.separate, times.joint, rng)
     limit, count = measures.join_limits(times.limits), len(times.tasks)
-    rows.append([times.arm, "mean of tasks", count, e.value, e.low, e.high, e.p, permuted, limit, e.reason])
+    rows.append([times.arm, SUITE, count, e.value, e.low, e.high, e.p, permuted, limit, e.reason])
     columns = ["arm", "task", "tasks", "log_ratio", "low", "high", "p", "p_permutation", "limit", "reason"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def score_table(arms: Sequence[JointCurves]) -> pd.DataFrame:
+    """What the networks of each arm score in the end, per task and on average over the tasks.
+
+    Args:
+        arms: curves of the arms.
+
+    Returns:
+        One row per arm and task, and one for :data:`SUITE`: ``arm, task, n`` (networks or sets), ``score,
+        low, high`` (t interval; that of the mean takes a network's mean over tasks as one value),
+        ``lowest`` (of a network, or of its mean), ``reason``.
+    """
+    rows = []
+    for curves in arms:
+        final = curves.final_scores
+        for task, scores in [*zip(curves.tasks, final.T, strict=True), (SUITE, final.mean(axis=1))]:
+            e = statistics.one_sample(scores)
+            lowest = float(scores.min()) if len(scores) else math.nan
+            rows.append([curves.arm, task, len(scores), e.value, e.low, e.high, lowest, e.reason])
+    columns = ["arm", "task", "n", "score", "low", "high", "lowest", "reason"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def reach_table(arms: Sequence[JointCurves]) -> pd.DataFrame:
+    """How many networks of each arm bring each task to θ, and in how many total steps.
+
+    Args:
+        arms: curves of the arms; separate sets in lock-step.
+
+    Returns:
+        One row per arm, task and θ: ``arm, task, theta, n, reached`` (how many got there), ``steps`` (mean
+        of their times, restricted to K B for those that did not).
+    """
+    rows = [
+        [curves.arm, task, theta, curves.count, int(np.isfinite(times).sum()), mean]
+        for curves in arms
+        for task, of_task in zip(curves.tasks, curves.arrivals.swapaxes(0, 1), strict=True)
+        for theta, times in zip(curves.thresholds, of_task.T, strict=True)
+        for mean in [statistics.one_sample(measures.restricted_times(times, curves.budget)).value]
+    ]
+    return pd.DataFrame(rows, columns=["arm", "task", "theta", "n", "reached", "steps"])
 
 
 def completion_times(curves: JointCurves) -> dict[str, np.ndarray]:

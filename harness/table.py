@@ -39,6 +39,8 @@ COLUMNS = {
     "kind": Column("string", "", "Kind of experiment: leave_one_out, joint, dose or matrix"),
     "exploratory": Column("bool", "", "Whether the plan calls itself exploratory: no evidence"),
     "agent": Column("string", "", "Name of the learner"),
+    "agent_version": Column("string", "", "Its version; null in plans that do not say"),
+    "architecture": Column("string", "", "How its networks use what they are told; null without a choice"),
     "budget": Column("int64", "control steps", "B: what learning the task may take"),
     "run": Column("string", "", "Id of the run, unique in its plan"),
     "status": Column("string", "", "Of the run: started (it was cut off), finished, diverged or failed"),
@@ -66,13 +68,33 @@ COLUMNS = {
     ),
     "finetune": Column("int64", "", "Which of several fine-tunings of one pretraining; 0 if there is one"),
     "start": Column("string", "", "Run whose network this one starts from; null if it starts fresh"),
+    "switches": Column(
+        "string",
+        "",
+        "What of that network is not handed on as usual, such as freeze_trunk, with commas between; empty "
+        "if all is; null in plans that do not say",
+    ),
+    "conditioning": Column(
+        "string", "", "What the network is told of its tasks: descriptor, one_hot or none"
+    ),
+    "told": Column(
+        "string",
+        "",
+        "Whose code it is told while it learns: own, of the task, or mean, of the tasks of the run that it "
+        "starts from; null in plans that do not say",
+    ),
     "task": Column(
         "string",
         "",
         "Name of the task evaluated on: pretrained networks on their sources and on held_out; one from "
         "scratch that others start from, at its end, also on the tasks that those hold out",
     ),
-    "code": Column("string", "", "Which code the network was told of that task: true, mean or wrong"),
+    "code": Column(
+        "string",
+        "",
+        "Which code the network was told of that task: true (that which it learns with: see told), mean or "
+        "wrong",
+    ),
     "checkpoint": Column("int64", "", "Number of the evaluation within its run, from 0"),
     "steps": Column("int64", "control steps", "Trained so far, over all worlds of the run"),
     "episodes": Column("int64", "episodes", "Over which the means are taken"),
@@ -108,6 +130,8 @@ def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
     plan = store.plan
     table = add_scores(store.evaluations(), plan["reference"]["scores"])
     runs = store.runs()
+    planned = {run["id"]: run for run in plan["runs"]}
+    of_run = [planned[run] for run in table["run"]]
     facts = {
         "plan": plan["sha256"][:12],
         "title": plan["title"],
@@ -116,6 +140,11 @@ def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
         "kind": plan.get("kind", "leave_one_out"),
         "exploratory": plan["exploratory"],
         "agent": plan["learner"]["name"],
+        "agent_version": plan["learner"].get("version"),
+        "architecture": plan["learner"]["config"].get("architecture"),
+        "switches": [_joined(run.get("switches")) for run in of_run],
+        "conditioning": [run.get("conditioning") for run in of_run],
+        "told": [run.get("told") for run in of_run],
         "budget": plan["budget"],
         "status": table["run"].map(runs.set_index("run")["status"]),
         "held_out": [
@@ -124,6 +153,10 @@ def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
         ],
     }
     return table.assign(**facts)[list(COLUMNS)]
+
+
+def _joined(names: Sequence[str] | None) -> str | None:
+    return None if names is None else ",".join(names)
 
 
 def export_table(directories: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], out: Path) -> int:

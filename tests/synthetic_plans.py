@@ -27,6 +27,13 @@ SPEED_UPS = {
 }  # fmt: skip
 DESCRIPTORS = {name: [0.3 * i + 0.07 * i**2, 0.1 * (i % 3), -0.2 * i] for i, name in enumerate(TASKS)}
 
+SAC = {
+    "name": "sb3:sac", "version": "2", "rollout": 8, "many_runs": False, "starts": [], "parameters": 12_345,
+    "config": {"gamma": 0.99, "architecture": "film", "hidden": [64, 64]}, "source": "a zoo of <agents>",
+    "tuning": {"trials": 0, "steps": 0},
+}  # fmt: skip
+"""What a plan freezes of an agent that trains one run at a time."""
+
 Score = Callable[[Mapping[str, Any], int, np.ndarray, np.random.Generator], np.ndarray]
 """A run, the number of a task and steps ``(checkpoints,)`` to scores ``(checkpoints,)``."""
 
@@ -125,16 +132,21 @@ def matrix(tasks: Sequence[int] = range(4), seeds: int = 2) -> dict[str, Any]:
     return _plan("matrix", tasks, arms, runs, seeds)
 
 
-def joint(tasks: Sequence[int] = range(3), seeds: int = 3) -> dict[str, Any]:
-    """A plan of joint networks of two sizes and of separate ones."""
+def joint(
+    tasks: Sequence[int] = range(3),
+    seeds: int = 3,
+    arms: Sequence[str] = ("separate", "joint", "joint-wide"),
+    **changes: Any,
+) -> dict[str, Any]:
+    """A plan of joint networks of two sizes and of separate ones, or of some of these."""
     total = [step * len(tasks) for step in GRID]
     runs = []
     for seed in range(seeds):
-        for task in tasks:
+        for task in tasks if "separate" in arms else ():
             runs.append(_run(f"separate-{task}-{seed}", "learn", task, "separate", seed, [task], GRID[-1]))
-        for arm in ("joint", "joint-wide"):
+        for arm in (arm for arm in arms if arm != "separate"):
             runs.append(_run(f"{arm}-{seed}", "learn", -1, arm, seed, list(tasks), total[-1]))
-    return _plan("joint", [], ("separate", "joint", "joint-wide"), runs, seeds, joint_checkpoints=total)
+    return _plan("joint", [], arms, runs, seeds, joint_checkpoints=total, **changes)
 
 
 def write_plan_and_rows(
@@ -143,10 +155,11 @@ def write_plan_and_rows(
     score: Score | None = None,
     competence: float | Mapping[str, float] = 0.9,
     skip: Sequence[str] = (),
+    failed: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes a plan and the rows of all its runs but those in ``skip``.
 
-    ``competence`` is that of all pretrained networks, or by arm.
+    ``competence`` is that of all pretrained networks, or by arm; ``failed`` are runs with their error.
     """
     score = score or planted()
     directory.mkdir(parents=True, exist_ok=True)
@@ -186,6 +199,8 @@ def write_plan_and_rows(
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         done = {"run": run["id"], "status": "finished", "steps": run["steps"], "wall_seconds": 61.5}
         done |= {"updates": run["steps"] // 1000, "parameters": 9000, "cohort_runs": 20}
+        if failed and run["id"] in failed:
+            done |= {"status": "failed", "error": failed[run["id"]]}
         (folder / "done.json").write_text(json.dumps(done))
     return directory
 
@@ -268,7 +283,8 @@ def _row(
         "steps": steps,
         "task": task,
         "code": code,
-        "return_mean": RANDOM + (REFERENCE - RANDOM) * float(score),
+        # as the store keeps what is not finite
+        "return_mean": None if np.isnan(score) else RANDOM + (REFERENCE - RANDOM) * float(score),
         "return_std": 40.0,
         "length_mean": 400.0,
         "success": float(score > 0.5),

@@ -3,17 +3,19 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic import CHECKPOINTS, TASKS, fails, ramp, write
+from synthetic_plans import SAC, joint, planted, write_plan_and_rows
 
 from harness.cli import main
 from harness.compare import MUST_AGREE, compare, labels, leaderboard, ratio_text
 from harness.report import analyse
-from harness.statistics import Estimate
+from harness.statistics import Estimate, one_sample
 
 ROOT = Path(__file__).parents[1]
 FOLDS = {0: (1.5, 3.0), 1: (2.0, 2.0)}  # speed-up of the first and of the second agent
@@ -286,7 +288,7 @@ def results(tmp_path_factory):
     plan_of(root / "longer", "longer", "7", {0: ramp(9.0)}, seeds=3, budget=208_000)
     plan_of(root / "other folds", "other", "8", {0: ramp(9.0), 1: ramp(9.0, plateau=0.0)}, seeds=3)
     plan_of(root / "single", "single", "9", {0: ramp(9.0)}, seeds=1)
-    plan_of(root / "joint", "joint", "6", {0: ramp(4.0)}, seeds=1, kind="joint")
+    plan_of(root / "matrix", "matrix", "6", {0: ramp(4.0)}, seeds=1, kind="matrix")
     (root / "broken").mkdir()
     (root / "broken" / "plan.json").write_text("{")
     return root
@@ -309,7 +311,7 @@ def test_plans_are_ranked_and_what_proves_nothing_stands_below(results):
     assert math.isnan(board.table.iloc[-1]["speed_up"])
     assert len(board.left_out) == 2
     assert board.left_out[0].startswith("broken: ")
-    assert board.left_out[1] == "joint is a plan of kind joint, which has no speed-up over folds"
+    assert board.left_out[1] == "matrix is a plan of kind matrix, which has no speed-up over folds"
 
 
 def test_the_list_as_text_and_markdown(results, capsys):
@@ -326,6 +328,111 @@ def test_the_list_as_text_and_markdown(results, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"\| – \| \d \| quick-octopus \| Octopus-v0 \| ppo \| ≥ ", printed)
     assert "| exploratory |" in printed
+
+
+@pytest.fixture(scope="module")
+def baselines(tmp_path_factory):
+    """Joint plans: three of two tasks, one with more worlds and one untrained, and one of other tasks."""
+    root = tmp_path_factory.mktemp("baselines")
+
+    def reaches(level):
+        # every seed stays a little below the one before it
+        return lambda run, task, steps, rng: np.minimum(
+            planted()(run, task, steps, rng), level - 0.05 * run["seed"]
+        )
+
+    ppo = {"name": "ppo", "rollout": 32, "config": {}}
+    of = {"tasks": range(2), "seeds": 3, "arms": ("joint",)}
+    for name, plan, level in (
+        ("ppo", joint(**of, version=0, learner=ppo, worlds_per_run=112), 0.52),
+        ("sac", joint(**of, version=0, learner=SAC, conditioning="one_hot"), 0.92),
+        ("all", joint(range(3), 2, version=0, learner=ppo, exploratory=True), 0.7),
+        ("none", joint(**of, version=0, learner=ppo, root_seed=1), 0.7),
+    ):
+        skip = [run["id"] for run in plan["runs"]] if name == "none" else []
+        write_plan_and_rows(root / name, plan | {"folds": sorted({*plan["runs"][-1]["tasks"]})},
+                            reaches(level), skip=skip)  # fmt: skip
+    return root
+
+
+def test_networks_of_all_tasks_have_a_list_of_their_own(baselines):
+    board = leaderboard(baselines)
+    assert board.table.empty
+    table = board.joint
+    assert table[["plan", "arm", "group"]].to_numpy().tolist() == [
+        ["all", "joint", 1],
+        ["all", "joint-wide", 1],
+        ["sac", "joint", 2],
+        ["ppo", "joint", 2],
+        ["none", "joint", 2],
+    ]
+    sac, ppo, none = (table.iloc[i] for i in (2, 3, 4))
+    assert (sac["agent"], sac["architecture"], sac["variant"]) == (
+        "sb3:sac",
+        "film",
+        "conditioning=one_hot",
+    )
+    # networks of 0.92, 0.87 and 0.82
+    expected = one_sample(np.array([0.92, 0.87, 0.82]))
+    found = sac[["score", "low", "high"]].tolist()
+    assert found == pytest.approx([expected.value, expected.low, expected.high])
+    assert ppo["score"] == pytest.approx(0.47)
+    # of θ = 0.10, 0.15 ... 0.80 nine lie below 0.52, eight below 0.47, seven below 0.42
+    assert (sac["reached"], ppo["reached"]) == (1.0, pytest.approx(8 / 15))
+    assert (sac["total_steps"], sac["seeds"], sac["networks"], sac["worlds"]) == (2 * BUDGET, 3, 3, 56)
+    assert (sac["parameters"], sac["minutes"]) == (9000, 61.5 / 60)
+    assert (none["networks"], none["no_interval"], none["marks"]) == (0, "no value", "incomplete")
+
+
+def test_that_list_is_text_markdown_and_csv(baselines, tmp_path):
+    board = leaderboard(baselines)
+    lines = board.text().splitlines()
+    assert lines[0] == "One network on all tasks"
+    assert " ".join(lines[5].split()).startswith(
+        "2 sac Biped-v0 sb3:sac (conditioning=one_hot) film joint 400,000 3 0.87 [0.75, 0.99] 100% "
+    )
+    assert " 0 of 3 " in lines[7]
+    rows = [line for line in board.markdown().splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {15}
+    board.numbers().to_csv(tmp_path / "numbers.csv", index=False)
+    numbers = pd.read_csv(tmp_path / "numbers.csv", keep_default_na=False)
+    assert set(numbers["kind"]) == {"joint"}
+    assert "speed_up" not in numbers
+    assert float(numbers["score"][2]) == pytest.approx(board.joint["score"][2])
+
+
+def test_both_lists_stand_one_below_the_other(results, baselines, tmp_path):
+    for name, path in zip(
+        "abc", (results / "deep/fast", baselines / "sac", results / "matrix"), strict=True
+    ):
+        shutil.copytree(path, tmp_path / name)
+    board = leaderboard(tmp_path)
+    text = board.text()
+    assert text.index("fast") < text.index("One network on all tasks") < text.index("left out: c is")
+    assert board.numbers()["kind"].tolist() == ["leave_one_out", "joint"]
+
+
+def test_what_is_not_as_usual_tells_plans_apart(tmp_path):
+    frozen = {"switches": ["freeze_trunk"], "new_code": "mean"}
+    plans = [
+        plan_of(tmp_path / "a", seeds=2),
+        plan_of(tmp_path / "b", sha="2", curves={0: ramp(2.0, seed=1)}, seeds=2, **frozen),
+    ]
+    comparison = compare(plans)
+    assert comparison.notes[0] == ("They differ in handed on: as usual and freeze_trunk, new_code=mean.")
+    (note,) = [n for n in comparison.notes if n.startswith("b is not the usual experiment: ")]
+    assert "only the last layers learn (freeze_trunk)" in note
+    board = leaderboard(tmp_path)
+    assert board.table.set_index("plan")["variant"].to_dict() == {
+        "a": "",
+        "b": "freeze_trunk, new_code=mean",
+    }
+    assert "ppo (freeze_trunk, new_code=mean)" in board.text()
+    # a plan of before there were switches is as usual
+    usual = plan_of(
+        tmp_path / "c", "sac", "3", {0: ramp(2.0, seed=1)}, seeds=2, switches=[], new_code="true"
+    )
+    assert compare([plans[0], usual]).notes == ("They differ in learner.name: ppo and sac.",)
 
 
 def test_edited_plans_have_no_place_in_the_list(tmp_path, capsys):

@@ -182,6 +182,29 @@ def test_costs_are_of_whole_sets():
     assert table["wall_seconds"].tolist() == [6.0, 6.0]
 
 
+def test_final_scores_and_what_is_reached_by_hand():
+    low = rise(3, 0.5)
+    diverged = [*rise(2)[:5], *[NAN] * 3]
+    data = experiment(SEPARATE, [(rise(3), low), (rise(2), diverged), (rise(2), rise(None))])
+    networks = joint.joint_curves(*data, "joint")
+    # the last three checkpoints, a divergence as 0
+    assert networks.final_scores.tolist() == [[1.0, 0.5], [1.0, 0.0], [1.0, 0.0]]
+    scores = joint.score_table([networks]).set_index("task")
+    assert scores["score"].tolist() == pytest.approx([1.0, 1 / 6, 7 / 12])
+    assert scores["lowest"].tolist() == [1.0, 0.0, 0.5]
+    # the interval of the mean is over the networks' means 0.75, 0.5 and 0.5
+    expected = statistics.one_sample(np.array([0.75, 0.5, 0.5]))
+    assert scores.loc[joint.SUITE, ["low", "high"]].tolist() == pytest.approx([expected.low, expected.high])
+    # 4 of 4 and 2 of 4 θ; then 4 and 4, before it diverged; then 4 and none
+    assert networks.reached.tolist() == [0.75, 1.0, 0.5]
+    reach = joint.reach_table([networks]).set_index(["task", "theta"])
+    assert reach.loc[("b", 0.4), ["reached", "steps"]].tolist() == [2, (8 + 4 + 32) / 3]
+    assert reach.loc[("b", 0.6), ["reached", "steps"]].tolist() == [1, (32 + 4 + 32) / 3]
+    empty = joint.joint_curves(*experiment(SEPARATE, [None]), "joint")
+    assert joint.score_table([empty])["reason"].unique().tolist() == ["no value"]
+    assert joint.reach_table([empty])["steps"].isna().all()
+
+
 def test_incomplete_sets_are_no_sets_but_their_runs_count_by_task():
     data = experiment([*SEPARATE, (rise(3), None)], JOINT, **{"joint-wide": [None]})
     sets = joint.joint_curves(*data, "separate")

@@ -341,7 +341,8 @@ def test_wrong_directories_and_plans_are_refused(tmp_path):
 def test_the_summary_has_the_headline_and_a_row_per_fold(small):
     lines = summary_table(small).splitlines()
     assert lines[0] == "Biped: synthetic <learners> (exploratory, incomplete)"
-    assert lines[1].startswith("speed-up over all folds: ")
+    assert lines[1] == "Agent ppo."
+    assert lines[2].startswith("speed-up over all folds: ")
     assert [line.split()[0] for line in lines[-2:]] == ["heavy-legs", "giant"]
     assert max(map(len, lines)) <= 130
 

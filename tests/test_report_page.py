@@ -15,6 +15,7 @@ from browser import Browser, executable
 from synthetic import BUDGET, TASKS, ramp, write
 from synthetic_plans import (
     GRID,
+    SAC,
     SPEED_UPS,
     dose,
     joint,
@@ -33,7 +34,7 @@ from harness.report.sections_costs import variance
 from harness.report.sections_curves import survival
 from harness.report.sections_joint import analyse_joint
 from harness.report.words import arrived, p_value
-from harness.statistics import logrank, minimum_detectable, wilson
+from harness.statistics import logrank, minimum_detectable, one_sample, wilson
 
 HOSTILE = '</script><script>window.stolen=1</script><img src=x onerror="window.stolen=1">'
 PLANS = {
@@ -41,6 +42,7 @@ PLANS = {
     "dose": lambda: dose(["sources=1", "sources=7"], seeds=2, exploratory=True),
     "matrix": lambda: matrix(range(3), seeds=2),
     "joint": lambda: joint(range(2), seeds=2),
+    "joint_only": lambda: joint(range(2), seeds=2, arms=("joint",), learner=SAC, conditioning="descriptor"),
 }
 FASTER = SPEED_UPS | {"sources=1": 1.3, "sources=7": 3.0} | {f"from={name}": 1.5 for name in TASKS}
 WIDTHS = (1280, 390)
@@ -165,7 +167,7 @@ def test_the_terminal_s_summary_is_of_the_plan_s_own_kind(pages):
         assert float(most.split()[-3 if "[" in most else -1]) >= float(
             least.split()[-3 if "[" in least else -1]
         )
-    assert lines["matrix"][1].startswith("negative transfer shown for 0 of 6 pairs")
+    assert lines["matrix"][2].startswith("negative transfer shown for 0 of 6 pairs")
     assert not any("over all folds" in line for line in lines["matrix"])
     # a row for every arm of a joint plan
     arms = [line.split()[0] for line in lines["joint"][-3:]]
@@ -388,10 +390,12 @@ def test_a_plan_of_any_kind_reports_that_nothing_is_trained(tmp_path, kind):
     text = write_report(tmp_path).read_text()
     assert "<em>incomplete</em>" in text
     assert f"Runs: {len(plan['runs'])} planned, 0 started" in text
-    headline = kind in ("leave_one_out", "joint")
-    assert (
-        "No speed-up can be given: no task is estimable." if headline else "No run is complete yet."
-    ) in text
+    nothing = {
+        "joint": "No speed-up can be given: no task is estimable.",
+        "joint_only": "No score can be given: no run of joint is complete.",
+    }
+    nothing["leave_one_out"] = nothing["joint"]
+    assert nothing.get(kind, "No run is complete yet.") in text
 
 
 def test_what_a_small_plan_does_not_have_is_said_in_its_section(tmp_path):
@@ -515,6 +519,131 @@ def test_what_a_joint_plan_does_not_show_is_said(tmp_path):
     analysis = analyse(tmp_path)
     result = analyse_joint(analysis)
     assert result.limit == "at least"
+
+
+def test_joint_networks_alone_are_reported_by_their_score(pages):
+    directory = pages["joint_only"].parents[1]
+    text = " ".join(re.sub(r"<[^>]*>", " ", pages["joint_only"].read_text()).split())
+    result = analyse_joint(analyse(directory))
+    means = result.arms[0].final_scores.mean(axis=1)
+    e = one_sample(means)
+    shown = f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
+    for sentence in (
+        f"one network scores {shown} on average over 2 tasks, where 0 is a random policy",
+        "2 networks of joint",
+        "joint, all at one checkpoint: 2 of 2 [0.34, 1.00]",
+        "(task, θ) pairs reached by joint within the budget: 100%",
+        "No separate networks were planned, so nothing says whether",
+        f"mean of tasks joint {shown} {means.min():.2f}",
+        "With one arm there is nothing to improve on.",
+        "2 per joint arm",
+        f"checkpoints of joint networks {len(GRID)}, at 0,",
+    ):
+        assert sentence in text, sentence
+    for absent in ("lock-step", "ρ̄", "separate / joint"):
+        assert absent not in text, absent
+    assert summary_table(directory).splitlines()[-1].split() == [
+        *("mean", "of", "tasks", "joint", *shown.split(), "all", "at", "one", "checkpoint", "2/2,"),
+        *("each", "at", "some", "time", "2/2"),
+    ]
+    table = pages["joint"].read_text()
+    assert "final score g [95% t interval]" in table
+    assert "separate / joint" in table
+
+
+@pytest.mark.parametrize("arms", [("joint", "joint-wide"), ("separate", "joint")])
+def test_a_joint_plan_may_lack_some_of_its_arms(tmp_path, arms):
+    directory = write_plan_and_rows(tmp_path, joint(range(2), seeds=2, arms=arms))
+    text = write_report(directory).read_text()
+    assert ("Final score of joint-wide: " in text) == ("joint-wide" in arms)
+    assert ("No separate networks were planned" in text) == ("separate" not in arms)
+    assert {line.split()[0] for line in summary_table(directory).splitlines()[-2:]} & {"joint", "mean"}
+
+
+def test_a_joint_network_that_diverged_is_warned_of(tmp_path):
+    def score(run, task, steps, rng):
+        g = planted()(run, task, steps, rng)
+        return np.where(np.arange(len(g)) < 9, g, np.nan) if run["seed"] == 1 else g
+
+    analysis = analyse(write_plan_and_rows(tmp_path, joint(range(2), 3, ("joint",)), score))
+    assert any(w.startswith("1 of 3 networks of joint diverged.") for w in warnings(analysis))
+    assert "Diverged: joint-1." in write_report(tmp_path).read_text()
+
+
+def test_the_agent_is_described_and_what_is_not_as_usual_stands_under_the_title(tmp_path):
+    unusual = {"switches": ["freeze_trunk", "new_of_later"], "new_code": "mean"}
+    plan = leave_one_out(folds=(0,), seeds=2, arms=("scratch", "transfer"), learner=SAC, **unusual)
+    page = write_report(write_plan_and_rows(tmp_path, plan)).read_text()
+    head = re.sub(r"<[^>]*>", " ", re.search("<header>(.*?)</header>", page)[1])
+    assert "Agent sb3:sac, architecture film." in head
+    assert "Not the usual experiment: of a network that is handed on only the last layers learn" in head
+    assert "(freeze_trunk); new_of_later; a network that is handed on is told the mean" in head
+    assert "mean of 1 of 1 tasks; freeze_trunk, new_of_later, new_code=mean</p>" in page
+    counted = re.search('<section id="what-is-counted">(.*?)</section>', page)[1]
+    text = " ".join(re.sub(r"<[^>]*>", " ", counted).split())
+    for sentence in (
+        "agent sb3:sac, version 2",
+        "architecture film",
+        "trained one run at a time",
+        "parameters of one network 12,345",
+        "from a zoo of &lt;agents&gt;",
+        "told of a new task the mean of its sources",
+        "handed on of a network that is handed on only the last layers learn (freeze_trunk)",
+    ):
+        assert sentence in text, sentence
+    assert "what telling it the task&#x27;s own code would be worth is not seen here" in page
+    assert "Not the usual experiment" in summary_table(tmp_path)
+
+
+def test_plans_of_before_agents_were_described_are_reported_as_usual(pages):
+    page = pages["leave_one_out"].read_text()
+    assert '<p class="note">Agent ppo.</p></header>' in page
+    assert "Not the usual experiment" not in page
+    for name in ("architecture", "trained", "default hyperparameters", "handed on"):
+        assert f'<th scope="row">{name}</th>' not in page, name
+
+
+def test_what_arms_have_of_their_own_and_how_many_runs_train_at_once_is_said(tmp_path):
+    learner = SAC | {"many_runs": True}
+    plan = joint(range(2), 2, learner=learner, cohort_runs=7)
+    for run in plan["runs"]:
+        if run["arm"] == "joint-wide":
+            run["config"] = SAC["config"] | {"hidden": [99, 99]}
+    text = write_report(write_plan_and_rows(tmp_path, plan)).read_text()
+    assert "joint-wide has instead: &quot;hidden&quot;: [99, 99]." in text
+    assert "up to 7 runs at once, as one batch" in text
+    assert "12,345, but for joint-wide" in text
+    assert "the same in all arms" not in text
+
+
+def test_failed_runs_are_named_with_the_last_line_of_their_error(tmp_path, browser):
+    plan = leave_one_out(folds=(0,), seeds=5, arms=("scratch", "transfer"))
+    ids = [run["id"] for run in plan["runs"] if run["phase"] == "learn"]
+    errors = dict.fromkeys(
+        ids[:8], f"Traceback (most recent call last):\n  x\nValueError: \ud800\x1b{HOSTILE}\n\n"
+    )
+    errors[ids[1]], errors[ids[2]] = "", "one sentence" * 100
+    page = write_report(write_plan_and_rows(tmp_path, plan, failed=errors))
+    browser.open(page, 390)
+    assert browser.run("window.stolen") is None
+    assert browser.run("document.documentElement.scrollWidth") == 390
+    lines = browser.run("[...document.querySelectorAll('#flow-of-runs li')].map(e => e.textContent)")
+    assert lines[0] == f"{ids[0]}: ValueError: {HOSTILE}"
+    assert lines[1] == f"{ids[1]}: no error was stored"
+    assert lines[2].endswith("one sentence …")
+    assert len(lines[2]) < 300
+    assert lines[6:] == ["and 2 more"]
+    assert "<em>incomplete</em>" in page.read_text()
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_a_plan_of_any_kind_reports_that_everything_failed(tmp_path, kind):
+    plan = PLANS[kind]()
+    failed = {run["id"]: "agent my:Agent ended the process that trained it" for run in plan["runs"]}
+    text = write_report(write_plan_and_rows(tmp_path, plan, planted(FASTER), failed=failed)).read_text()
+    assert "<em>incomplete</em>" in text
+    assert text.count("agent my:Agent ended the process that trained it") == min(6, len(failed))
+    assert summary_table(tmp_path)
 
 
 def test_a_matrix_says_what_it_cannot_show_and_checks_every_pair(pages):

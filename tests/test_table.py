@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from synthetic import CHECKPOINTS, TASKS, ramp, write
+from synthetic_plans import SAC, leave_one_out, write_plan_and_rows
 
 from harness.cli import main
 from harness.store import Store, StoreError
@@ -51,7 +52,27 @@ def test_every_evaluation_is_there_with_its_score(planted, tmp_path):
     assert set(table["code"]) == {"true"}
     assert set(table["finetune"]) == {0}
     assert set(table["kind"]) == {"leave_one_out"}
+    # this plan is of before these were frozen
+    assert table[["agent_version", "architecture", "switches", "told"]].isna().all(axis=None)
     assert set(table["plan"]) == {Store(planted).plan["sha256"][:12]}
+
+
+def test_agents_and_what_is_handed_on_tell_rows_apart(tmp_path):
+    plan = leave_one_out(folds=(0,), seeds=1, arms=("scratch", "transfer"), learner=SAC, version=0)
+    for run in plan["runs"]:
+        given = run["start"] is not None
+        run |= {"switches": ["freeze_trunk", "fresh_critic"] * given, "told": "mean" if given else "own"}
+    table = pd.read_parquet(exported(write_plan_and_rows(tmp_path, plan), tmp_path / "rows.parquet"))
+    named = table.groupby(["agent", "agent_version", "architecture", "conditioning", "switches", "told"])
+    assert {key: set(rows["run"]) for key, rows in named} == {
+        ("sb3:sac", "2", "film", "descriptor", "", "own"): {
+            "learn-0-scratch-0-0",
+            "pretrain-0-transfer-0",
+        },
+        ("sb3:sac", "2", "film", "descriptor", "freeze_trunk,fresh_critic", "mean"): {
+            "learn-0-transfer-0-0"
+        },
+    }
 
 
 def test_what_was_not_measured_is_null(tmp_path):

@@ -263,7 +263,7 @@ def _limits(panel: DotPanel) -> tuple[float, float]:
 def comparability(
     aggregates: Sequence[DotPanel],
     profile: Sequence[Line],
-    improvement: DotPanel,
+    improvement: DotPanel | None,
     note: str = "",
 ) -> Figure:
     """What other papers print: aggregate scores, performance profile, probability of improvement.
@@ -271,7 +271,8 @@ def comparability(
     Args:
         aggregates: mean, median, IQM and optimality gap, a row per arm.
         profile: share of runs with a score above τ against τ, one per arm.
-        improvement: probability that an arm's run scores above one from scratch, a row per arm.
+        improvement: probability that an arm's run scores above one from scratch, a row per arm; ``None``
+            where there is nothing to improve on.
         note: above the legend.
     """
     arms = list(
@@ -281,8 +282,6 @@ def comparability(
     with style():
         rows = list(dict.fromkeys(dot.label for panel in aggregates for dot in panel.dots))
         labels = {row: fit(arm_label(row), 1.3, 8.5) for row in rows}
-        rows_below = list(dict.fromkeys(dot.label for dot in improvement.dots))
-        labels_below = {row: fit(arm_label(row), 1.3, 8.5) for row in rows_below}
         above = 0.24 * len(rows) + 0.75
         figure = Figure(figsize=(WIDTH, above + 2.5), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=(above, 2.5), squeeze=False)[:, 0]
@@ -291,7 +290,8 @@ def comparability(
         for i, (ax, panel) in enumerate(zip(axes, aggregates, strict=True)):
             _dots(ax, panel, rows, labels, set(), style_of, width)
             ax.tick_params(labelleft=i == 0)
-        left, right = bottom.subplots(1, 2, width_ratios=(1.25, 1))
+        ratios = (1.25, 1) if improvement else (1,)
+        left, *right = bottom.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
         for line in profile:
             look = style_of[line.name]
             left.step(line.x, line.y, where="post", color=look.colour, linestyle=look.dash, linewidth=1.7)
@@ -303,7 +303,10 @@ def comparability(
         left.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
         left.set_title("performance profile")
         sns.despine(ax=left)
-        _dots(right, improvement, rows_below, labels_below, set(), style_of, 2.0)
+        if improvement:
+            rows_below = list(dict.fromkeys(dot.label for dot in improvement.dots))
+            labels_below = {row: fit(arm_label(row), 1.3, 8.5) for row in rows_below}
+            _dots(right[0], improvement, rows_below, labels_below, set(), style_of, 2.0)
         legend(figure, [key(arm, look) for arm, look in style_of.items()], note)
         grow(figure)
         return freeze(figure)

@@ -7,10 +7,12 @@ on what it is drawn for alone.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ SETS = {
 """The sets of folds over which ρ̄ is reported; the plan's ``headline`` is one of them (PROTOCOL §4.3)."""
 AGAINST = ("blind", "single_source")
 """Arms that transfer is compared with besides scratch: what the code, and what many tasks are worth."""
+LONGEST_ERROR = 240
+"""Characters of an error that are shown."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +152,8 @@ class Analysis:
     """Directories of the store that are no run of the plan."""
     changed: Sequence[str] = ()
     """Complete runs whose rows are not those that they were finished with."""
+    errors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of the runs that failed, in the plan's order, the last line of what was stored of the error."""
 
     @property
     def kind(self) -> str:
@@ -271,7 +277,19 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
         damaged,
         store.unknown(),
         store.changed(),
+        {run: last_error(store.directory, run) for run in runs.loc[runs["status"] == "failed", "run"]},
     )
+
+
+def last_error(directory: Path, run: str) -> str:
+    """The last line of a failed run's error: of a traceback it is what was raised.
+
+    The text is a stranger's: what cannot be printed is left out, and it is cut where it is long.
+    """
+    record = json.loads((directory / "runs" / run / "done.json").read_text(encoding="utf-8"))
+    lines = [line.strip() for line in str(record.get("error") or "").splitlines() if line.strip()]
+    text = "".join(c for c in lines[-1] if c.isprintable()) if lines else "no error was stored"
+    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]} …"
 
 
 def pairs(plan: Mapping[str, Any], curves: Mapping[tuple[int, str], ArmCurves]) -> list[tuple[str, str]]:

@@ -15,10 +15,12 @@ body { margin: 0 auto; max-width: 92rem; padding: 2rem 1.25rem 4rem; background:
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 a { color: var(--accent); }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 2px; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 0.5rem; overflow-wrap: anywhere; }
 h1 em { font-size: 1rem; font-style: italic; font-weight: 600; color: var(--ink); background: var(--warn);
   border: 1px solid var(--warn-line); border-radius: 1rem; padding: 0.1rem 0.7rem; vertical-align: middle;
   white-space: nowrap; }
+header { margin-bottom: 1rem; }
+header .note { margin: 0.2rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 0 0 0.6rem; }
 h2 a { color: inherit; text-decoration: none; }
 h2 a:hover { text-decoration: underline; }

@@ -217,16 +217,18 @@ def _text(content: Any) -> str:
 # --- the shell -------------------------------------------------------------------------------------
 
 
-def page(title: str, marks: Sequence[str], sections: Sequence[Section]) -> str:
+def page(title: str, marks: Sequence[str], sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
     """The whole page.
 
     Args:
         title: plain text.
         marks: what the title says of the report's standing, for example ``incomplete``.
         sections: in order.
+        notes: what stands under the title, sentences of plain text.
     """
     plain = escape(title + (f" ({', '.join(marks)})" if marks else ""))
     marked = "".join(f" <em>{escape(mark)}</em>" for mark in marks)
+    below = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     contents = "".join(
         f'<li><a href="#{s.anchor}"><span>{s.number or "·"}</span> {escape(s.title)}</a></li>'
         for s in sections
@@ -244,7 +246,8 @@ def page(title: str, marks: Sequence[str], sections: Sequence[Section]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{plain}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f'<header><h1>{escape(title)}{marked}</h1></header>\n<nav aria-label="Contents"><h2>Contents</h2>'
+        f"<header><h1>{escape(title)}{marked}</h1>{below}</header>\n"
+        '<nav aria-label="Contents"><h2>Contents</h2>'
         f"<ol>{contents}</ol></nav>\n<main>\n{body}\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 

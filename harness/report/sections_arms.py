@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness import measures, plots, statistics
 from harness.report import words
+from harness.report.agent import departures
 from harness.report.analysis import TREATMENT, Analysis, Comparison
 from harness.report.page import Exhibit, Section, absent, details, heading, paragraph, table
 from harness.report.variations import Variation, variations
@@ -59,6 +60,13 @@ def told_or_not(analysis: Analysis) -> Section:
         ]
     else:
         parts.append(absent("The arm blind, which is never told its task, was not planned."))
+    if "new_code=mean" in departures(analysis.plan):
+        parts.append(
+            paragraph(
+                "While it learns the held-out task, transfer is told the mean of its sources' codes "
+                "(new_code=mean): what telling it the task's own code would be worth is not seen here."
+            )
+        )
     scores = codes(analysis)
     return Section("Told or not", [*_told_figure(analysis, scores), *parts, *_codes(scores)], 8)
 

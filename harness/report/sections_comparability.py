@@ -59,6 +59,8 @@ def panel(
                 "drawn with "
                 "replacement (Agarwal et al. 2021). These cover too little with few seeds: they are for "
                 "comparison with other papers, and no conclusion here rests on them."
+                + " With one arm there is nothing to improve on."
+                * (len(sides) == 1)
             ),
         ],
         14,
@@ -88,7 +90,12 @@ def _figure(found: pd.DataFrame, profiles: pd.DataFrame, sides: Mapping[str, Tas
         plots.DotPanel(measure, "score", dots(measure), reference=None)
         for measure in comparability.AGGREGATES
     ]
-    improvement = plots.DotPanel(IMPROVEMENT, f"chance to score above {baseline}", dots(IMPROVEMENT), 0.5)
+    improvement, shown = None, " and performance profile"
+    if len(sides) > 1:
+        shown = ", performance profile and probability of improvement"
+        improvement = plots.DotPanel(
+            IMPROVEMENT, f"chance to score above {baseline}", dots(IMPROVEMENT), 0.5
+        )
     lines = []
     for arm, of_arm in profiles.groupby("arm", sort=False):
         known = not of_arm["reason"].any()
@@ -104,8 +111,8 @@ def _figure(found: pd.DataFrame, profiles: pd.DataFrame, sides: Mapping[str, Tas
     return Exhibit(
         "comparability",
         TITLE,
-        f"Aggregates of final scores over {tasks} tasks, performance profile and probability of "
-        f"improvement, with 95% percentile intervals. n, independent runs on each task: {each}.",
+        f"Aggregates of final scores over {tasks} tasks{shown}, with 95% percentile intervals. n, "
+        f"independent runs on each task: {each}.",
         plots.comparability(aggregates, lines, improvement),
         data,
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import measures
-from harness.report import words
+from harness.joint import SEPARATE
+from harness.report import agent, words
 from harness.report.analysis import Analysis, LeakCheck, leak_checks
 from harness.report.page import (
     MEDIA,
@@ -30,9 +31,21 @@ from harness.report.page import (
 
 SEEDS = {
     "joint": "per task of separate networks, and per joint arm",
+    "joint_only": "per joint arm",
     "matrix": "per source, and per target from scratch",
 }
 """What the plan's number of seeds is per, where it is not fold and arm."""
+MEASURED = {
+    "speed_up": (
+        "ρ̄",
+        "mean over runs of the mean over θ of min(arrival, B), baseline divided by arm",
+    ),
+    "joint_only": (
+        "final score",
+        "mean of g over the last three checkpoints; 0 for a network that has diverged",
+    ),
+}
+"""What the headline is of: where nothing is compared, the score itself."""
 REBUILD = "mtenvs report ."
 FILM = "mtenvs video {family} --task {task} --policy {policy} --out {out}"
 LARGEST_FILMS = 40_000_000
@@ -85,7 +98,7 @@ def tuning(analysis: Analysis) -> str:
         return f"{worlds} The plan does not say how the hyperparameters were found."
     same = "All arms share one configuration" if given["shared"] else "Each arm has its own configuration"
     if not given["trials"]:
-        return f"{worlds} {same}, the learner's hyperparameters as they come: no tuning trial was made."
+        return f"{worlds} {same}, the agent's hyperparameters as they come: no tuning trial was made."
     return (
         f"{worlds} {same}, tuned in {given['trials']:,} trials of {given['steps']:,} steps per arm on "
         "sampled "
@@ -287,32 +300,42 @@ def _film_run(analysis: Analysis, phase: str) -> str:
 def counted(analysis: Analysis) -> Section:
     """Definitions, in the plan's numbers."""
     plan = analysis.plan
-    steps = plan["checkpoints"]
+    is_joint = analysis.kind == "joint"
+    kind = "joint_only" if is_joint and SEPARATE not in analysis.arms else analysis.kind
+    together = ", K·B in all on K tasks" if is_joint else ""
+    own = agent.own_hyperparameters(plan)
     rows = [
         (
             "step",
             "one control step of one world, summed over all worlds of a run; evaluation is not counted",
         ),
         ("worlds per run", f"{plan['worlds_per_run']:,}, in every arm"),
-        ("budget B", f"{plan['budget']:,} steps on a task that is learned"),
+        ("budget B", f"{plan['budget']:,} steps on a task that is learned{together}"),
         *_pretraining(plan),
-        ("seeds", f"{plan['seeds']} {SEEDS.get(analysis.kind, 'per fold and arm')}"),
-        ("checkpoints", f"{len(steps)}, at {', '.join(f'{s:,}' for s in steps)} steps"),
+        ("seeds", f"{plan['seeds']} {SEEDS.get(kind, 'per fold and arm')}"),
+        *_checkpoints(analysis),
         ("evaluation", f"{plan['episodes']} episodes per checkpoint, {plan['first_episodes']} at step 0"),
         ("thresholds θ", ", ".join(f"{t:.2f}" for t in plan["thresholds"])),
         ("arrival at θ", "the first checkpoint with score ≥ θ whose mean with the next two is ≥ θ too"),
-        ("ρ̄", "mean over runs of the mean over θ of min(arrival, B), baseline divided by arm"),
-        ("learner", str(plan["learner"]["name"])),
+        MEASURED.get(kind, MEASURED["speed_up"]),
+        *agent.described(plan),
     ]
-    rows += [(name, str(plan[name])) for name in ("conditioning", "layout") if name in plan]
-    config = [[key, json.dumps(value)] for key, value in sorted(plan["learner"]["config"].items())]
+    config = [
+        [key, json.dumps(value)]
+        for key, value in sorted(plan["learner"]["config"].items())
+        if key != "architecture"
+    ]
     return Section(
         "What is counted",
         [
             facts(rows, "what is counted"),
             details(
-                "Hyperparameters, the same in all arms",
-                table(["name", "value"], config, "hyperparameters"),
+                "Hyperparameters" if own else "Hyperparameters, the same in all arms",
+                table(["name", "value"], config, "hyperparameters")
+                + "".join(
+                    paragraph(f"{arm} has instead: {json.dumps(changed, sort_keys=True)[1:-1]}.")
+                    for arm, changed in own.items()
+                ),
             ),
         ],
     )
@@ -329,6 +352,20 @@ def _pretraining(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     what = "source task" if tasks == [1] else "source tasks"
     text = f"{_several(steps)} steps over {_several(tasks)} {what}, not part of the speed-up"
     return [("pretraining", text)]
+
+
+def _checkpoints(analysis: Analysis) -> list[tuple[str, str]]:
+    """When networks are evaluated; joint ones at times of their own."""
+    given = {"checkpoints": "checkpoints", "joint_checkpoints": "checkpoints of joint networks"}
+    if analysis.kind == "joint" and SEPARATE not in analysis.arms:
+        del given["checkpoints"]
+    elif analysis.kind != "joint":
+        del given["joint_checkpoints"]
+    return [
+        (name, f"{len(steps)}, at {', '.join(f'{s:,}' for s in steps)} steps")
+        for key, name in given.items()
+        for steps in [analysis.plan[key]]
+    ]
 
 
 def _several(numbers: Sequence[int]) -> str:
@@ -364,7 +401,7 @@ def tasks(analysis: Analysis) -> Section:
     given = analysis.plan["tasks"]
     names = list(dict.fromkeys(name for task in given for name in task["parameters"]))
     # a matrix trains on its targets too, though never on the one that is learned
-    role = "target" if analysis.kind == "matrix" else "held out"
+    role = {"matrix": "target", "joint": "learned"}.get(analysis.kind, "held out")
     rows = [
         [
             Cell(str(t["number"]), t["number"]),

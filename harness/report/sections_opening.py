@@ -9,12 +9,15 @@ import pandas as pd
 
 from harness import measures, plots, statistics
 from harness.report import words
+from harness.report.agent import departures
 from harness.report.analysis import Analysis, flow, tested
 from harness.report.page import Cell, Exhibit, Section, bullets, details, escape, paragraph, table
 from harness.statistics import Estimate
 
 SHOWN_WARNINGS = 12
 """Warnings that are not folded away; a matrix may have hundreds."""
+SHOWN_RUNS = 6
+"""Failed and diverged runs that are named, of each; there may be hundreds."""
 DIVERGED_NOTE = (
     "A diverged run is a result and stays in. Excluded are complete runs whose rows are not what the plan "
     "asks for."
@@ -33,9 +36,29 @@ def flow_of_runs(analysis: Analysis) -> Section:
         "Flow of runs",
         [
             f'<p class="flow">{escape(line)}</p>',
+            *named_runs(analysis),
             details("By phase and arm", by_arm + paragraph(DIVERGED_NOTE)),
         ],
     )
+
+
+def named_runs(analysis: Analysis) -> list[str]:
+    """The runs that failed, with what they failed of, and those that diverged, if there are any."""
+    failed = [f"{run}: {error}" for run, error in analysis.errors.items()]
+    statuses = analysis.runs["status"]
+    diverged = analysis.runs.loc[statuses == "diverged", "run"].tolist()
+    found = []
+    if failed:
+        found += [paragraph("Failed, with the last line of the error:"), bullets(_first(failed))]
+    if diverged:
+        found.append(paragraph(f"Diverged: {', '.join(_first(diverged))}."))
+    return found
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """A handful of names, and how many more there are."""
+    more = len(names) - SHOWN_RUNS
+    return [*names[:SHOWN_RUNS], *[f"and {more} more"] * (more > 0)]
 
 
 def _named(value: object) -> Cell | object:
@@ -61,6 +84,8 @@ def headline(analysis: Analysis) -> Section:
         f"speed-up ρ̄ of {main.arm} over {main.baseline}, {chosen.name}, mean of {len(chosen.estimable)} of "
         f"{len(chosen.folds)} tasks"
     )
+    if apart := departures(analysis.plan):
+        label += f"; {', '.join(apart)}"
     missing = [f for f in chosen.folds if math.isnan(f.log_ratio.value)]
     lines = [
         f"Not estimable for {f.measures.task}: {f.log_ratio.reason.removeprefix('not estimable: ')}"

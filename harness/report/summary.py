@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 
 from harness import joint, measures
 from harness.report import words
+from harness.report.agent import standing
 from harness.report.analysis import Analysis, analyse, rng
-from harness.report.sections_joint import SUITE, analyse_joint
+from harness.report.sections_joint import JointResult, analyse_joint
 from harness.statistics import Estimate
 
 
 def summary_table(directory: str | os.PathLike[str]) -> str:
     """What the report opens with, as a table.
 
-    Leave-one-out has its headline and a row per fold, a joint plan a row per joint arm, doses a row each,
-    and a matrix a row per target. A matrix has no mean with an interval: its targets share sources.
+    Leave-one-out has its headline and a row per fold, a joint plan a row per arm or, without separate
+    networks, per task, doses a row each, and a matrix a row per target. A matrix has no mean with an
+    interval: its targets share sources.
 
     Args:
         directory: the experiment's directory.
@@ -28,22 +31,22 @@ def summary_table(directory: str | os.PathLike[str]) -> str:
     analysis = analyse(directory)
     marks = f" ({', '.join(analysis.marks)})" if analysis.marks else ""
     lines = {"joint": _joint, "dose": _dose, "matrix": _matrix}.get(analysis.kind, words.summary_of_folds)
-    return "\n".join([f"{analysis.plan['title']}{marks}", *lines(analysis)])
+    notes = [textwrap.fill(note, words.WIDTH) for note in standing(analysis.plan)]
+    return "\n".join([f"{analysis.plan['title']}{marks}", *notes, *lines(analysis)])
 
 
 def _joint(analysis: Analysis) -> list[str]:
     result = analyse_joint(analysis)
-    means = result.speed_ups[result.speed_ups["task"] == SUITE].set_index("arm")
-    done = joint.completion_table([result.separate, *result.arms])
-    done = done[done["theta"] == analysis.thresholds[-1]]
+    if result.separate is None:
+        return _joint_scores(analysis, result)
+    means = result.speed_ups[result.speed_ups["task"] == joint.SUITE].set_index("arm")
     top = f"{analysis.thresholds[-1]:.2f}"
     rows: list[Sequence[str]] = [
         ("arm", "speed-up over separate [95% interval]", "t-test p", "perm. p", f"all tasks at θ={top}")
     ]
-    for curves in (result.separate, *result.arms):
-        reached = ", ".join(
-            f"{row.mode} {row.reached}/{row.n}" for row in done[done["arm"] == curves.arm].itertuples()
-        )
+    done = _all_at_top(analysis, result)
+    for curves in result.every:
+        reached = done[curves.arm]
         if curves.arm == joint.SEPARATE:
             rows.append((curves.arm, "", "", "", reached))
             continue
@@ -52,6 +55,27 @@ def _joint(analysis: Analysis) -> list[str]:
         p = [words.p_value(mean[column]) for column in ("p", "p_permutation")]
         rows.append((curves.arm, words.ratio(e), *p, reached))
     return words.columns(rows)
+
+
+def _joint_scores(analysis: Analysis, result: JointResult) -> list[str]:
+    scores, done = joint.score_table(result.arms), _all_at_top(analysis, result)
+    rows: list[Sequence[str]] = [
+        ("task", "arm", "final score g [95% interval]", f"all tasks at θ={analysis.thresholds[-1]:.2f}")
+    ]
+    for row in scores.itertuples():
+        e = Estimate(row.score, row.low, row.high, reason=row.reason)
+        rows.append((row.task, row.arm, words.score(e), done[row.arm] if row.task == joint.SUITE else ""))
+    return words.columns(rows)
+
+
+def _all_at_top(analysis: Analysis, result: JointResult) -> dict[str, str]:
+    """By arm, how many networks bring all tasks to the highest θ."""
+    done = joint.completion_table(result.every)
+    done = done[done["theta"] == analysis.thresholds[-1]]
+    return {
+        str(arm): ", ".join(f"{row.mode} {row.reached}/{row.n}" for row in of_arm.itertuples())
+        for arm, of_arm in done.groupby("arm")
+    }
 
 
 def _dose(analysis: Analysis) -> list[str]:

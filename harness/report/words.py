@@ -99,6 +99,15 @@ def short_ratio(log_ratio: Estimate, limit: str) -> str:
     return ratio(log_ratio, limit, reason=False)
 
 
+def score(estimate: Estimate) -> str:
+    """``0.61 [0.52, 0.70]``, or the reason why there is no interval."""
+    if math.isnan(estimate.value):
+        return estimate.reason
+    if estimate.reason:
+        return f"{number(estimate.value)} (no interval: {estimate.reason})"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
 def difference(estimate: Estimate) -> str:
     """``+0.12 [0.03, 0.21]``, or the reason why there is no interval."""
     if math.isnan(estimate.value):
@@ -335,6 +344,15 @@ def _of_joint(analysis: Analysis) -> list[str]:
     if analysis.kind != "joint":
         return []
     given = (analysis.evaluations, analysis.runs, analysis.plan)
+    if joint.SEPARATE not in analysis.arms:
+        return [
+            f"{int(diverged.sum())} of {plural(curves.count, 'network')} of {arm} diverged. They count "
+            "with the whole budget for what they had not reached, and as 0 in mean curves and final scores."
+            for arm in analysis.arms
+            for curves in [joint.joint_curves(*given, arm, analysis.damaged)]
+            for diverged in [np.isnan(curves.scores).any(axis=(1, 2))]
+            if diverged.any()
+        ]
     beside = "how many get there"
     return _merged(
         pair

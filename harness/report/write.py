@@ -18,6 +18,7 @@ from harness.report import (
     sections_opening,
     sections_sources,
 )
+from harness.report.agent import standing
 from harness.report.analysis import Analysis, analyse
 from harness.report.page import Section, page
 from harness.store import Store
@@ -126,7 +127,8 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
         if path.suffix in (".svg", ".csv") and path.name not in files:
             path.unlink()
     path = figures.parent / "index.html"
-    _write(path, page(str(analysis.plan["title"]), analysis.marks, shown).encode())
+    whole = page(str(analysis.plan["title"]), analysis.marks, shown, standing(analysis.plan))
+    _write(path, whole.encode())
     return path
 
 
