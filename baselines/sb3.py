@@ -1,12 +1,12 @@
 """Agents of Stable-Baselines3 and sb3-contrib, through :class:`baselines.agent.Agent` and nothing else.
 
-PPO, TRPO and RecurrentPPO learn on policy; SAC, TD3 and TQC from a replay buffer. The algorithms are theirs,
-unchanged; this file says where they get their worlds, their random streams and their hyperparameters, and
-what of them is kept in a checkpoint.
+PPO, TRPO and RecurrentPPO learn on policy; SAC, TD3 and TQC from a replay buffer. The algorithms are
+theirs, unchanged; this file says where they get their worlds, their random streams and their
+hyperparameters, and what of them is kept in a checkpoint.
 
-- Observations: where they are normalised it is the body's entries alone; masks and codes pass unchanged, and
-  enter the networks at zero weight, as in :mod:`baselines.ppo`. Actions that a body lacks are sampled and
-  counted like all others, because Stable-Baselines3 knows no masks for continuous actions: they move
+- Observations: where they are normalised it is the body's entries alone; masks and codes pass unchanged,
+  and enter the networks at zero weight, as in :mod:`baselines.ppo`. Actions that a body lacks are sampled
+  and counted like all others, because Stable-Baselines3 knows no masks for continuous actions: they move
   nothing, so that they add noise to a policy gradient, and no bias.
 - Random streams: Stable-Baselines3 draws from the global ones of Python, NumPy and PyTorch. While an agent
   learns, these are its run's own; afterwards they are as if it had never learned.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,7 +53,7 @@ from mtenvs.adapters.sb3 import TaskVecEnv
 
 
 class BodyMoments(RunningMeanStd):
-    """Running mean and variance of the entries of observations that are there, each with a count of its own.
+    """Running mean and variance of the entries of observations that are there, each with its own count.
 
     Args:
         encoding: which entries are the body's, and which of them a body lacks.
@@ -68,9 +69,8 @@ class BodyMoments(RunningMeanStd):
     def present(self, observations: np.ndarray) -> np.ndarray:
         """1 for entries that are there, ``(..., size)`` to ``(..., body)``."""
         mask = observations[..., self._mask]
-        return np.concatenate([mask, np.ones_like(mask, shape=(*mask.shape[:-1], 1))], -1)[
-            ..., self._entries
-        ]
+        ones = np.ones((*mask.shape[:-1], 1), mask.dtype)
+        return np.concatenate([mask, ones], axis=-1)[..., self._entries]
 
     def update(self, arr: np.ndarray) -> None:
         """Takes in observations ``(n, size)``."""
@@ -78,7 +78,7 @@ class BodyMoments(RunningMeanStd):
         counts = present.sum(axis=0, dtype=np.float64)
         mean = (values * present).sum(axis=0) / np.maximum(counts, 1.0)
         var = (np.square(values - mean) * present).sum(axis=0) / np.maximum(counts, 1.0)
-        self.update_from_moments(mean, var, counts)  # type: ignore[arg-type]  # one count for each entry
+        self.update_from_moments(mean, var, counts)  # one count for each entry
 
 
 class NormalizedWorlds(VecNormalize):
@@ -93,7 +93,7 @@ class NormalizedWorlds(VecNormalize):
     def __init__(self, venv: VecEnv, encoding: Encoding, **kwargs: Any) -> None:
         super().__init__(venv, **kwargs)
         if self.norm_obs:
-            self.obs_rms = BodyMoments(encoding)
+            self.obs_rms = BodyMoments(encoding)  # type: ignore[assignment]  # declared for dictionaries
 
     def _normalize_obs(self, obs: np.ndarray, obs_rms: RunningMeanStd) -> np.ndarray:
         assert isinstance(obs_rms, BodyMoments)
@@ -267,7 +267,9 @@ class SB3Agent(Agent):
     def _make_model(self, worlds: TaskVectorEnv) -> BaseAlgorithm:
         arguments = {key: value for key, value in self.config.items() if key not in self.own}
         env = self._make_env(worlds)
-        with self._own_streams():
+        with self._own_streams(), warnings.catch_warnings():
+            # a minibatch that is left over at a rollout's end is a smaller one, and no matter
+            warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
             # a seed starts all streams: only the first model of a run is given one
             seed = self._model_seed if self._streams is None else None
             model: BaseAlgorithm = self.algorithm(
@@ -323,7 +325,8 @@ class SB3Agent(Agent):
 
     def _rebuild(self, worlds: TaskVectorEnv) -> None:
         """Makes the model anew for another number of worlds, with all that was learned."""
-        old, state = self._model, self.state()
+        old = self._model
+        state = {name: torch.as_tensor(value).clone() for name, value in self.state().items()}
         self._model = self._make_model(worlds)
         for name in CARRIED:
             if hasattr(old, name):
@@ -365,7 +368,7 @@ class SB3Agent(Agent):
         return self._updates
 
     def describe(self) -> dict[str, Any]:
-        """Gradient updates, and parameters of actor and critics; targets, which are copies, do not count."""
+        """Gradient updates, and parameters of actor and critics; targets, mere copies, do not count."""
         named = self._model.policy.named_parameters()
         parameters = sum(p.numel() for name, p in named if "_target." not in name)
         return {"updates": self.updates(), "parameters": parameters}
@@ -410,10 +413,10 @@ class SB3Agent(Agent):
         for name, moments in self._moments().items():
             if kept := under(name, state):
                 for key in MOMENTS:
-                    value = kept[key].cpu().numpy()
-                    if value.shape != np.shape(getattr(moments, key)):
-                        raise RuntimeError(f"{name}.{key} has shape {value.shape}")
-                    setattr(moments, key, value.copy() if value.shape else value.item())
+                    number = kept[key].cpu().numpy()
+                    if number.shape != np.shape(getattr(moments, key)):
+                        raise RuntimeError(f"{name}.{key} has shape {number.shape}")
+                    setattr(moments, key, number.copy() if number.shape else number.item())
         for name, optimizer in self._optimizers_of(model):
             if not (kept := under(f"optimizer.{name}", state)):
                 continue
@@ -446,7 +449,8 @@ class SB3Agent(Agent):
             kept = {name: value for name, value in state.items() if name.startswith("normalizer.")}
             if not kept:
                 raise ValueError(
-                    f"agent {self.agent_name()} cannot start with normalizer: it has normalize_observation=false"
+                    f"agent {self.agent_name()} cannot start with normalizer: it was trained with "
+                    "normalize_observation=false"
                 )
             return kept
         if not start.keep_optimizer:
@@ -474,14 +478,14 @@ def under(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     return {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
 
 
-def first_weights(policy: torch.nn.Module) -> list[torch.nn.Parameter]:
+def first_weights(policy: torch.nn.Module) -> list[torch.Tensor]:
     """Weights ``(units, inputs)`` that observations meet first, of all networks of a policy.
 
-    In Stable-Baselines3 these are an LSTM's where there is one, else the first of a ``Sequential``; critics of
-    actions read the observation first.
+    In Stable-Baselines3 these are an LSTM's where there is one, else the first of a ``Sequential``; critics
+    of actions read the observation first.
     """
     if memories := [m for m in policy.modules() if isinstance(m, torch.nn.LSTM)]:
-        return [memory.weight_ih_l0 for memory in memories]
+        return [memory.get_parameter("weight_ih_l0") for memory in memories]
     networks = [m for m in policy.modules() if isinstance(m, torch.nn.Sequential) and len(m)]
     return [network[0].weight for network in networks if isinstance(network[0], torch.nn.Linear)]
 
@@ -592,8 +596,8 @@ class RecurrentPPO(OnPolicyAgent):
     }
     source = (
         "rl-baselines3-zoo for HalfCheetahBulletEnv-v0 (ppo_lstm.yml), with its LSTM of 128 and nothing "
-        "behind it; n_steps 256 of 16 worlds became 64 of 56, 3584 samples a rollout; batch_size 128 became "
-        "448, the steps of 7 worlds, for speed"
+        "behind it; n_steps 256 of 16 worlds became 64 of 56, 3584 samples a rollout; batch_size 128 "
+        "became 448, the steps of 7 worlds, for speed"
     )
 
     def __init__(
@@ -643,7 +647,7 @@ class RecurrentPPO(OnPolicyAgent):
 
 
 class _Experienced:
-    """A mixin of off-policy algorithms: what was handed over acts, instead of chance, while a buffer fills."""
+    """A mixin for off-policy algorithms: what was handed over, not chance, acts while the buffer fills."""
 
     handed_over = False
 
@@ -666,8 +670,8 @@ class _TQC(_Experienced, sb3_contrib.TQC):
 class OffPolicyAgent(SB3Agent):
     """What agents that learn from a replay buffer have in common.
 
-    For its first ``learning_starts`` control steps, which count like all others, a fresh agent acts at random
-    and one that was handed over acts with its policy; neither learns yet.
+    For its first ``learning_starts`` control steps, which count like all others, a fresh agent acts at
+    random and one that was handed over acts with its policy; neither learns yet.
     """
 
     starts = frozenset({"shuffled", "keep_optimizer"})
@@ -738,9 +742,10 @@ class TD3(OffPolicyAgent):
         "normalize_reward": False,
     }
     source = (
-        "Stable-Baselines3 2.9's defaults, with learning_starts 10000 and noise of 0.1 as rl-baselines3-zoo "
-        "(td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 14 for the 56 control steps of "
-        "56 worlds, a quarter of the published ratio, for speed: gradient_steps -1 is all of it"
+        "Stable-Baselines3 2.9's defaults, with learning_starts 10000 and noise of 0.1 as "
+        "rl-baselines3-zoo (td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 14 for the 56 "
+        "control steps of 56 worlds, a quarter of the published ratio, for speed: gradient_steps -1 is all "
+        "of it"
     )
 
     def _more_arguments(self, worlds: TaskVectorEnv) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class TaskVecEnv(VecEnv):
 
         Seeds of ``seed()`` and tasks of ``set_options()`` come into force; seeds are used once.
         """
-        options = None
+        options: dict[str, Any] | None = None
         if any(self._options):
             current = zip(self._options, self._envs.tasks, strict=True)
             options = {"tasks": [option.get("task", task) for option, task in current]}
@@ -141,8 +141,8 @@ class TaskVecEnv(VecEnv):
         """Chooses the tasks, and the control steps that count as taken, of the next ``reset()``.
 
         Args:
-            options: ``{"task": ..., "elapsed_steps": ...}`` for all worlds, or a list of one such dictionary, or an empty one,
-                for each; ``None`` takes back what was chosen.
+            options: ``{"task": ..., "elapsed_steps": ...}``, or less of it, for all worlds, or a list of
+                one such dictionary for each; ``None`` takes back what was chosen.
 
         Raises:
             ValueError: for an unknown task or option, or a list of another length.
