@@ -188,8 +188,10 @@ class SB3Agent(Agent):
     """Of Stable-Baselines3, or of sb3-contrib."""
     policy: ClassVar[str] = "MlpPolicy"
     """The name that the algorithm has for its networks."""
-    own: ClassVar[frozenset[str]] = frozenset({"hidden", "normalize_observation", "normalize_reward"})
-    """Hyperparameters that are not the algorithm's arguments."""
+    shape: ClassVar[frozenset[str]] = frozenset({"hidden", "normalize_observation", "normalize_reward"})
+    """Hyperparameters that are not the algorithm's arguments; checkpoints with others are refused."""
+    own: ClassVar[frozenset[str]] = frozenset()
+    """Others that are not the algorithm's arguments."""
 
     @classmethod
     def check(cls, worlds: TaskVectorEnv, config: Mapping[str, Any]) -> None:
@@ -265,7 +267,7 @@ class SB3Agent(Agent):
         return env
 
     def _make_model(self, worlds: TaskVectorEnv) -> BaseAlgorithm:
-        arguments = {key: value for key, value in self.config.items() if key not in self.own}
+        arguments = {k: v for k, v in self.config.items() if k not in self.own | self.shape}
         env = self._make_env(worlds)
         with self._own_streams(), warnings.catch_warnings():
             # a minibatch that is left over at a rollout's end is a smaller one, and no matter
@@ -386,11 +388,15 @@ class SB3Agent(Agent):
             found.append((name, optimizer))
         return found
 
+    def _facts(self) -> dict[str, Any]:
+        return {**super()._facts(), **{name: self.config[name] for name in sorted(self.shape)}}
+
     def state(self) -> dict[str, np.ndarray | torch.Tensor]:
         """Weights, entropy coefficient, statistics of the normaliser and the optimisers' state, by name."""
         model = self._model
         state: dict[str, Any] = {f"policy.{k}": v.detach() for k, v in model.policy.state_dict().items()}
-        state |= {f"variable.{k}": getattr(model, k).detach() for k in model._get_torch_save_params()[1]}
+        if (coefficient := self._learned_entropy()) is not None:
+            state["log_ent_coef"] = coefficient.detach()
         for name, moments in self._moments().items():
             state |= {f"{name}.{key}": np.asarray(getattr(moments, key)) for key in MOMENTS}
         for name, optimizer in self._optimizers_of(model):
@@ -407,9 +413,10 @@ class SB3Agent(Agent):
         model = self._model
         if weights := under("policy", state):
             model.policy.load_state_dict(weights)
-            with torch.no_grad():
-                for name in model._get_torch_save_params()[1]:
-                    getattr(model, name).copy_(state[f"variable.{name}"])
+            coefficient = self._learned_entropy()
+            if coefficient is not None and "log_ent_coef" in state:
+                with torch.no_grad():
+                    coefficient.copy_(state["log_ent_coef"])
         for name, moments in self._moments().items():
             if kept := under(name, state):
                 for key in MOMENTS:
@@ -426,6 +433,10 @@ class SB3Agent(Agent):
                 slots.setdefault(int(index), {})[slot] = value.clone()
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+    def _learned_entropy(self) -> torch.Tensor | None:
+        """Logarithm of the entropy coefficient ``(1,)``, where it is learned and not a hyperparameter."""
+        return getattr(self._model, "log_ent_coef", None)
 
     def _moments(self) -> dict[str, RunningMeanStd]:
         env = self._model.get_vec_normalize_env()
@@ -576,7 +587,8 @@ class RecurrentPPO(OnPolicyAgent):
     name = "sb3:recurrentppo"
     algorithm = sb3_contrib.RecurrentPPO
     policy = "MlpLstmPolicy"
-    own = SB3Agent.own | {"meta", "trial_episodes"}
+    shape = SB3Agent.shape | {"meta"}
+    own = frozenset({"trial_episodes"})
     hyperparameters: ClassVar[Mapping[str, Any]] = {
         "learning_rate": 3e-4,
         "n_steps": 64,
@@ -723,7 +735,7 @@ class TD3(OffPolicyAgent):
 
     name = "sb3:td3"
     algorithm = _TD3
-    own = SB3Agent.own | {"action_noise_std"}
+    own = frozenset({"action_noise_std"})
     hyperparameters: ClassVar[Mapping[str, Any]] = {
         "learning_rate": 1e-3,
         "buffer_size": 1_000_000,
@@ -743,9 +755,9 @@ class TD3(OffPolicyAgent):
     }
     source = (
         "Stable-Baselines3 2.9's defaults, with learning_starts 10000 and noise of 0.1 as "
-        "rl-baselines3-zoo (td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 14 for the 56 "
-        "control steps of 56 worlds, a quarter of the published ratio, for speed: gradient_steps -1 is all "
-        "of it"
+        "rl-baselines3-zoo (td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 14 for the "
+        "56 control steps of 56 worlds, a quarter of the published ratio, for speed: gradient_steps -1 is "
+        "all of it"
     )
 
     def _more_arguments(self, worlds: TaskVectorEnv) -> dict[str, Any]:

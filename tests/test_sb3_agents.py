@@ -26,7 +26,7 @@ OFF_POLICY = {
     "learning_starts": 16,
     "batch_size": 16,
     "buffer_size": 400,
-    "gradient_steps": 2,
+    "gradient_steps": 1,
     "hidden": [8, 8],
 }
 SMALL: dict[str, dict[str, Any]] = {
@@ -114,20 +114,20 @@ def test_it_trains_exactly_as_many_steps_as_asked(name: str) -> None:
 
 
 # rollouts of 32 samples are 2 minibatches; an off-policy agent does nothing for its first 16 steps, 4 of
-# all worlds, and twice for each of the remaining 12
+# all worlds, and an update after each of the remaining 12
 @pytest.mark.parametrize(
     ("name", "updates"),
     [
         ("sb3:ppo", 2 * 2 * 2),
         ("sb3:recurrentppo", 2 * 2 * 2),
         ("sb3:trpo", 2 * (1 + 2 * 2)),
-        ("sb3:sac", 12 * 2),
-        ("sb3:td3", 12 * 2),
-        ("sb3:tqc", 12 * 2),
+        ("sb3:sac", 12),
+        ("sb3:td3", 12),
+        ("sb3:tqc", 12),
     ],
 )
 def test_updates_are_minibatches(name: str, updates: int) -> None:
-    assert trained(name, steps=64).updates() == updates
+    assert learned(name).updates() == updates
 
 
 @every
@@ -175,40 +175,39 @@ def test_worlds_of_another_conditioning_are_refused(name: str) -> None:
 
 @every
 def test_equal_seeds_give_equal_results_whatever_happens_around(name: str) -> None:
-    first = trained(name, seed=3)
+    first = tensors(learned(name))
 
     random.seed(5)
     np.random.seed(6)  # noqa: NPY002
     torch.manual_seed(7)
     envs, other = worlds(), worlds()
-    learner, neighbour = agent(name, envs, 3), agent(name, other, 4)
+    learner, neighbour = agent(name, envs), agent(name, other, 4)
+    fresh, others = tensors(learner), tensors(neighbour)
+    weights = [key for key in fresh if key.endswith(("0.weight", "ih_l0"))]
+    assert len(weights) >= 2
+    assert not any(torch.equal(fresh[key], others[key]) for key in weights)
     globally = random.getstate(), copy.deepcopy(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
     learner.train(envs, 32)
     neighbour.train(other, 32)
-    learner.evaluate(worlds(), range(WORLDS))
+    learner.evaluate(other, range(WORLDS))
     learner.train(envs, 64)
-    assert_equal(tensors(first), tensors(learner))
+    assert_equal(tensors(learner), first)
     assert random.getstate() == globally[0]
     np.testing.assert_equal(np.random.get_state(), globally[1])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), globally[2])
 
-    different = tensors(trained(name, seed=5))
-    weights = [n for n, v in different.items() if n.startswith("policy.") and v.numel() > 1]
-    assert not any(torch.equal(different[n], tensors(first)[n]) for n in weights if n.endswith("0.weight"))
-
 
 def test_two_agents_of_the_same_worlds_have_streams_of_their_own() -> None:
     envs = worlds()
-    learner, _ = agent("sb3:sac", envs, 3), agent("sb3:sac", envs, 4)
+    learner, _ = agent("sb3:sac", envs), agent("sb3:sac", envs, 4)
     learner.train(envs, 64)
-    assert_equal(tensors(learner), tensors(trained("sb3:sac", seed=3)))
+    assert_equal(tensors(learner), tensors(learned("sb3:sac")))
 
 
 @every
 def test_an_evaluation_on_the_training_worlds_starts_them_afresh(name: str) -> None:
     envs = worlds()
-    learner = agent(name, envs)
-    learner.train(envs, 32)
+    learner = trained(name, steps=32, envs=envs)
     resets: list[Any] = []
     reset = envs.reset
     envs.reset = lambda **kwargs: resets.append(kwargs) or reset(**kwargs)  # type: ignore
@@ -238,11 +237,12 @@ def test_another_number_of_worlds_goes_on_with_what_was_learned(name: str) -> No
 
 @every
 def test_a_loaded_agent_acts_alike(name: str, saved: Path) -> None:
-    learner = trained(name)
+    learner = learned(name)
     assert {path.suffix for path in saved.iterdir()} == {".safetensors", ".json"}
     envs = worlds()
     loaded = agent(name, envs, seed=1)
     seen = observations(envs)
+    learner.begin()
     expected = learner.act(seen)
     assert not np.array_equal(loaded.act(seen), expected)
     loaded = agent(name, envs, seed=1)
@@ -255,20 +255,34 @@ def test_a_loaded_agent_acts_alike(name: str, saved: Path) -> None:
     assert (played.lengths == 6).all()
 
     policy = load_policy(saved, "Biped")
+    loaded.begin()
     np.testing.assert_array_equal(policy.act(seen[:1]), loaded.act(seen[:1]))
 
 
 def test_strange_checkpoints_are_refused(tmp_path: Path) -> None:
-    trained("sb3:ppo").save(0, tmp_path)
+    learned("sb3:ppo").save(0, tmp_path)
     for strange, message in (
         (agent("sb3:ppo", worlds("DMWalker")), "has family = 'mt/Biped-v0'"),
         (agent("sb3:ppo", worlds(conditioning="none")), "has conditioning = 'descriptor'"),
         (agent("sb3:trpo", worlds()), "has learner = 'sb3:ppo'"),
+        (agent("sb3:ppo", worlds(), hidden=[9, 8]), r"has hidden = \[8, 8\], this learner needs \[9, 8\]"),
+        (agent("sb3:ppo", worlds(), normalize_reward=False), "has normalize_reward = True"),
     ):
         with pytest.raises(ValueError, match=message):
             strange.load(0, tmp_path)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        agent("sb3:ppo", worlds(), hidden=[9, 8]).load(0, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sb3:sac", "sb3:tqc"])
+def test_a_learned_entropy_coefficient_is_handed_on(name: str, saved: Path) -> None:
+    before = tensors(learned(name))["log_ent_coef"]
+    assert before != 0.0  # where it began
+    loaded = agent(name, worlds())
+    loaded.load(0, saved)
+    assert tensors(loaded)["log_ent_coef"] == before
+    fixed = agent(name, worlds(), ent_coef="0.2")
+    fixed.load(0, saved)
+    assert fixed._model.ent_coef_tensor == pytest.approx(0.2)  # type: ignore[attr-defined]
+    assert "log_ent_coef" not in tensors(fixed)
 
 
 @every
@@ -430,10 +444,10 @@ def test_statistics_are_of_the_entries_that_are_there() -> None:
 
 
 def test_evaluating_leaves_the_statistics_alone() -> None:
-    learner = trained("sb3:ppo")
+    learner, envs = learned("sb3:ppo"), worlds()
     before = tensors(learner)
-    learner.evaluate(worlds(), range(WORLDS))
-    learner.act(observations(worlds()))
+    learner.evaluate(envs, range(WORLDS))
+    learner.act(observations(envs))
     assert_equal(before, tensors(learner))
 
 
@@ -552,10 +566,9 @@ def test_the_memory_lasts_for_a_trial() -> None:
 
 def test_evaluation_plays_the_first_episode_of_a_trial() -> None:
     """By hand: the LSTM's state goes on from zero, beside the previous action, its reward and no end."""
-    learner = trained("sb3:recurrentppo")
+    learner, envs = learned("sb3:recurrentppo"), worlds()
     assert isinstance(learner, sb3.RecurrentPPO)
-    learner.act(observations(worlds()))  # of which nothing may be left
-    envs = worlds()
+    learner.act(observations(envs))  # of which nothing may be left
     seen, _ = envs.reset(seed=[0, 1, 2, 3])
     before, state, total = np.zeros((WORLDS, envs.num_actions + 2)), None, np.zeros(WORLDS)
     for _ in range(6):
@@ -564,14 +577,14 @@ def test_evaluation_plays_the_first_episode_of_a_trial() -> None:
         seen, rewards, *_ = envs.step(actions)
         total += rewards
         before = np.concatenate([actions, rewards[:, None], np.zeros((WORLDS, 1))], axis=1)
-    played = learner.evaluate(worlds(), [0, 1, 2, 3])
+    played = learner.evaluate(envs, [0, 1, 2, 3])
     np.testing.assert_allclose(played.returns, total)
-    np.testing.assert_array_equal(learner.evaluate(worlds(), [0, 1, 2, 3]).returns, played.returns)
+    np.testing.assert_array_equal(learner.evaluate(envs, [0, 1, 2, 3]).returns, played.returns)
 
 
 def test_acting_remembers_until_it_begins_anew() -> None:
-    learner = trained("sb3:recurrentppo")
-    seen = observations(worlds())
+    learner, seen = learned("sb3:recurrentppo"), observations(worlds())
+    learner.begin()
     first, second = learner.act(seen), learner.act(seen)
     assert not np.array_equal(first, second)
     learner.begin()
