@@ -206,8 +206,10 @@ class SB3Agent(Agent):
         for key, value in counts.items():
             as_many_as_steps = key == "gradient_steps" and value == -1
             least = 0 if key == "learning_starts" else 2 if key == "batch_size" else 1
-            if value < least and not as_many_as_steps:
-                raise ValueError(f"agent {cls.agent_name()}: {key} must be at least {least}, got {value}")
+            if type(value) is not int or (value < least and not as_many_as_steps):
+                raise ValueError(
+                    f"agent {cls.agent_name()}: {key} must be a whole number, at least {least}, got {value!r}"
+                )
 
     def __init__(
         self, worlds: TaskVectorEnv, seed: int, hyperparameters: Mapping[str, Any], device: str = "cpu"
@@ -776,6 +778,7 @@ class TQC(OffPolicyAgent):
         "top_quantiles_to_drop_per_net": 2,
     }
     source = (
-        "sb3-contrib 2.9's defaults, with learning_starts 10000 as SAC; gradient_steps 7 for the 56 control "
-        "steps of 56 worlds, an eighth of the published ratio, for speed: gradient_steps -1 is all of it"
+        "sb3-contrib 2.9's defaults, with learning_starts 10000 as SAC; gradient_steps 7 for the 56 "
+        "control steps of 56 worlds, an eighth of the published ratio, for speed: gradient_steps -1 is all "
+        "of it"
     )

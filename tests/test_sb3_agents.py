@@ -154,8 +154,9 @@ def parameters_of(policy: Any, part: str) -> list[torch.Tensor]:
     ("changes", "message"),
     [
         ({"hidden": []}, "hidden is empty"),
-        ({"hidden": [8, 0]}, r"hidden\[1\] must be at least 1, got 0"),
-        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"hidden": [8, 0]}, r"hidden\[1\] must be a whole number, at least 1, got 0"),
+        ({"hidden": [8.0]}, r"hidden\[0\] must be a whole number, at least 1, got 8.0"),
+        ({"batch_size": 1}, "batch_size must be a whole number, at least 2, got 1"),
     ],
 )
 def test_bad_sizes_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
@@ -621,9 +622,9 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sb3:ppo", "sb3:sac"])
 def test_it_learns(name: str) -> None:
-    """The first biped's scores: 1.4 at random, 480 after a million steps of our PPO."""
+    """The first biped's scores: 1.4 at random, 480 after a million steps of our PPO, here measured 260."""
     envs = TaskVectorEnv("Biped", num_envs=56, tasks=[0])
     learner = make_learner(name, describe_learner(name, "Biped").config, envs, [0])
     learner.train(envs, 100_800 if name == "sb3:sac" else 100_352)
     played = learner.evaluate(TaskVectorEnv("Biped", num_envs=16, tasks=[0]), range(1000, 1016))
-    assert played.returns.mean() > 50.0
+    assert played.returns.mean() > 100.0
