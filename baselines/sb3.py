@@ -208,7 +208,8 @@ class SB3Agent(Agent):
             least = 0 if key == "learning_starts" else 2 if key == "batch_size" else 1
             if type(value) is not int or (value < least and not as_many_as_steps):
                 raise ValueError(
-                    f"agent {cls.agent_name()}: {key} must be a whole number, at least {least}, got {value!r}"
+                    f"agent {cls.agent_name()}: {key} must be a whole number, at least {least}, "
+                    f"got {value!r}"
                 )
 
     def __init__(
