@@ -96,6 +96,17 @@ class Agent(Described, abc.ABC):
         """Gradient updates so far, for the records."""
         return 0
 
+    def begin(self) -> None:
+        """For agents with a memory: evaluation begins, in all worlds, with nothing remembered."""
+
+    def told(self, rewards: np.ndarray, ends: np.ndarray) -> None:
+        """For agents with a memory: what an evaluated step brought.
+
+        Args:
+            rewards: of the actions of the last :meth:`act`, ``(n,)``.
+            ends: whether they ended an episode, ``(n,)`` of bool; the next observation is another one's.
+        """
+
     # ------------------------------------------------------------- what it gets for it
 
     @contextlib.contextmanager
@@ -159,7 +170,8 @@ class Agent(Described, abc.ABC):
         """Plays one episode in every world; see :class:`baselines.learner.Learner`."""
         if not self.diverged()[0]:
             try:
-                return play_episodes(self.act, worlds, seeds)
+                self.begin()
+                return play_episodes(self.act, worlds, seeds, self.told)
             except NotFiniteError:
                 self._diverged = True
         nothing = np.zeros(worlds.num_envs)

@@ -198,7 +198,10 @@ class Learner(Protocol):
 
 
 def play_episodes(
-    act: Callable[[np.ndarray], np.ndarray], worlds: TaskVectorEnv, seeds: Sequence[int]
+    act: Callable[[np.ndarray], np.ndarray],
+    worlds: TaskVectorEnv,
+    seeds: Sequence[int],
+    told: Callable[[np.ndarray, np.ndarray], object] | None = None,
 ) -> Episodes:
     """Plays one episode in every world.
 
@@ -206,6 +209,8 @@ def play_episodes(
         act: observations ``(num_envs, size)`` to actions ``(num_envs, nu)``.
         worlds: worlds in same-step autoreset mode; those that have ended idle on until all have.
         seeds: one per world.
+        told: called after every step with rewards ``(num_envs,)`` and which worlds' episodes ended,
+            ``(num_envs,)`` of bool; for agents with a memory.
 
     Raises:
         NotFiniteError: for actions that are not finite.
@@ -218,7 +223,10 @@ def play_episodes(
         observations, rewards, terminations, truncations, info = worlds.step(act(observations))
         returns += rewards * playing
         lengths += playing
-        ended = playing & (terminations | truncations)
+        ends = terminations | truncations
+        if told is not None:
+            told(rewards, ends)
+        ended = playing & ends
         if ended.any():
             success[ended] = info["final_info"]["success"][ended]
             playing &= ~ended

@@ -26,6 +26,8 @@ Indices = int | Iterable[int] | None
 
 OF_EACH_WORLD = {"task": "tasks", "np_random": "np_random", "np_random_seed": "np_random_seed"}
 """Attributes that worlds have of their own, and what holds them all in the vector environment."""
+OPTIONS = ("task", "elapsed_steps")
+"""What ``set_options()`` knows."""
 SPACES = ("observation_space", "action_space")
 """Attributes that the vector environment has of the whole batch and, as ``single_...``, of a world."""
 
@@ -47,7 +49,8 @@ class TaskVecEnv(VecEnv):
     The worlds are rows of one batch, not environments of their own: ``get_attr`` gives each its ``task``,
     spaces, ``np_random`` and ``np_random_seed``, and for other names what all share. Tasks are chosen with
     ``set_options({"task": 3})``, or a list of one dictionary for each world, and come into force at the
-    next ``reset()``; a world that is given none keeps its task.
+    next ``reset()``; a world that is given none keeps its task. ``elapsed_steps``, control steps that count
+    as already taken, staggers the first episodes.
 
     Args:
         envs: made by ``gymnasium.make_vec("mt/<Family>-v0", num_envs, ...)``, in its same-step mode.
@@ -90,10 +93,13 @@ class TaskVecEnv(VecEnv):
 
         Seeds of ``seed()`` and tasks of ``set_options()`` come into force; seeds are used once.
         """
-        options = None
+        options: dict[str, Any] | None = None
         if any(self._options):
             current = zip(self._options, self._envs.tasks, strict=True)
             options = {"tasks": [option.get("task", task) for option, task in current]}
+            if any("elapsed_steps" in option for option in self._options):
+                elapsed = [option.get("elapsed_steps", 0) for option in self._options]
+                options["elapsed_steps"] = np.array(elapsed)
         observations, info = self._envs.reset(seed=self._seeds, options=options)
         self._reset_seeds()
         self._reset_options()
@@ -132,11 +138,11 @@ class TaskVecEnv(VecEnv):
         return self._envs.render() or [None] * self.num_envs
 
     def set_options(self, options: list[dict] | dict | None = None) -> None:
-        """Chooses the tasks of the next ``reset()``.
+        """Chooses the tasks, and the control steps that count as taken, of the next ``reset()``.
 
         Args:
-            options: ``{"task": ...}`` for all worlds, or a list of one such dictionary, or an empty one,
-                for each; ``None`` takes back what was chosen.
+            options: ``{"task": ..., "elapsed_steps": ...}``, or less of it, for all worlds, or a list of
+                one such dictionary for each; ``None`` takes back what was chosen.
 
         Raises:
             ValueError: for an unknown task or option, or a list of another length.
@@ -144,11 +150,14 @@ class TaskVecEnv(VecEnv):
         given = list(options) if isinstance(options, list) else [options or {}] * self.num_envs
         if len(given) != self.num_envs:
             raise ValueError(f"{len(given)} options for {self.num_envs} worlds; give one each, or a dict")
-        unknown = sorted({str(key) for option in given for key in option if key != "task"})
+        unknown = sorted({str(key) for option in given for key in option} - {*OPTIONS})
         if unknown:
-            raise ValueError(f"unknown options {unknown}; valid: task")
+            raise ValueError(f"unknown options {unknown}; valid: {', '.join(OPTIONS)}")
         family = self._envs.family
-        self._options = [{k: registry.as_task(family, v) for k, v in option.items()} for option in given]
+        self._options = [
+            {k: registry.as_task(family, v) if k == "task" else v for k, v in option.items()}
+            for option in given
+        ]
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
         """The attribute of every chosen world; see the class.
