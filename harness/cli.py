@@ -419,17 +419,25 @@ class Compare:
 
 @dataclasses.dataclass(frozen=True)
 class Leaderboard:
-    """Lists all leave-one-out plans below a directory by the primary measure, with intervals."""
+    """Lists all leave-one-out plans below a directory by the primary measure, with intervals.
+
+    Joint plans follow in a table of their own, by the score that one network reaches on all tasks.
+    """
 
     directory: tyro.conf.Positional[Path] = Path("results")
     """Where to look."""
     markdown: bool = False
-    """Print a Markdown table."""
+    """Print Markdown tables."""
+    out: Path | None = None
+    """CSV to write the numbers to."""
 
     def __call__(self) -> None:
         """Runs the command."""
         board = leaderboard(self.directory, check=check_frozen)
         say(board.markdown() if self.markdown else board.text())
+        if self.out is not None:
+            board.numbers().to_csv(self.out, index=False)
+            say(f"wrote {self.out}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -340,7 +340,8 @@ def make_joint_plan(
     plan = _plan(definition, preset, learner, preset_name, "joint", together=len(chosen))
     rollout = learner["rollout"] * plan["worlds_per_run"]
     plan |= {
-        "title": f"{definition.name}: joint against separate",
+        "title": f"{definition.name}: "
+        + ("joint against separate" if SEPARATE in arms else "one network on all tasks"),
         "folds": chosen,
         "arms": arms,
         "control_folds": [],
