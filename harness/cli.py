@@ -624,6 +624,12 @@ def describe(directory: Path) -> None:
         f"{plan['title']}: {' x '.join(size)}{first}: {plural(len(plan['runs']), 'run')} in "
         f"{len(plan['cohorts'])} batches, {steps / 1e6:.1f}M steps"
     )
+    learner = plan["learner"]
+    kind = learner["config"].get("architecture")
+    say(
+        f"agent {learner['name']}{f' ({kind})' if kind else ''}, version {learner['version']}: "
+        f"{learner['parameters']:,} parameters a network"
+    )
 
 
 def print_plan(directory: Path, device: str, processes: int | None, agent: str) -> None:

@@ -200,13 +200,30 @@ def unmeasured(family: Family, record: dict[str, Any]) -> list[str]:
 
 
 def restamped(family: Family, record: dict[str, Any]) -> dict[str, Any]:
-    """The record, said to hold of the family's present code: for changes that leave returns as they are."""
+    """The record, said to hold of the present code: for changes that leave returns as they are.
+
+    Raises:
+        ValueError: if a hyperparameter that it was made with has another value now.
+    """
+    present = origin(family, ReferenceConfig(**record["config"]))
+    was, now = record["learner"]["config"], present["learner"]["config"]
+    # hyperparameters that were not there then have defaults that change nothing
+    if other := sorted(key for key in was if was[key] != now.get(key)):
+        raise ValueError(
+            f"the scores were made with other hyperparameters ({', '.join(other)}): measure all tasks anew "
+            "with --fresh"
+        )
     tasks = {
         name: {"parameters": dict(as_task(family, name).parameters), **scores}
         for name, scores in record["tasks"].items()
     }
     head = {key: value for key, value in record.items() if key not in ("family_code", "tasks")}
-    return {**head, "family_code": family_code(family), "tasks": tasks}
+    return {
+        **head,
+        "learner": present["learner"],
+        "family_code": present["family_code"],
+        "tasks": tasks,
+    }
 
 
 def shortcomings(record: dict[str, Any]) -> list[str]:

@@ -223,6 +223,15 @@ def test_restamping_touches_no_number(two):
     assert again == two
 
 
+def test_restamping_takes_new_hyperparameters_in_and_refuses_changed_ones(two):
+    older = copy.deepcopy(two)
+    del older["learner"]["config"]["architecture"]
+    assert restamped(mtenvs.get_family("Biped"), older)["learner"] == two["learner"]
+    older["learner"]["config"]["gamma"] = 0.5
+    with pytest.raises(ValueError, match=r"other hyperparameters \(gamma\): .*--fresh"):
+        restamped(mtenvs.get_family("Biped"), older)
+
+
 def test_the_command_measures_what_is_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("harness.cli.shortcomings", lambda record: [])  # two rollouts teach nobody
     path = tmp_path / "scores.json"
