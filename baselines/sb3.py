@@ -690,7 +690,7 @@ class OffPolicyAgent(SB3Agent):
 
     The published ratio is one update for every control step. On one thread an update with
     layers of 256 took 15 ms (SAC), 10 ms (TD3) or 30 ms (TQC), so that 100,000 steps would take 25, 15 or
-    45 minutes; by default there are a quarter as many updates (TQC: an eighth), in 4 to 6 minutes.
+    45 minutes; by default there are an eighth as many updates, in 2 to 6 minutes.
     """
 
     starts = frozenset({"shuffled", "keep_optimizer"})
@@ -720,7 +720,7 @@ class SAC(OffPolicyAgent):
         "tau": 0.005,
         "gamma": 0.99,
         "train_freq": 1,
-        "gradient_steps": 14,
+        "gradient_steps": 7,
         "ent_coef": "auto",
         "target_update_interval": 1,
         "hidden": [256, 256],
@@ -729,7 +729,7 @@ class SAC(OffPolicyAgent):
     }
     source = (
         "rl-baselines3-zoo for MuJoCo (mujoco-defaults of sac.yml: Stable-Baselines3's defaults with "
-        "learning_starts 10000); gradient_steps 14 for the 56 control steps of 56 worlds, a quarter of the "
+        "learning_starts 10000); gradient_steps 7 for the 56 control steps of 56 worlds, an eighth of the "
         "published ratio, for speed: gradient_steps -1 is all of it"
     )
 
@@ -751,7 +751,7 @@ class TD3(OffPolicyAgent):
         "tau": 0.005,
         "gamma": 0.99,
         "train_freq": 1,
-        "gradient_steps": 14,
+        "gradient_steps": 7,
         "policy_delay": 2,
         "target_policy_noise": 0.2,
         "target_noise_clip": 0.5,
@@ -762,8 +762,8 @@ class TD3(OffPolicyAgent):
     }
     source = (
         "Stable-Baselines3 2.9's defaults, with learning_starts 10000 and noise of 0.1 as "
-        "rl-baselines3-zoo (td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 14 for the "
-        "56 control steps of 56 worlds, a quarter of the published ratio, for speed: gradient_steps -1 is "
+        "rl-baselines3-zoo (td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 7 for the "
+        "56 control steps of 56 worlds, an eighth of the published ratio, for speed: gradient_steps -1 is "
         "all of it"
     )
 
@@ -779,7 +779,6 @@ class TQC(OffPolicyAgent):
     algorithm = _TQC
     hyperparameters: ClassVar[Mapping[str, Any]] = {
         **SAC.hyperparameters,
-        "gradient_steps": 7,
         "top_quantiles_to_drop_per_net": 2,
     }
     source = (
