@@ -42,6 +42,15 @@ class Agent(Described, abc.ABC):
     """
 
     many_runs: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.many_runs:
+            raise TypeError(
+                f"{cls.__name__}: an Agent trains one run at a time; one with many_runs derives from "
+                "baselines.learner.Described"
+            )
+
     networks: torch.nn.Module
     """All that is learned, normalisers included, in agents without a :meth:`state` of their own."""
 
@@ -49,11 +58,11 @@ class Agent(Described, abc.ABC):
         self, worlds: TaskVectorEnv, seed: int, hyperparameters: Mapping[str, Any], device: str = "cpu"
     ) -> None:
         self.num_runs, self.steps = 1, 0
-        self.rng = np.random.default_rng(seed)
-        """A random stream of the run's own."""
+        starts, weights, noise = np.random.SeedSequence(seed).spawn(3)  # one stream for each purpose
+        self._starts, self._weights = np.random.default_rng(starts), np.random.default_rng(weights)
         self.noise = torch.Generator()
-        """Another, of PyTorch's, on the CPU."""
-        self.noise.manual_seed(int(self.rng.integers(2**63)))
+        """The run's own stream of PyTorch's, on the CPU, for exploration and whatever else is drawn."""
+        self.noise.manual_seed(int(noise.generate_state(1, np.uint64)[0]) % 2**63)
         self.config = dict(hyperparameters)
         self._layout = layout_facts(worlds)
         self._diverged = False
@@ -113,7 +122,7 @@ class Agent(Described, abc.ABC):
     def seeded(self) -> Iterator[None]:
         """Draws of PyTorch's global stream inside, as weights are, follow from the run's seed alone."""
         with torch.random.fork_rng():
-            torch.manual_seed(int(self.rng.integers(2**63)))
+            torch.manual_seed(int(self._weights.integers(2**63)))
             yield
 
     @staticmethod
@@ -140,7 +149,7 @@ class Agent(Described, abc.ABC):
         Returns:
             Observations, ``(num_envs, size)`` of float32.
         """
-        return worlds.reset(seed=[int(s) for s in self.rng.integers(2**31, size=worlds.num_envs)])[0]
+        return worlds.reset(seed=[int(s) for s in self._starts.integers(2**31, size=worlds.num_envs)])[0]
 
     def train(
         self, worlds: TaskVectorEnv, until: int, progress: Callable[[int], object] | None = None
@@ -191,29 +200,40 @@ class Agent(Described, abc.ABC):
         return {"updates": self.updates(), "parameters": sum(sizes)}
 
     def _facts(self) -> dict[str, Any]:
-        return {"learner": self.agent_name(), "learner_version": self.version, **self._layout}
+        name = self.known_as or self.agent_name()
+        return {"learner": name, "learner_version": self.version, **self._layout}
 
     def save(self, run: int, directory: Path) -> None:
         """Writes a checkpoint without pickle."""
         tensors = {name: torch.as_tensor(value) for name, value in self.state().items()}
-        save_checkpoint(directory, tensors, {**self._facts(), "steps": self.steps, "config": self.config})
+        facts = {"steps": self.steps, "config": self.config, "diverged": bool(self.diverged()[0])}
+        save_checkpoint(directory, tensors, {**self._facts(), **facts})
 
     def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
         """Starts from a checkpoint; from one of a run that diverged, this one has diverged too.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
-            ValueError: if it is of another agent, version, family, conditioning or layout, or for a start
-                that this agent does not offer.
+            ValueError: if it is of another agent, version, family, conditioning or layout, if it is
+                damaged, or for a start that this agent does not offer.
         """
         start.check(self)
         try:
-            tensors, _ = load_checkpoint(directory, self._facts())
+            tensors, facts = load_checkpoint(directory, self._facts())
         except NotFiniteError:
             self._diverged = True
             return
-        self.restore(self.started(tensors, start))
+        self._diverged = bool(facts.get("diverged"))
+        try:
+            self.restore(self.started(tensors, start))
+        except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
+            raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
 
     def started(self, state: dict[str, torch.Tensor], start: Start) -> dict[str, torch.Tensor]:
-        """What is taken over of a checkpoint's state; for agents that list more in ``starts``."""
+        """What is taken over of a checkpoint's state: all, but for agents that list more in ``starts``.
+
+        Those override this, and do there what ``start`` asks for.
+        """
+        if start.asked():
+            raise NotImplementedError(f"{type(self).__name__}.started() does not know of {start.asked()}")
         return state

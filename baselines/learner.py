@@ -70,7 +70,9 @@ class Described:
     """What an agent's class says of itself; it is frozen in plans and printed in reports."""
 
     name: ClassVar[str] = ""
-    """Under which it is found again; ``module:Class`` if empty."""
+    """Of an agent of this project; it does not pass to classes derived from it."""
+    known_as: str = ""
+    """The name that the learner was found by, set when it is made; it stands in its checkpoints."""
     version: ClassVar[str] = "1"
     """To be raised whenever equal seeds and hyperparameters give other results: checkpoints and plans of
     another version are refused."""
@@ -89,8 +91,13 @@ class Described:
 
     @classmethod
     def agent_name(cls) -> str:
-        """The name in plans and checkpoints."""
-        return cls.name or f"{cls.__module__}:{cls.__qualname__}"
+        """What the class is called where nobody has named it."""
+        return cls.__dict__.get("name") or f"{cls.__module__}:{cls.__qualname__}"
+
+    @classmethod
+    def offers(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        """Of :data:`STARTS`, what it can do with such hyperparameters; frozen in plans."""
+        return cls.starts
 
     @classmethod
     def rollout(cls, config: Mapping[str, Any]) -> int:

@@ -37,7 +37,7 @@ from baselines.learner import (
 )
 from baselines.reward_scale import RETURN_SCALES, RewardScale
 from baselines.stacked import RunningMoments, Shape, StackedAdam, StackedParameters, clip_gradient
-from mtenvs.spec import did_you_mean
+from mtenvs.spec import NotFiniteError, did_you_mean
 from mtenvs.vector_env import TaskVectorEnv
 
 
@@ -137,7 +137,21 @@ class PPO(Described):
 
     @classmethod
     def check(cls, worlds: TaskVectorEnv, config: Mapping[str, Any]) -> None:
-        """Refuses an architecture or a scale of returns that there is not, or not for such worlds."""
+        """Refuses hyperparameters out of range, and an architecture that is none for such worlds."""
+        for key in ("num_steps", "num_minibatches", "update_epochs"):
+            if config[key] < 1:
+                raise ValueError(f"{key} must be at least 1, got {config[key]}")
+        for key in ("learning_rate", "max_grad_norm", "clip_coef", "clip_observation"):
+            if not config[key] > 0:
+                raise ValueError(f"{key} must be positive, got {config[key]}")
+        for key in ("gamma", "gae_lambda"):
+            if not 0 <= config[key] <= 1:
+                raise ValueError(f"{key} must be in [0, 1], got {config[key]}")
+        for key in ("ent_coef", "vf_coef"):
+            if config[key] < 0:
+                raise ValueError(f"{key} must not be negative, got {config[key]}")
+        if not all(isinstance(units, int) and units > 0 for units in config["hidden"]):
+            raise ValueError(f"hidden must be a list of whole numbers above 0, got {config['hidden']}")
         find_architecture(config["architecture"], worlds.conditioning, config["hidden"])
         if (scale := config["return_scale"]) not in RETURN_SCALES:
             raise ValueError(
@@ -444,7 +458,7 @@ class PPO(Described):
 
     def _facts(self) -> dict[str, Any]:
         return {
-            "learner": self.agent_name(),
+            "learner": self.known_as or self.agent_name(),
             "learner_version": self.version,
             **self._layout,
             "architecture": self.config.architecture,
@@ -465,6 +479,7 @@ class PPO(Described):
         facts = {
             "steps": self.steps,
             "config": dataclasses.asdict(self.config),
+            "diverged": bool(self.diverged()[run]),
             **self._reward_scale.facts(run),
         }
         save_checkpoint(directory, tensors, {**self._facts(), **facts})
@@ -472,8 +487,9 @@ class PPO(Described):
     def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
         """Starts one run from a checkpoint: all weights, log standard deviation and normalisers.
 
-        What starts afresh has the run's own initial weights. The normalisers' statistics move on whatever
-        is frozen. What the switches of ``start`` mean here:
+        From the checkpoint of a run that diverged, this one has diverged too. What starts afresh has the
+        run's own initial weights. The normalisers' statistics move on whatever is frozen. What the
+        switches of ``start`` mean here:
 
         - ``part="normalizer"``: the statistics of observations alone, beside fresh weights and rewards
           scaled afresh. All weights are fresh, so that ``fresh_*`` and ``reset_log_std`` change nothing;
@@ -504,7 +520,15 @@ class PPO(Described):
                 f"keep_optimizer needs the weights that the optimiser's state is of, so part='all', "
                 f"got part={start.part!r}"
             )
-        tensors, facts = load_checkpoint(directory, self._facts())
+        try:
+            tensors, facts = load_checkpoint(directory, self._facts())
+        except NotFiniteError:  # from the network of a run that diverged nothing can be learned
+            self._active[run] = False
+            return
+        self._active[run] = not facts.get("diverged")
+        missing = {f"parameters.{shape.name}" for shape in self._parameters.shapes} - {*tensors}
+        if missing:
+            raise ValueError(f"checkpoint {directory} is damaged: it lacks {', '.join(sorted(missing))}")
         initial = self._parameters.views(self._initial)
         fresh, frozen = self._named(start)
         with torch.no_grad():

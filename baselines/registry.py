@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def describe_learner(
     """
     agent, changes = find_agent(name), changes or {}
     defaults = {**agent.hyperparameters, **agent.family_hyperparameters.get(family, {})}
-    check_names(agent, changes)
+    check_names(name, agent, changes)
     for key, value in changes.items():
         if not _alike(value, defaults[key]):
             raise ValueError(
@@ -131,14 +132,18 @@ def describe_learner(
         config = json.loads(json.dumps({**defaults, **changes}, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"hyperparameters of agent {name} must be of JSON types: {error}") from None
-    told = [conditioning, "none"] if blind else [conditioning]
-    worlds = [TaskVectorEnv(family, 1, conditioning=c, layout=layout) for c in told]
-    for some in worlds:
-        agent.check(some, config)
+    worlds = TaskVectorEnv(family, 1, conditioning=conditioning, layout=layout)
+    with _naming(name):
+        agent.check(worlds, config)
+    if blind and conditioning != "none":
+        try:
+            agent.check(TaskVectorEnv(family, 1, conditioning="none", layout=layout), config)
+        except ValueError as error:
+            raise ValueError(f"in the arm blind nothing is told: leave it out of --arms; {error}") from None
     usual = defaults.get("architecture")
     if config.get("architecture") != usual and "hidden" not in changes:
-        wanted = count_parameters(name, {**config, "architecture": usual}, worlds[0])
-        config = scaled(name, config, worlds[0], wanted)
+        wanted = count_parameters(name, {**config, "architecture": usual}, worlds)
+        config = scaled(name, config, worlds, wanted)
     trials, steps = agent.tuning.get(family, (0, 0))
     return LearnerDescription(
         name=name,
@@ -146,14 +151,14 @@ def describe_learner(
         rollout=agent.rollout(config),
         config=config,
         many_runs=agent.many_runs,
-        starts=tuple(sorted(agent.starts)),
+        starts=tuple(sorted(agent.offers(config))),
         source=agent.source,
-        parameters=count_parameters(name, config, worlds[0]),
+        parameters=count_parameters(name, config, worlds),
         tuning={"trials": trials, "steps": steps},
     )
 
 
-def check_names(agent: type[Described], config: Mapping[str, Any]) -> None:
+def check_names(name: str, agent: type[Described], config: Mapping[str, Any]) -> None:
     """Refuses hyperparameters that an agent does not have.
 
     Raises:
@@ -162,21 +167,22 @@ def check_names(agent: type[Described], config: Mapping[str, Any]) -> None:
     known = {*agent.hyperparameters}
     if unknown := sorted({*config} - known):
         raise ValueError(
-            f"unknown hyperparameters {unknown} of agent {agent.agent_name()}"
+            f"unknown hyperparameters {unknown} of agent {name}"
             f"{did_you_mean(unknown[0], known)}; valid: {', '.join(sorted(known)) or 'it has none'}"
         )
 
 
 def _alike(value: Any, default: Any) -> bool:
-    if default is None or value is None:
+    if default is None:
         return True
+    if isinstance(default, str):  # "auto", or a number instead
+        return isinstance(value, (str, int, float)) and not isinstance(value, bool)
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, (int, float)):
         # a whole number may become another one, a rate may be written as one
         return isinstance(value, int) or (isinstance(default, float) and isinstance(value, float))
-    kinds = ((list, tuple), Mapping, str)
-    return any(isinstance(value, kind) and isinstance(default, kind) for kind in kinds)
+    return any(isinstance(value, kind) and isinstance(default, kind) for kind in ((list, tuple), Mapping))
 
 
 def make_learner(
@@ -195,10 +201,13 @@ def make_learner(
         ValueError: for an unknown agent or hyperparameter.
     """
     agent = find_agent(name)
-    check_names(agent, config)
+    check_names(name, agent, config)
     config = {**agent.hyperparameters, **config}
     agent.check(worlds, config)
-    return agent.make(worlds, seeds, config, device)
+    learner = agent.make(worlds, seeds, config, device)
+    if isinstance(learner, Described):
+        learner.known_as = name
+    return learner
 
 
 def count_parameters(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv) -> int:
@@ -207,11 +216,18 @@ def count_parameters(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv
     Raises:
         ValueError: if the agent cannot be made, or does not count its parameters.
     """
-    try:
+    with _naming(name):
         return int(make_learner(name, config, worlds, [0]).describe()["parameters"])
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Whatever is wrong in a class of a user's own is an error that names it."""
+    try:
+        yield
     except (MissingPackageError, ValueError):
         raise
-    except Exception as error:  # whatever is wrong in a class of a user's own
+    except Exception as error:
         raise ValueError(f"agent {name!r} cannot be made: {type(error).__name__}: {error}") from error
 
 
@@ -229,14 +245,20 @@ def scaled(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv, paramete
     Raises:
         ValueError: for an unknown agent, or one whose hyperparameters have no ``hidden``.
     """
+    narrow = (
+        f"agent {name!r} cannot be made wider, by a hyperparameter 'hidden' with the units of its layers; "
+        "for a joint experiment without joint-wide: --joint-arms separate joint"
+    )
     if not isinstance(hidden := config.get("hidden"), list) or not hidden:
-        raise ValueError(f"agent {name!r} cannot be made wider: it has no hyperparameter 'hidden'")
+        raise ValueError(narrow)
 
     def wide(units: int) -> dict[str, Any]:
         return {**config, "hidden": [max(1, round(units * own / hidden[0])) for own in hidden]}
 
     most = hidden[0]
     while count_parameters(name, wide(most), worlds) < parameters:
+        if most > parameters:  # a layer of so many units alone would have as many
+            raise ValueError(narrow)
         most *= 2
     units = range(1, most + 1)
     k = bisect.bisect_left(units, parameters, key=lambda n: count_parameters(name, wide(n), worlds))

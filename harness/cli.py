@@ -50,7 +50,7 @@ from harness.reference import (
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
 from harness.report.words import plural
-from harness.run import TrainingError, check_device, estimate_cost, pending_steps, run_plan
+from harness.run import TrainingError, check_device, estimate_cost, pending_steps, run_command, run_plan
 from harness.show import Player, check_display, check_film, film, frames, sheet, summary, view
 from harness.store import COMPLETE, Store
 from harness.table import columns_page, export_table
@@ -60,8 +60,8 @@ from mtenvs.rendering import RenderingError
 from mtenvs.spec import ALL_FAMILIES, MissingPackageError
 
 # lines are cut by the terminal, not by us: tables and paths stay whole where there is none
-console = Console(soft_wrap=True)
-errors = Console(soft_wrap=True, stderr=True)
+console = Console(soft_wrap=True, emoji=False)
+errors = Console(soft_wrap=True, emoji=False, stderr=True)
 KILO = 1000
 
 
@@ -155,7 +155,7 @@ class Plan(Experiment):
         """Runs the command."""
         directory = self.write(self.kind)
         print_plan(directory, self.device, self.processes, self.settings.agent)
-        say(f"wrote {directory / PLAN}; train it with: mtenvs run {directory}")
+        say(f"wrote {directory / PLAN}; train it with: {run_command(directory)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -685,7 +685,7 @@ def train(directory: Path, device: str, processes: int | None, agent: str | None
     try:
         with_bar("training", total, lambda advance: run_plan(directory, device, advance, at_a_time, agent))
     except KeyboardInterrupt:
-        say(f"stopped; finished runs are kept. Go on with: mtenvs run {directory}")
+        say(f"stopped; finished runs are kept. Go on with: {run_command(directory)}")
         raise SystemExit(130) from None
 
 

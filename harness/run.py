@@ -135,6 +135,12 @@ def agent_to_run(plan: Mapping[str, Any], directory: Path, agent: str | None) ->
         raise PlanError(str(error)) from None
 
 
+def run_command(directory: Path) -> str:
+    """What to type to train what is left of a plan."""
+    name = load_plan(directory)["learner"]["name"]
+    return f"mtenvs run {directory}" + ("" if name in AGENTS else f" --agent {name}")
+
+
 def check_device(device: str) -> None:
     """Makes sure that a device exists.
 
@@ -353,7 +359,7 @@ def run_plan(
         raise TrainingError(
             f"{len(failed)} runs failed or could not begin, the first of them {first}: {failed[first]}. "
             f"The traceback is in {directory / 'runs' / first / 'done.json'}; "
-            f"'mtenvs run {directory}' tries again"
+            f"'{run_command(directory)}' tries again"
         )
 
 

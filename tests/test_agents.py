@@ -16,7 +16,7 @@ import torch
 import mtenvs
 from baselines.agent import Agent
 from baselines.learner import STARTS, Learner, Start
-from baselines.registry import AGENTS, describe_learner, find_agent, load_policy, make_learner
+from baselines.registry import AGENTS, describe_learner, find_agent, load_policy, make_learner, widened
 from harness.plan import PRESETS, PlanError, load_plan, make_plan, write_plan
 from harness.report import write_report
 from harness.run import make_worlds, run_plan
@@ -247,7 +247,8 @@ def test_an_agent_that_cannot_be_planned_with_says_why(tmp_path, monkeypatch):
         ({"rate": "fast"}, "rate of agent half:Whole is of the kind of 0.1, got 'fast'"),
         ({"rate": True}, "got True"),
         ({"hidden": 3}, "got 3"),
-        ({"name": 3}, "got 3"),
+        ({"name": [3]}, r"got \[3\]"),
+        ({"rate": None}, "got None"),
     ):
         with pytest.raises(ValueError, match=message):
             describe_learner("half:Whole", "Biped", changes)
@@ -323,3 +324,90 @@ def test_what_followed_is_the_final_observation_where_an_episode_ended():
         wanted = info["final_obs"][i] if truncated[i] else observations[i]
         np.testing.assert_array_equal(followed[i], wanted)
         assert (not np.array_equal(followed[i], observations[i])) == truncated[i]
+
+
+def test_a_checkpoint_is_of_the_name_that_its_agent_was_found_by(tmp_path, monkeypatch):
+    (tmp_path / "pk").mkdir()
+    (tmp_path / "pk/inner.py").write_text(
+        "from baselines.ppo import PPO\nfrom test_agents import Still\n"
+        "class Mine(Still):\n    name = 'mine'\n"
+        "class Derived(PPO):\n    pass\n"
+    )
+    (tmp_path / "pk/__init__.py").write_text("from pk.inner import Derived, Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "test_agents", sys.modules[__name__])
+    for name in ("pk:Mine", "pk:Derived"):
+        worlds = make_worlds("Biped", [[0]], 1, "descriptor")
+        config = describe_learner(name, "Biped").config
+        make_learner(name, config, worlds, [0]).save(0, tmp_path / "saved")
+        load_policy(tmp_path / "saved", "Biped", agent=name)
+        with pytest.raises(ValueError, match=f"is of agent '{name}', not of 'ppo'"):
+            load_policy(tmp_path / "saved", "Biped", agent="ppo")
+        with pytest.raises(ValueError, match=f"add --agent {name}"):
+            load_policy(tmp_path / "saved", "Biped")
+
+
+def test_what_agents_declare_must_hold(monkeypatch):
+    with pytest.raises(TypeError, match="an Agent trains one run at a time"):
+
+        class Many(Still):
+            many_runs = True
+
+    class Promising(Still):
+        starts = frozenset({"shuffled"})
+
+    with pytest.raises(NotImplementedError, match="does not know of {'shuffled'}"):
+        Promising(make_worlds("Biped", [[0]], 1, "descriptor"), 0, {}).started({}, Start(part="shuffled"))
+
+    class Rigid(Still):
+        hyperparameters = {"hidden": [4]}
+
+    monkeypatch.setitem(AGENTS, "rigid", f"{__name__}:Rigid")
+    monkeypatch.setattr(sys.modules[__name__], "Rigid", Rigid, raising=False)
+    with pytest.raises(ValueError, match="cannot be made wider"):
+        widened("rigid", "Biped", {"hidden": [4]}, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
+        ({"update_epochs": 0}, "update_epochs must be at least 1"),
+        ({"learning_rate": -1}, "learning_rate must be positive, got -1"),
+        ({"gamma": 1.5}, r"gamma must be in \[0, 1\]"),
+        ({"gamma": None}, "is of the kind of 0.99, got None"),
+        ({"hidden": [0]}, r"hidden .* got \[0\]"),
+        ({"hidden": None}, "got None"),
+        ({"vf_coef": -0.1}, "vf_coef must not be negative"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        describe_learner("ppo", "Biped", changes)
+
+
+def test_own_layers_have_no_blind_arm():
+    with pytest.raises(ValueError, match=r"arm blind nothing is told: leave it out of --arms"):
+        describe_learner("ppo", "Biped", {"architecture": "own_layers"}, conditioning="one_hot", blind=True)
+
+
+@pytest.mark.parametrize("weights", ["finite", "not finite"])
+def test_what_starts_from_a_diverged_network_has_diverged(tmp_path, weights):
+    worlds = make_worlds("Biped", [[0], [0]], 2, "descriptor")
+    config = {"num_steps": 4, "num_minibatches": 2}
+    broken = make_learner("ppo", config, worlds, [1, 2])
+    if weights == "finite":  # as after a bad gradient: it keeps its last good weights
+        broken._active[0] = False
+    else:
+        broken._parameters.flat.data[0, 3] = float("nan")
+        broken.train(worlds, 8)
+    assert broken.diverged().tolist() == [True, False]
+    for run in range(2):
+        broken.save(run, tmp_path / str(run))
+    learner = make_learner("ppo", config, worlds, [3, 4])
+    for run in range(2):
+        learner.load(run, tmp_path / str(run))
+    learner.train(worlds, 8)
+    assert learner.diverged().tolist() == [True, False]
+    with pytest.raises(ValueError, match="has diverged"):
+        load_policy(tmp_path / "0", "Biped")
