@@ -356,7 +356,7 @@ def test_what_agents_declare_must_hold(monkeypatch):
     class Promising(Still):
         starts = frozenset({"shuffled"})
 
-    with pytest.raises(NotImplementedError, match="does not know of {'shuffled'}"):
+    with pytest.raises(NotImplementedError, match=r"does not know of \{'shuffled'\}"):
         Promising(make_worlds("Biped", [[0]], 1, "descriptor"), 0, {}).started({}, Start(part="shuffled"))
 
     class Rigid(Still):
