@@ -1,4 +1,4 @@
-"""Bring your own agent: one training run, in a class with three methods.
+"""Bring your own agent: one training run, in a class with two methods and its networks.
 
 Subclass :class:`Agent`, name it on the command line (``mtenvs loo Biped --agent my_package:MyAgent``), and
 the whole protocol is done with it: pretraining, hand-over, learning the held-out task, evaluation,

@@ -100,6 +100,14 @@ class Described:
         return cls.starts
 
     @classmethod
+    def warm_up(cls, config: Mapping[str, Any]) -> int:
+        """Control steps of a run before it learns, which are no measure of its speed.
+
+        The hyperparameter ``learning_starts``, or 0 where there is none.
+        """
+        return int(config.get("learning_starts", 0))
+
+    @classmethod
     def rollout(cls, config: Mapping[str, Any]) -> int:
         """Control steps of every world that are trained on at once: checkpoints are at multiples of it.
 

@@ -499,7 +499,7 @@ class PPO(Described):
         - ``freeze_trunk``: only the last layers and the log standard deviation learn, and what tells the
           network of its task where it is no input: FiLM's generators, the own first layers.
         - ``fresh_heads``: the last layers of actor and critic.
-        - ``fresh_critic``: all its weights; the scale of rewards stays.
+        - ``fresh_critic``: all its weights, which all learn; the scale of rewards stays.
         - ``keep_optimizer``: Adam's moments and clock; but of weights that start afresh the first moment,
           a direction for other weights, starts at zero.
 
@@ -573,8 +573,11 @@ class PPO(Described):
             fresh |= {shape.name for shape in self._critic.shapes}
         if start.reset_log_std:
             fresh.add("log_std")
-        frozen = self._actor.trunk | self._critic.trunk if start.freeze_trunk else set()
-        return fresh, set(frozen)
+        frozen: set[str] = set()
+        if start.freeze_trunk:
+            # a critic that starts afresh has no features worth keeping
+            frozen = {*self._actor.trunk, *(() if start.fresh_critic else self._critic.trunk)}
+        return fresh, frozen
 
 
 class _Padding:

@@ -42,6 +42,8 @@ class LearnerDescription:
     """Control steps of a world that are trained on at once; checkpoints are rounded up to whole ones."""
     config: dict[str, Any]
     """Hyperparameters, as JSON."""
+    changed: dict[str, Any]
+    """Of ``config``, what was asked for otherwise than the agent has it."""
     many_runs: bool
     """Whether it trains whole cohorts at once."""
     starts: tuple[str, ...]
@@ -89,7 +91,7 @@ def find_agent(name: str) -> type[Described]:
         )
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise ValueError(f"agent {name!r} lacks {', '.join(missing)}()")
-    if unknown := sorted(found.starts - STARTS):
+    if unknown := sorted({*found.starts} - STARTS):
         raise ValueError(f"agent {name!r}: unknown starts {unknown}; valid: {', '.join(sorted(STARTS))}")
     return found
 
@@ -144,12 +146,16 @@ def describe_learner(
     if config.get("architecture") != usual and "hidden" not in changes:
         wanted = count_parameters(name, {**config, "architecture": usual}, worlds)
         config = scaled(name, config, worlds, wanted)
-    trials, steps = agent.tuning.get(family, (0, 0))
+    with _naming(name):
+        rollout, (trials, steps) = agent.rollout(config), agent.tuning.get(family, (0, 0))
+    if rollout < 1:
+        raise ValueError(f"agent {name!r} has rollouts of {rollout} steps; it needs 1 or more")
     return LearnerDescription(
         name=name,
         version=agent.version,
-        rollout=agent.rollout(config),
+        rollout=rollout,
         config=config,
+        changed={key: config[key] for key in changes if config[key] != defaults[key]},
         many_runs=agent.many_runs,
         starts=tuple(sorted(agent.offers(config))),
         source=agent.source,
@@ -344,7 +350,7 @@ def agent_of(named: Any, given: str | None, what: str) -> str:
     """
     if given is not None and given != named:
         raise ValueError(f"{what} is of agent {named!r}, not of {given!r}")
-    if given is None and named not in AGENTS:
+    if given is None and not (isinstance(named, str) and named in AGENTS):
         raise ValueError(
             f"{what} is of agent {named!r}, which is no code of mtenvs and is only run if you name it: "
             f"add --agent {named}"

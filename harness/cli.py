@@ -670,8 +670,8 @@ def _processes(device: str, asked: int | None) -> int:
 
 
 def has_results(directory: Path) -> bool:
-    """Whether any run of a plan is complete."""
-    return any(status in COMPLETE for status in Store(directory).status().values())
+    """Whether any run of a plan has ended, be it in failure."""
+    return any(status in (*COMPLETE, "failed") for status in Store(directory).status().values())
 
 
 def train(directory: Path, device: str, processes: int | None, agent: str | None) -> None:

@@ -147,7 +147,7 @@ class Preset:
     break_even_threshold: float = 0.5
     """θ at which the report counts what pretraining costs and saves; one of 0.10, 0.15 ... 0.80."""
     joint_arms: tuple[str, ...] = JOINT_ARMS
-    """Arms of a joint experiment: joint, and beside it separate and joint-wide, or neither of them."""
+    """Arms of a joint experiment: joint, and beside it separate, joint-wide or both."""
     cohort_runs: int = 20
     """At most so many runs are trained as one batch."""
     root_seed: int = 0
@@ -444,6 +444,12 @@ def _plan(
 def _frozen(plan: dict[str, Any], runs: _Runs, family: Family) -> dict[str, Any]:
     """Adds the runs, their cohorts, the proof that nothing leaks, and the hash."""
     plan["runs"] = list(runs.by_id.values())
+    # what is asked for and changes no run is said, not dropped
+    taken = {name for run in plan["runs"] for name in run["switches"]}
+    if idle := [name for name in plan["switches"] if name not in taken]:
+        raise PlanError(f"{', '.join(idle)} would change no run: no arm hands such a network on")
+    if plan.get("new_code") == "mean" and all(run["told"] == "own" for run in plan["runs"]):
+        raise PlanError("new_code mean would change no run: no arm tells a network of a task new to it")
     # one that trains a run at a time is given one
     plan["cohorts"] = _cohorts(plan["runs"], plan["cohort_runs"] if plan["learner"]["many_runs"] else 1)
     plan["leaks"] = _leaks(plan, family)
@@ -508,6 +514,11 @@ class _Runs:
     def _key(self, phase: str, fold: int, arm: str, seed: int) -> list[Any]:
         return [self._plan["root_seed"], self._plan["family"], fold, phase, arm, seed]
 
+    def _is_new(self, start: str, fold: int, conditioning: str) -> bool:
+        """Whether the task is new to the network, which is to be told the mean of its sources' codes."""
+        wanted = conditioning != "none" and self._plan["new_code"] == "mean"
+        return wanted and fold not in self.by_id[start]["tasks"]
+
     def add(
         self,
         phase: str,
@@ -541,7 +552,7 @@ class _Runs:
             "start": start,
             "init": init if start else None,
             "switches": [name for name in plan["switches"] if start and _applies(name, init)],
-            "told": "mean" if start and told != "none" and plan["new_code"] == "mean" else "own",
+            "told": "mean" if start and init != "normalizer" and self._is_new(start, fold, told) else "own",
             "conditioning": told,
             # streams are keyed by name, so that folds and arms do not share initial weights
             "entropy": int(content_hash([*key, finetune] if finetune else key)[:15], 16),
@@ -760,6 +771,8 @@ def _check_arms(preset: Preset, num_sources: int) -> None:
 
 def _check_starts(preset: Preset, arms: Sequence[str], learner: Mapping[str, Any]) -> None:
     """Refuses arms and switches that the agent does not offer, before anything is trained."""
+    if preset.joint_arms != JOINT_ARMS:
+        raise PlanError("joint_arms are for joint experiments ('mtenvs joint'); leave them out")
     wanted = {name for name in SWITCHES if getattr(preset, name)}
     wanted |= {arm for arm in arms if arm in CONTROLS and arm != "ceiling"}
     if refused := sorted(wanted - {*learner["starts"]}):

@@ -74,6 +74,11 @@ def make_reference(
     chosen = [as_task(definition, t) for t in (tasks or [t.name for t in definition.tasks])]
     head = origin(definition, config)
     learner = describe_learner(config.learner, definition.name)
+    if not learner.many_runs:
+        raise ValueError(
+            f"agent {config.learner!r} trains one run at a time; scores are measured with one that trains "
+            "all tasks at once, as ppo does"
+        )
     runs = [[task] for task in chosen]
     starts = [
         int(s) for t in chosen for s in _stream(t, "starts").generate_state(config.episodes, np.uint32)
@@ -208,7 +213,9 @@ def restamped(family: Family, record: dict[str, Any]) -> dict[str, Any]:
     present = origin(family, ReferenceConfig(**record["config"]))
     was, now = record["learner"]["config"], present["learner"]["config"]
     # hyperparameters that were not there then have defaults that change nothing
-    if other := sorted(key for key in was if was[key] != now.get(key)):
+    other = sorted(key for key in was if was[key] != now.get(key))
+    other += ["rollout"] * (record["learner"]["rollout"] != present["learner"]["rollout"])
+    if other:
         raise ValueError(
             f"the scores were made with other hyperparameters ({', '.join(other)}): measure all tasks anew "
             "with --fresh"

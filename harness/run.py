@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import platform
+import random
 import shutil
 import sys
 import threading
@@ -93,6 +94,11 @@ def check_suite(plan: Mapping[str, Any], agent: str) -> None:
             returns follow from differs from the plan's.
     """
     version, planned = find_agent(agent).version, plan["learner"].get("version")
+    if planned is None:
+        raise PlanError(
+            "the plan was made before agents had versions: it can be reported, but not trained any more; "
+            "make a new one in a new directory"
+        )
     if version != planned:
         raise PlanError(
             f"the plan was made for version {planned!r} of agent {agent}, this is {version!r}; install "
@@ -265,18 +271,29 @@ def _holds_out(run: Mapping[str, Any]) -> bool:
 def _probe(
     directory: Path, cohort: Sequence[str], agent: str, device: str, threads: int, duration: float
 ) -> tuple[float, float, int]:
-    """Control steps per second of a cohort, trained and evaluated, and the parameters of a network."""
+    """Control steps per second of a cohort, trained and evaluated, and the parameters of a network.
+
+    Raises:
+        TrainingError: if the agent fails, or diverges at once.
+    """
     plan = load_plan(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
     runs = [by_id[i] for i in cohort]
     cohort_of = _Cohort(directory, plan, Store(directory), runs, agent, device, threads)
-    learner, worlds = cohort_of.learner(fresh=True)
-    rollout = plan["learner"]["rollout"] * plan["worlds_per_run"]
-    learner.train(worlds, rollout)  # what is only done once
-    began, trained = time.perf_counter(), rollout
-    while time.perf_counter() - began < duration:
-        trained = learner.train(worlds, trained + rollout)
-    train_speed = (trained - rollout) * len(cohort) / (time.perf_counter() - began)
+    try:
+        learner, worlds = cohort_of.learner(fresh=True)
+        rollout = plan["learner"]["rollout"] * plan["worlds_per_run"]
+        # first what is only done once
+        trained = math.ceil(find_agent(agent).warm_up(plan["learner"]["config"]) / rollout) * rollout
+        learner.train(worlds, trained := trained + rollout)
+        began, before = time.perf_counter(), worlds.steps_taken
+        while time.perf_counter() - began < duration and not learner.diverged().all():
+            learner.train(worlds, trained := trained + rollout)
+        train_speed = (worlds.steps_taken - before) / (time.perf_counter() - began)
+    except (Exception, SystemExit) as error:
+        raise TrainingError(f"agent {agent}: {type(error).__name__}: {error}") from error
+    if learner.diverged().any():
+        raise TrainingError(f"agent {agent} meets a number that is not finite at once")
     worlds.reset(seed=0)
     actions = np.zeros((worlds.num_envs, worlds.num_actions))
     began, steps = time.perf_counter(), 0
@@ -332,8 +349,11 @@ def run_plan(
     with _Workers(min(processes, widest(plan)), apart=agent not in AGENTS) as workers:
         while waiting or futures:
             unfinished = {i for cohort in (*waiting, *futures.values()) for i in cohort}
-            lost = [cohort for cohort in waiting if failed.keys() & {starts[i] for i in cohort}]
-            failed |= {i: "what it starts from has failed" for cohort in lost for i in cohort}
+            # of neighbours that were finished before, the network is as it was
+            needed = [(cohort, {starts[i] for i in cohort if i in missing}) for cohort in waiting]
+            lost = [cohort for cohort, networks in needed if failed.keys() & networks]
+            why = "what it or a neighbour starts from has failed"
+            failed |= {i: why for cohort in lost for i in cohort if i in missing}
             waiting = [cohort for cohort in waiting if cohort not in lost]
             ready = [cohort for cohort in waiting if not unfinished & {starts[i] for i in cohort}]
             ready = ready[: workers.count - len(futures)]
@@ -349,11 +369,15 @@ def run_plan(
                 try:
                     future.result()
                 except TrainingError as error:
-                    failed |= dict.fromkeys(cohort, str(error))
+                    why = str(error)
                 except BrokenProcessPool:
                     why = f"agent {agent} ended the process that trained it"
                     _fail(store, [i for i in cohort if i in missing], why)
-                    failed |= dict.fromkeys(cohort, why)
+                else:
+                    continue
+                # its neighbours may have had their results before
+                status = store.status()
+                failed |= {i: why for i in cohort if status[i] not in COMPLETE}
     if failed:
         first = next(iter(failed))
         raise TrainingError(
@@ -381,9 +405,9 @@ def _missing(plan: Mapping[str, Any], store: Store) -> set[str]:
 
 
 def _fail(store: Store, run_ids: Iterable[str], error: str) -> None:
-    """Stores runs as failed, with what rows they have."""
+    """Stores runs as failed, with what rows they have, but for those that were finished before."""
     status = store.status()
-    for run_id in run_ids:
+    for run_id in (i for i in run_ids if status[i] not in COMPLETE):
         if status[run_id] != "started":
             store.begin(run_id)
         store.finish(run_id, {"status": "failed", "error": error, **circumstances()})
@@ -532,6 +556,11 @@ class _Cohort:
         plan, runs = self.plan, self.runs
         tasks = [run["tasks"] for run in runs]
         worlds = self._worlds(tasks, plan["worlds_per_run"] // len(tasks[0]), self._told())
+        if self.agent not in AGENTS:
+            # in a process of its own: what it draws from global streams is then the run's own, too
+            random.seed(runs[0]["entropy"])
+            np.random.seed(runs[0]["entropy"] % 2**32)  # noqa: NPY002
+            torch.manual_seed(runs[0]["entropy"])
         learner = make_learner(
             self.agent,
             {**plan["learner"]["config"], **runs[0].get("config", {})},
@@ -577,7 +606,7 @@ class _Cohort:
             self._train(learner, worlds, progress)
         except PlanError:  # what it starts from is gone: nothing of this cohort has begun
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _fail(self.store, missing, traceback.format_exc())
             raise TrainingError(f"agent {self.agent}: {type(error).__name__}: {error}") from error
         finally:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,6 +89,9 @@ class Store:
             raise StoreError(f"{path} is not a plan: it has no list 'runs'")
         self.plan: dict[str, Any] = plan
         self._planned: dict[str, dict[str, Any]] = {run["id"]: run for run in plan["runs"]}
+        # a run's name is that of its directory: none may lead out of the experiment's
+        if bad := [run_id for run_id in self._planned if not re.fullmatch(r"[\w=-][\w=.-]*", run_id)]:
+            raise StoreError(f"{path} has a run {bad[0]!r}; names have letters, digits and any of _ = . -")
         if len(self._planned) != len(plan["runs"]):
             raise StoreError(f"{path} lists a run twice; every run id must be unique")
 

@@ -19,7 +19,7 @@ from baselines.learner import STARTS, Learner, Start
 from baselines.registry import AGENTS, describe_learner, find_agent, load_policy, make_learner, widened
 from harness.plan import PRESETS, PlanError, load_plan, make_plan, write_plan
 from harness.report import write_report
-from harness.run import make_worlds, run_plan
+from harness.run import TrainingError, make_worlds, run_plan
 from harness.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ import numpy as np
 
 from baselines.agent import Agent
 
-KINDS = "good shape nan_action nan_training nan_weights few many raises dies".split()
+KINDS = "good shape nan_action nan_training nan_weights few many raises exits dies".split()
 
 
 class Faulty(Agent):
@@ -143,6 +143,8 @@ class Faulty(Agent):
         self.late, kind = True, self.kind
         if kind == "dies":
             os._exit(3)
+        if kind == "exits":
+            raise SystemExit(3)
         if kind == "raises":
             raise KeyError("no such thing")
         if kind == "nan_training":
@@ -170,6 +172,7 @@ WHY = {
     "few": r"was to train until 70 steps per run.* has taken 35",
     "many": r"was to train until 70 steps per run.* has taken 140",
     "raises": r"KeyError: 'no such thing'",
+    "exits": r"SystemExit: 3",
     "dies": r"agent faulty:Faulty ended the process that trained it",
 }
 
@@ -187,7 +190,7 @@ def test_a_run_that_fails_costs_only_itself_and_says_why(tmp_path, monkeypatch):
     kinds = sys.modules["faulty"].KINDS
     kind = {run["id"]: kinds[run["entropy"] % len(kinds)] for run in plan["runs"]}
     assert set(kind.values()) == set(kinds)
-    with pytest.raises(Exception, match=r"runs failed or could not begin"):
+    with pytest.raises(TrainingError, match=r"runs failed or could not begin"):
         run_plan(directory, agent="faulty:Faulty", processes=2)
     store = Store(directory)
     status = store.status()

@@ -662,6 +662,7 @@ def test_the_held_out_learner_starts_as_the_plan_says(tmp_path, changes, fields)
         ({"arms": ("scratch", "shuffled")}, "agent still cannot start learners with shuffled;"),
         ({"tuning_trials": 3}, "give tuning_trials and tuning_steps, or neither"),
         ({"arms": ("scratch",)}, "compare nothing"),
+        ({"joint_arms": ("joint",)}, "joint_arms are for joint experiments"),
     ],
 )
 def test_what_cannot_be_started_so_is_refused_when_it_is_planned(fields, message):
@@ -684,3 +685,85 @@ def test_joint_plans_have_the_arms_that_are_asked_for():
     ):
         with pytest.raises(PlanError, match=message):
             make_joint_plan("Biped", dataclasses.replace(preset, **fields), learner)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"freeze_trunk": True, "arms": ("scratch", "normalizer")}, "freeze_trunk would change no run"),
+        ({"keep_optimizer": True, "arms": ("scratch", "shuffled")}, "keep_optimizer would change no run"),
+        ({"new_code": "mean", "arms": ("scratch", "blind")}, "new_code mean would change no run"),
+        ({"new_code": "mean", "arms": ("scratch", "ceiling")}, "new_code mean would change no run"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(fields, message):
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
+    preset = dataclasses.replace(TINY, worlds_per_run=56, budget=4 * 56 * 32, **fields)
+    with pytest.raises(PlanError, match=message):
+        make_plan("Biped", preset, learner)
+
+
+def test_only_tasks_that_are_new_to_a_network_are_told_the_mean():
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
+    arms = ("scratch", "transfer", "ceiling", "normalizer", "shuffled", "blind")
+    preset = dataclasses.replace(TINY, worlds_per_run=56, budget=4 * 56 * 32, new_code="mean", arms=arms)
+    plan = make_plan("Biped", preset, learner)
+    told = {run["arm"]: run["told"] for run in plan["runs"] if run["phase"] == "learn"}
+    assert told == dict.fromkeys(arms, "own") | {"transfer": "mean", "shuffled": "mean"}
+    assert {run["told"] for run in plan["runs"] if run["phase"] == "pretrain"} == {"own"}
+
+
+def test_a_diverged_pretraining_costs_its_own_learner_alone(tmp_path):
+    learner = dataclasses.asdict(describe_learner("ppo", "Biped", {"update_epochs": 1}))
+    directory = write_plan(make_plan("Biped", TINY, learner), tmp_path / "plan").parent
+    plan = load_plan(directory)
+    first = next(run["id"] for run in plan["runs"] if run["phase"] == "pretrain")
+
+    class Poisoning(harness.run._Cohort):
+        def _steps(self, learner, *rest):
+            if first in [run["id"] for run in self.runs]:
+                learner._parameters.flat.data[0] = float("nan")
+            return super()._steps(learner, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.run, "_Cohort", Poisoning)
+        run_plan(directory)
+    status = Store(directory).status()
+    lost = {run["id"] for run in plan["runs"] if first in (run["id"], run["start"])}
+    assert len(lost) == 2
+    assert {i for i, s in status.items() if s == "diverged"} == lost
+    assert {s for i, s in status.items() if i not in lost} == {"finished"}
+
+
+def test_neighbours_that_were_finished_before_are_not_failed(tmp_path):
+    directory = tiny(tmp_path / "again")
+    run_plan(directory)
+    plan = load_plan(directory)
+    first, second = (run["id"] for run in plan["runs"] if run["phase"] == "pretrain")
+    learned = next(run["id"] for run in plan["runs"] if run["start"] == first)
+    for run_id in (second, learned):
+        shutil.rmtree(directory / "runs" / run_id)
+
+    class Failing(harness.run._Cohort):
+        def _train(self, learner, worlds, progress):
+            if self.runs[0]["phase"] == "pretrain":
+                raise SystemExit(3)
+            super()._train(learner, worlds, progress)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.run, "_Cohort", Failing)
+        with pytest.raises(TrainingError, match=f"^1 runs? failed .*{second}: agent ppo: SystemExit: 3"):
+            run_plan(directory)
+    status = Store(directory).status()
+    assert status.pop(second) == "failed"
+    assert set(status.values()) == {"finished"}
+
+
+def test_a_plan_of_before_agents_had_versions_is_reported_and_not_trained(tmp_path):
+    directory = tiny(tmp_path / "old")
+    plan = load_plan(directory)
+    del plan["learner"]["version"]
+    plan["sha256"] = digest(plan)
+    (directory / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(PlanError, match="before agents had versions: it can be reported, but not trained"):
+        run_plan(directory)

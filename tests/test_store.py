@@ -215,3 +215,10 @@ def test_a_directory_without_a_plan_is_refused_with_the_way_out(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"runs": [RUNS[0], RUNS[0]]}))
     with pytest.raises(StoreError, match="twice"):
         Store(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../victim", "a/b", "..", "", "a\nb"])
+def test_no_run_leads_out_of_the_directory(tmp_path, name):
+    (tmp_path / "plan.json").write_text(json.dumps({"runs": [{"id": name}]}))
+    with pytest.raises(StoreError, match="has a run"):
+        Store(tmp_path)

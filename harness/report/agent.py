@@ -43,6 +43,8 @@ def variant(plan: Mapping[str, Any]) -> str:
     """What sets the plan apart from the usual one of its agent, in a few words; empty for the usual one."""
     told = plan.get("conditioning", USUAL_CONDITIONING)
     unusual = [f"conditioning={told}"] * (told != USUAL_CONDITIONING)
+    changed = plan["learner"].get("changed", {})  # the architecture has a place of its own
+    unusual += [f"{key}={value}" for key, value in changed.items() if key != "architecture"]
     return ", ".join([*unusual, *departures(plan)])
 
 
@@ -79,6 +81,8 @@ def described(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("parameters of one network", f"{learner['parameters']:,}{besides}"))
     if learner.get("source"):
         rows.append(("default hyperparameters", f"from {learner['source']}"))
+    if changed := learner.get("changed"):
+        rows.append(("asked for otherwise", ", ".join(f"{key}={value}" for key, value in changed.items())))
     rows += [(name, str(plan[name])) for name in ("conditioning", "layout") if name in plan]
     if "new_code" in plan:
         rows.append(("told of a new task", NEW_CODE.get(plan["new_code"], str(plan["new_code"]))))

@@ -52,7 +52,7 @@ class _Terms:
     def _check(self, vectors: np.ndarray, rewards: Any) -> None:
         """Refuses terms that are not the reward's: a wrapper within has changed it."""
         sums = vectors.sum(axis=-1)
-        if np.abs(sums - rewards).max() > ROUNDING:
+        if not (np.abs(sums - rewards) <= ROUNDING).all():  # also of numbers that are none
             raise ValueError(
                 f"the terms {', '.join(self.reward_names)} sum to {sums}, but the reward is {rewards}: a "
                 "wrapper within vector_reward changes the reward; put it around it"
