@@ -266,11 +266,16 @@ class Policy:
     """A trained network, to be looked at."""
 
     act: Callable[[np.ndarray], np.ndarray]
-    """Observations ``(1, size)`` to actions ``(1, num_actions)``, without noise."""
+    """Observations ``(n, size)`` to actions ``(n, num_actions)``, without noise."""
     env_options: dict[str, Any]
     """How it was told of its tasks, as arguments of ``gymnasium.make``: ``conditioning``, ``layout``."""
     agent: str
     """Name of the agent that learned it."""
+    begin: Callable[[], object]
+    """To be called before first observations: nothing is remembered. Does nothing in agents without memory."""
+    told: Callable[[np.ndarray, np.ndarray], object]
+    """To be called after every step, with rewards ``(n,)`` and which worlds' episodes ended, ``(n,)`` of bool.
+    Does nothing in agents without memory."""
 
 
 def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | None = None) -> Policy:
@@ -306,7 +311,9 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
     if learner.diverged().any():
         raise ValueError(f"the network of checkpoint {directory} has diverged: its numbers are not finite")
     worlds.close()
-    return Policy(act, options, name)
+    begin = getattr(learner, "begin", lambda: None)
+    told = getattr(learner, "told", lambda rewards, ends: None)
+    return Policy(act, options, name, begin, told)
 
 
 def agent_of(named: Any, given: str | None, what: str) -> str:

@@ -66,6 +66,23 @@ def test_a_loaded_policy_acts_as_the_learner_that_saved_it(
         assert next(e for e in idle.play() if e.ended).total != pytest.approx(wanted.returns[0], rel=1e-3)
 
 
+def test_every_episode_begins_with_nothing_remembered_and_is_told_as_in_evaluation() -> None:
+    heard: list[Any] = []
+    policy = types.SimpleNamespace(
+        act=lambda observations: heard.append("act") or np.zeros((len(observations), 6)),
+        begin=lambda: heard.append("begin"),
+        told=lambda rewards, ends: heard.append((*rewards, *ends)),
+        env_options={},
+        agent="mine",
+    )
+    with Player("Biped", 5, policy, max_episode_steps=2) as player:
+        totals = [episode.total for episode in itertools.islice(player.play(), 6)]
+    expected: list[Any] = []
+    for _, first, both in (totals[:3], totals[3:]):
+        expected += ["begin", "act", (first, False), "act", (pytest.approx(both - first), True)]
+    assert heard == expected
+
+
 def controls(seed: int, random: bool) -> np.ndarray:
     """What the motors of the nominal biped were told in the first steps."""
     with Player("Biped", "nominal", random=random, seed=seed) as player:
