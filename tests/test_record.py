@@ -111,7 +111,7 @@ def test_a_policy_with_a_memory_is_recorded_as_it_is_evaluated(
     learner = make_learner("sb3:recurrentppo", config, worlds, [0])
     learner.train(worlds, 24 * 4)
     learner.save(0, tmp_path / "policy")
-    wanted = learner.evaluate(worlds, seeds := harness.record._seeds(4, 3))
+    wanted = learner.evaluate(worlds, harness.record._seeds(4, 3))
 
     monkeypatch.setattr(harness.record, "WORLDS", at_a_time)
     dataset = Recording("Biped", 5, 3, load_policy(tmp_path / "policy", "Biped"), seed=4).write()
