@@ -105,6 +105,14 @@ def test_episodes_follow_each_other_with_other_starts() -> None:
     assert not np.array_equal(*starts)
 
 
+WRONG_FACTS: dict[str, dict[str, Any]] = {
+    "config a list": {"config": []},
+    "learner a list": {"learner": ["ppo"]},
+    "hidden nothing": {"config": {"hidden": None}},
+    "conditioning a number": {"conditioning": 5},
+}
+
+
 def damage(directory: Path, how: str) -> None:
     facts = json.loads((directory / FACTS).read_text())
     if how == "no tensors":
@@ -121,6 +129,8 @@ def damage(directory: Path, how: str) -> None:
         (directory / FACTS).write_text("[]")
     elif how == "another learner":
         (directory / FACTS).write_text(json.dumps(facts | {"learner": "sac"}))
+    elif how in WRONG_FACTS:
+        (directory / FACTS).write_text(json.dumps(facts | WRONG_FACTS[how]))
     elif how == "another network":
         config = facts["config"] | {"hidden": [9]}
         (directory / FACTS).write_text(json.dumps(facts | {"hidden": [9], "config": config}))
@@ -136,6 +146,10 @@ def damage(directory: Path, how: str) -> None:
         ("no object", "is damaged: learner.json holds no object"),
         ("another learner", "is of agent 'sac', which is no code of mtenvs .* add --agent sac"),
         ("another network", "is damaged"),
+        ("config a list", r"is damaged: its config is \[\]"),
+        ("learner a list", r"is damaged: its learner is \['ppo'\]"),
+        ("hidden nothing", "is damaged, or of another version of its agent: "),
+        ("conditioning a number", "is damaged, or of another version of its agent: unknown conditioning 5"),
     ],
 )
 def test_a_policy_that_cannot_be_loaded_says_why(how: str, message: str, tmp_path: Path) -> None:
