@@ -80,9 +80,9 @@ def observations(envs: TaskVectorEnv, seed: int = 9) -> np.ndarray:
 
 
 @functools.cache
-def learned(name: str) -> sb3.SB3Agent:
+def learned(name: str, **changes: Any) -> sb3.SB3Agent:
     """One for all tests that only read it."""
-    return trained(name)
+    return trained(name, **changes)
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ def test_a_learned_entropy_coefficient_is_handed_on(name: str, saved: Path) -> N
 @pytest.mark.parametrize("part", ["all", "normalizer", "shuffled"])
 def test_a_load_sets_everything_whatever_was_trained_before(name: str, part: str, tmp_path: Path) -> None:
     options = {"normalize_observation": True}
-    trained(name, **options).save(0, tmp_path)
+    learned(name, **options).save(0, tmp_path)
     envs = worlds()
     used, fresh = trained(name, 3, envs=envs, **options), agent(name, envs, 3, **options)
     for one in (used, fresh):
@@ -379,7 +379,7 @@ def test_a_load_sets_everything_whatever_was_trained_before(name: str, part: str
         assert model.handed_over == (part != "normalizer")
 
 
-@every
+@pytest.mark.parametrize("name", ["sb3:recurrentppo", "sb3:sac"])
 @pytest.mark.parametrize(
     ("lost", "start"),
     [
@@ -391,7 +391,7 @@ def test_a_load_sets_everything_whatever_was_trained_before(name: str, part: str
 )
 @pytest.mark.parametrize("how", ["missing", "misshapen"])
 def test_damage_is_named(name: str, lost: str, start: Start, how: str, tmp_path: Path) -> None:
-    whole = trained(name, normalize_observation=True)
+    whole = learned(name, normalize_observation=True)
     state = tensors(whole)
     key = next(k for k in state if k.startswith(lost) and state[k].numel() > 1)
     value = state.pop(key)
