@@ -294,11 +294,15 @@ class Policy:
     """A trained network, to be looked at."""
 
     act: Callable[[np.ndarray], np.ndarray]
-    """Observations ``(1, size)`` to actions ``(1, num_actions)``, without noise."""
+    """Observations ``(n, size)`` to actions ``(n, num_actions)``, without noise."""
     env_options: dict[str, Any]
     """How it was told of its tasks, as arguments of ``gymnasium.make``: ``conditioning``, ``layout``."""
     agent: str
     """Name of the agent that learned it."""
+    begin: Callable[[], object]
+    """To be called before first observations, of which nothing may be remembered."""
+    told: Callable[[np.ndarray, np.ndarray], object]
+    """To be called after every step, with rewards ``(n,)`` and whether they ended an episode, ``(n,)``."""
 
 
 def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | None = None) -> Policy:
@@ -320,10 +324,20 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
         raise ValueError(
             f"checkpoint {directory} is a policy of {facts.get('family')!r}, not of {wanted!r}"
         )
-    name = agent_of(facts.get("learner"), agent, f"checkpoint {directory}")
+    config = facts.get("config", {})
+    for key, value, kind in (("learner", facts.get("learner"), str), ("config", config, dict)):
+        if not isinstance(value, kind):
+            raise ValueError(f"checkpoint {directory} is damaged: its {key} is {value!r}")
+    name = agent_of(facts["learner"], agent, f"checkpoint {directory}")
+    find_agent(name)  # what is wrong with an agent is not wrong with its checkpoint
     options: dict[str, Any] = {name: facts[name] for name in ("conditioning", "layout") if name in facts}
-    worlds = TaskVectorEnv(family, num_envs=1, **options)
-    learner = make_learner(name, facts.get("config", {}), worlds, [0], device)
+    try:
+        worlds = TaskVectorEnv(family, num_envs=1, **options)
+        learner = make_learner(name, config, worlds, [0], device)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint {directory} is damaged, or of another version of its agent: {error}"
+        ) from error
     act = getattr(learner, "act", None)
     if act is None:
         raise ValueError(f"agent {name!r} cannot be watched: it has no act()")
@@ -334,7 +348,9 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
     if learner.diverged().any():
         raise ValueError(f"the network of checkpoint {directory} has diverged: its numbers are not finite")
     worlds.close()
-    return Policy(act, options, name)
+    begin = getattr(learner, "begin", lambda: None)
+    told = getattr(learner, "told", lambda rewards, ends: None)
+    return Policy(act, options, name, begin, told)
 
 
 def agent_of(named: Any, given: str | None, what: str) -> str:

@@ -5,9 +5,9 @@ theirs, unchanged; this file says where they get their worlds, their random stre
 hyperparameters, and what of them is kept in a checkpoint.
 
 - Observations: where they are normalised it is the body's entries alone; masks and codes pass unchanged,
-  and enter the networks at zero weight, as in :mod:`baselines.ppo`. Actions that a body lacks are sampled
-  and counted like all others, because Stable-Baselines3 knows no masks for continuous actions: they move
-  nothing, so that they add noise to a policy gradient, and no bias.
+  and enter the networks at zero weight, as in :mod:`baselines.ppo`.
+- Actions that a body lacks are sampled and counted like all others, unlike in :mod:`baselines.ppo`, because
+  Stable-Baselines3 knows no masks for continuous actions; :class:`SB3Agent` says what that does.
 - Random streams: Stable-Baselines3 draws from the global ones of Python, NumPy and PyTorch. While an agent
   learns, these are its run's own; afterwards they are as if it had never learned.
 - Handed on are the weights, those of target networks too, the entropy coefficient and the statistics of the
@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import math
 import random
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,17 +63,13 @@ class BodyMoments(RunningMeanStd):
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        self.body, self._mask = encoding.slices.body, encoding.slices.mask
-        # -1, always there, picks the column of ones that is put behind the mask
-        self._entries = encoding.observation_mask
+        self.body, self._encoding = encoding.slices.body, encoding
         super().__init__(shape=(self.body.stop,))
         self.count = np.full(self.body.stop, self.count)  # type: ignore[assignment]
 
     def present(self, observations: np.ndarray) -> np.ndarray:
         """1 for entries that are there, ``(..., size)`` to ``(..., body)``."""
-        mask = observations[..., self._mask]
-        ones = np.ones((*mask.shape[:-1], 1), mask.dtype)
-        return np.concatenate([mask, ones], axis=-1)[..., self._entries]
+        return self._encoding.present(observations, self._encoding.observation_mask)
 
     def update(self, arr: np.ndarray) -> None:
         """Takes in observations ``(n, size)``."""
@@ -169,6 +168,70 @@ def previous(actions: np.ndarray, rewards: np.ndarray, ends: np.ndarray) -> np.n
     return np.concatenate([actions, rewards[:, None], ends[:, None]], axis=1, dtype=np.float32)
 
 
+# ------------------------------------------------------------- hyperparameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Finite numbers that a hyperparameter may be."""
+
+    least: float
+    """May be, unless ``above``."""
+    most: float = math.inf
+    """May be."""
+    above: bool = False
+    """The least is no longer one of them."""
+
+    def __contains__(self, number: float) -> bool:
+        least = self.least < number if self.above else self.least <= number
+        return math.isfinite(number) and least and number <= self.most
+
+    def __str__(self) -> str:
+        least = f"{'above' if self.above else 'at least'} {self.least:g}"
+        return least if math.isinf(self.most) else f"{least} and at most {self.most:g}"
+
+
+POSITIVE, FRACTION = Range(0, above=True), Range(0, 1)
+RANGES: Mapping[str, Range] = {
+    "batch_size": Range(2),  # advantages are normalised over minibatches
+    "n_steps": Range(2),  # and over rollouts, if need be of one world
+    "learning_starts": Range(0),
+    "top_quantiles_to_drop_per_net": Range(0, 24),  # of 25
+    "learning_rate": POSITIVE,
+    "clip_range": POSITIVE,
+    "max_grad_norm": POSITIVE,
+    "target_kl": POSITIVE,
+    "gamma": FRACTION,
+    "gae_lambda": FRACTION,
+    "tau": Range(0, 1, above=True),
+    "line_search_shrinking_factor": Range(0, 1, above=True),
+}
+"""By hyperparameter; otherwise whole numbers are at least 1, and others at least 0."""
+
+
+def wanted(key: str, value: Any, default: Any) -> str | None:
+    """What a hyperparameter must be, by the kind of its default; ``None`` if it is that."""
+    is_number = type(value) in (int, float)
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, int):
+        numbers = RANGES.get(key, Range(1))
+        if type(value) is int and (value in numbers or (key == "gradient_steps" and value == -1)):
+            return None
+        other = "-1, for one after every control step, or " if key == "gradient_steps" else ""
+        return f"{other}a whole number, {numbers}"
+    if isinstance(default, float):
+        numbers = RANGES.get(key, Range(0))
+        return None if is_number and value in numbers else f"a number, {numbers}"
+    # the coefficient of an entropy that is learned by default
+    if isinstance(value, str):
+        learned = re.fullmatch(r"auto(?:_(\d*\.?\d+(?:e-?\d+)?))?", value)
+        valid = learned is not None and (learned[1] is None or float(learned[1]) in POSITIVE)
+    else:
+        valid = is_number and value in POSITIVE
+    return None if valid else 'a number, above 0, or "auto", or, to be learned from 0.1 on, "auto_0.1"'
+
+
 # ---------------------------------------------------------------------- agents
 
 
@@ -182,6 +245,17 @@ class SB3Agent(Agent):
 
     Another number of worlds than the agent was made for is no matter, but that the replay buffer, which
     has a row for each world, begins anew.
+
+    Padded actions, which move nothing, are not masked, a departure from DESIGN, decision 7, that matters
+    where bodies are unlike:
+
+    - PPO and RecurrentPPO: noise in the policy gradient, and in the ratio that is clipped, so that what
+      a small body's motors learn from a minibatch is cut off sooner.
+    - TRPO: the same noise in the gradient, and a share of the KL divergence that a step may have.
+    - SAC and TQC: absent motors count in the entropy, whose target is minus the number of entries of the
+      padded action. Theirs costs no reward and grows until they are uniform, so that the real motors of a
+      small body are given less entropy than a target of their own would give them.
+    - TD3: inputs of the critics that mean nothing.
     """
 
     algorithm: ClassVar[type[BaseAlgorithm]]
@@ -192,25 +266,30 @@ class SB3Agent(Agent):
     """Hyperparameters that are not the algorithm's arguments; checkpoints with others are refused."""
     own: ClassVar[frozenset[str]] = frozenset()
     """Others that are not the algorithm's arguments."""
+    starts = frozenset({"normalizer", "shuffled", "keep_optimizer"})
 
     @classmethod
     def check(cls, worlds: TaskVectorEnv, config: Mapping[str, Any]) -> None:
-        """Refuses sizes and counts that are none; see :class:`baselines.learner.Described`."""
+        """Refuses what is of another kind than the default, or out of range.
+
+        See :class:`baselines.learner.Described`.
+        """
         hidden = config["hidden"]
-        counts = {key: value for key, value in config.items() if type(value) is int}
-        counts |= {f"hidden[{i}]": units for i, units in enumerate(hidden)}
-        if not hidden:
+        if not isinstance(hidden, (list, tuple)) or not hidden:
             raise ValueError(
-                f"agent {cls.agent_name()}: hidden is empty; give the units of a layer at least"
+                f"agent {cls.agent_name()}: hidden must list the units of a layer at least, got {hidden!r}"
             )
-        for key, value in counts.items():
-            as_many_as_steps = key == "gradient_steps" and value == -1
-            least = 0 if key == "learning_starts" else 2 if key == "batch_size" else 1
-            if type(value) is not int or (value < least and not as_many_as_steps):
-                raise ValueError(
-                    f"agent {cls.agent_name()}: {key} must be a whole number, at least {least}, "
-                    f"got {value!r}"
-                )
+        given = {key: (config[key], default) for key, default in cls.hyperparameters.items()}
+        del given["hidden"]
+        given |= {f"hidden[{i}]": (units, 1) for i, units in enumerate(hidden)}
+        for key, (value, default) in given.items():
+            if (valid := wanted(key, value, default)) is not None:
+                raise ValueError(f"agent {cls.agent_name()}: {key} must be {valid}, got {value!r}")
+
+    @classmethod
+    def offers(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        """Of ``starts``, what there is with such hyperparameters: a normaliser only where there is one."""
+        return cls.starts if config["normalize_observation"] else cls.starts - {"normalizer"}
 
     def __init__(
         self, worlds: TaskVectorEnv, seed: int, hyperparameters: Mapping[str, Any], device: str = "cpu"
@@ -227,6 +306,8 @@ class SB3Agent(Agent):
         self._updates = 0
         self._worlds: TaskVectorEnv | None = None
         self._model = self._make_model(worlds)
+        self._initial = {name: torch.as_tensor(value).clone() for name, value in self.state().items()}
+        self.starts = self.offers(self.config)  # type: ignore[misc]  # what a class offers at most
 
     # ----------------------------------------------------------- the model
 
@@ -408,34 +489,48 @@ class SB3Agent(Agent):
         return state
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Takes over what :meth:`state` gave; parts that are missing stay as they are.
+        """Takes over what :meth:`state` gave; optimisers whose state is missing start afresh.
 
         Raises:
-            KeyError, RuntimeError: if tensors of a part are missing, or of another shape.
+            RuntimeError: if tensors are missing, or of another shape; then nothing is taken over.
         """
         model = self._model
-        if weights := under("policy", state):
-            model.policy.load_state_dict(weights)
-            coefficient = self._learned_entropy()
-            if coefficient is not None and "log_ent_coef" in state:
-                with torch.no_grad():
-                    coefficient.copy_(state["log_ent_coef"])
+        for name, fresh in self._initial.items():
+            require(name, state, fresh.shape)
+        optimizers = [
+            (optimizer, moments_of(optimizer, f"optimizer.{name}", state))
+            for name, optimizer in self._optimizers_of(model)
+        ]
+        model.policy.load_state_dict(under("policy", state))
+        if (coefficient := self._learned_entropy()) is not None:
+            with torch.no_grad():
+                coefficient.copy_(state["log_ent_coef"])
         for name, moments in self._moments().items():
-            if kept := under(name, state):
-                for key in MOMENTS:
-                    number = kept[key].cpu().numpy()
-                    if number.shape != np.shape(getattr(moments, key)):
-                        raise RuntimeError(f"{name}.{key} has shape {number.shape}")
-                    setattr(moments, key, number.copy() if number.shape else number.item())
-        for name, optimizer in self._optimizers_of(model):
-            if not (kept := under(f"optimizer.{name}", state)):
-                continue
-            slots: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in kept.items():
-                index, slot = key.split(".")
-                slots.setdefault(int(index), {})[slot] = value.clone()
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": slots, "param_groups": groups})
+            for key in MOMENTS:
+                number = state[f"{name}.{key}"].cpu().numpy()
+                setattr(moments, key, number.copy() if number.shape else number.item())
+        for optimizer, kept in optimizers:
+            if kept:
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": kept, "param_groups": groups})
+            else:
+                optimizer.state.clear()
+
+    def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
+        """Starts from a checkpoint, whatever was trained before; see :class:`baselines.agent.Agent`.
+
+        What is not taken over is as it was in the beginning, and worlds start afresh. The random streams
+        go on.
+
+        Raises:
+            ValueError: also if tensors are missing, or of another shape.
+        """
+        try:
+            super().load(run, directory, start)
+        except RuntimeError as error:
+            raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+        self._worlds = None
+        self.begin()
 
     def _learned_entropy(self) -> torch.Tensor | None:
         """Logarithm of the entropy coefficient ``(1,)``, where it is learned and not a hyperparameter."""
@@ -456,17 +551,14 @@ class SB3Agent(Agent):
         ``part="normalizer"`` is the statistics of observations alone; ``"shuffled"`` is all, the entries of
         every weight array permuted, targets as what they are targets of; not the log standard deviation.
 
-        Raises:
-            ValueError: for the statistics of an agent that normalises nothing.
+        Returns:
+            What :meth:`restore` takes: what is not taken over as it was in the beginning.
         """
         if start.part == "normalizer":
-            kept = {name: value for name, value in state.items() if name.startswith("normalizer.")}
-            if not kept:
-                raise ValueError(
-                    f"agent {self.agent_name()} cannot start with normalizer: it was trained with "
-                    "normalize_observation=false"
-                )
-            return kept
+            fresh = {n: v for n, v in self._initial.items() if not n.startswith("normalizer.")}
+            return fresh | {n: v for n, v in state.items() if n.startswith("normalizer.")}
+        if (learned := self._initial.get("log_ent_coef")) is not None:
+            state = {"log_ent_coef": learned, **state}  # the checkpoint's agent may have been given its own
         if not start.keep_optimizer:
             state = {name: value for name, value in state.items() if not name.startswith("optimizer.")}
         if start.part == "shuffled":
@@ -479,6 +571,42 @@ class SB3Agent(Agent):
                     orders[online] = torch.randperm(value.numel(), generator=self._permuting_generator)
                 state[name] = value.flatten()[orders[online]].view_as(value)
         return state
+
+
+def require(name: str, state: Mapping[str, torch.Tensor], shape: Sequence[int]) -> None:
+    """Makes sure that a state has a tensor of that shape.
+
+    Raises:
+        RuntimeError: otherwise.
+    """
+    if name not in state:
+        raise RuntimeError(f"it has no {name}")
+    if state[name].shape != torch.Size(shape):
+        raise RuntimeError(f"{name} has shape {tuple(state[name].shape)}, this agent needs {tuple(shape)}")
+
+
+def moments_of(
+    optimizer: torch.optim.Optimizer, name: str, state: Mapping[str, torch.Tensor]
+) -> dict[int, dict[str, torch.Tensor]]:
+    """Copies of Adam's state, for ``load_state_dict``; parameters that it has never moved have none.
+
+    Args:
+        optimizer: that it is for.
+        name: what its tensors are named before ``.index.slot``.
+        state: of the agent.
+
+    Raises:
+        RuntimeError: if tensors are missing, or of another shape.
+    """
+    found: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, parameter in enumerate(parameters):
+        if under(f"{name}.{i}", state):
+            shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            for slot, shape in shapes.items():
+                require(f"{name}.{i}.{slot}", state, shape)
+            found[i] = {slot: state[f"{name}.{i}.{slot}"].clone() for slot in shapes}
+    return found
 
 
 CARRIED = ("num_timesteps", "_n_updates", "action_space", "handed_over")
@@ -509,8 +637,6 @@ def first_weights(policy: torch.nn.Module) -> list[torch.Tensor]:
 
 class OnPolicyAgent(SB3Agent):
     """What agents that learn from whole rollouts have in common."""
-
-    starts = frozenset({"normalizer", "shuffled", "keep_optimizer"})
 
     @classmethod
     def rollout(cls, config: Mapping[str, Any]) -> int:
@@ -611,8 +737,9 @@ class RecurrentPPO(OnPolicyAgent):
     }
     source = (
         "rl-baselines3-zoo for HalfCheetahBulletEnv-v0 (ppo_lstm.yml), with its LSTM of 128 and nothing "
-        "behind it; n_steps 256 of 16 worlds became 64 of 56, 3584 samples a rollout; batch_size 128 "
-        "became 448, the steps of 7 worlds, for speed"
+        "behind it, but without its ortho_init=False; n_steps 256 of 16 worlds became 64 of 56, 3584 "
+        "samples a rollout; batch_size 128 became 448, the steps of 7 worlds, for speed; evaluated in the "
+        "first episode of a trial"
     )
 
     def __init__(
@@ -693,18 +820,18 @@ class OffPolicyAgent(SB3Agent):
     45 minutes; by default there are an eighth as many updates, in 2 to 6 minutes.
     """
 
-    starts = frozenset({"shuffled", "keep_optimizer"})
-
     @classmethod
     def rollout(cls, config: Mapping[str, Any]) -> int:
         """Control steps of a world between updates."""
         return int(config["train_freq"])
 
     def load(self, run: int, directory: Path, start: Start = DEFAULT_START) -> None:
-        """Starts from a checkpoint; see :class:`baselines.agent.Agent`."""
+        """Starts from a checkpoint, with an empty replay buffer; see :class:`SB3Agent`."""
         super().load(run, directory, start)
-        assert isinstance(self._model, _Experienced)
-        self._model.handed_over = True
+        model: Any = self._model
+        model.replay_buffer.reset()
+        model.num_timesteps = model._n_updates = 0
+        model.handed_over = start.part != "normalizer"  # whose weights are fresh
 
 
 class SAC(OffPolicyAgent):

@@ -17,7 +17,7 @@ import numpy as np
 
 import mtenvs
 from harness.reference_scores import load_reference
-from harness.show import Act, Episode, Policy
+from harness.show import Act, Actor, Episode, Memoryless, Policy
 from mtenvs.env import check_count
 from mtenvs.registry import as_task, get_families
 from mtenvs.spec import MissingPackageError
@@ -110,14 +110,15 @@ class Recording:
             autoreset_mode="Disabled",
             **options,
         )
-        act = _random(worlds, self._seed) if self._policy is None else self._policy.act
+        actor = Memoryless(_random(worlds, self._seed)) if self._policy is None else self._policy
         with _kept_in(self._out) as root:
             root.mkdir(parents=True, exist_ok=True)
             # under another name until it is whole, on the same disk
             with tempfile.TemporaryDirectory(prefix=".recording-", dir=root) as part:
                 with _kept_in(Path(part)):
                     dataset = self._create(env)
-                    for buffers in _played(self._minari, worlds, act, _seeds(self._seed, self._episodes)):
+                    seeds = _seeds(self._seed, self._episodes)
+                    for buffers in _played(self._minari, worlds, actor, seeds):
                         dataset.update_dataset_from_buffer(buffers)
                         progress(len(buffers))
                     self._describe(dataset, env)
@@ -234,18 +235,22 @@ def _random(worlds: Any, seed: int) -> Act:
     return lambda observations: rng.uniform(-1.0, 1.0, worlds.action_space.shape)
 
 
-def _played(minari: Any, worlds: Any, act: Act, seeds: Sequence[int]) -> Iterator[list[Any]]:
+def _played(minari: Any, worlds: Any, actor: Actor, seeds: Sequence[int]) -> Iterator[list[Any]]:
     """Plays an episode for every seed, as many at a time as there are worlds."""
     n = worlds.num_envs
     for start in range(0, len(seeds), n):
         own = list(seeds[start : start + n])
         spare = [None] * (n - len(own))  # in the last round
-        yield _round(minari, worlds, act, [*own, *spare])[: len(own)]
+        yield _round(minari, worlds, actor, [*own, *spare])[: len(own)]
 
 
-def _round(minari: Any, worlds: Any, act: Act, seeds: Sequence[int | None]) -> list[Any]:
-    """Plays one episode in every world; those that have ended go on unrecorded until all have."""
+def _round(minari: Any, worlds: Any, actor: Actor, seeds: Sequence[int | None]) -> list[Any]:
+    """Plays one episode in every world, each as if it were evaluated, with nothing remembered.
+
+    Worlds that have ended go on unrecorded until all have.
+    """
     observation, info = worlds.reset(seed=seeds)
+    actor.begin()
     seen: list[np.ndarray] = [observation]
     done: list[tuple[np.ndarray, ...]] = []
     told: list[dict[str, np.ndarray]] = []
@@ -253,13 +258,14 @@ def _round(minari: Any, worlds: Any, act: Act, seeds: Sequence[int | None]) -> l
     lengths = np.zeros(worlds.num_envs, np.int64)
     while not lengths.all():
         # what is recorded is what is done: in the box, and in its type
-        action = np.clip(act(observation), -1.0, 1.0).astype(np.float32)
+        action = np.clip(actor.act(observation), -1.0, 1.0).astype(np.float32)
         observation, reward, terminated, truncated, info = worlds.step(action)
         seen.append(observation)
         done.append((action, reward, terminated, truncated))
         # in a set of families, only the keys that this body has
         told.append({k: v for k, v in info.items() if not k.startswith("_") and info[f"_{k}"].all()})
         ended = terminated | truncated
+        actor.told(reward, ended)
         lengths[ended & (lengths == 0)] = len(done)
         if ended.any() and not lengths.all():
             observation, _ = worlds.reset(options={"reset_mask": ended})

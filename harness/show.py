@@ -54,16 +54,42 @@ class Episode:
 
 
 Act = Callable[[np.ndarray], np.ndarray]
-"""Observations ``(1, size)`` to actions ``(1, num_actions)``."""
+"""Observations ``(n, size)`` to actions ``(n, num_actions)``."""
 
 
-class Policy(Protocol):
-    """A network that acts; what ``baselines.registry.load_policy`` returns."""
+class Actor(Protocol):
+    """What acts in worlds that run side by side, with or without a memory."""
 
     @property
     def act(self) -> Act:
         """What acts."""
         ...
+
+    def begin(self) -> object:
+        """Called before first observations: nothing is remembered."""
+        ...
+
+    def told(self, rewards: np.ndarray, ends: np.ndarray, /) -> object:
+        """Called after every step with rewards ``(n,)``, and which worlds' episodes ended, ``(n,)``."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Memoryless:
+    """An :class:`Actor` that needs to know nothing but observations."""
+
+    act: Act
+    """What acts."""
+
+    def begin(self) -> None:
+        """Nothing is to be forgotten."""
+
+    def told(self, rewards: np.ndarray, ends: np.ndarray, /) -> None:
+        """Nothing is to be remembered."""
+
+
+class Policy(Actor, Protocol):
+    """A network that acts; what ``baselines.registry.load_policy`` returns."""
 
     @property
     def env_options(self) -> dict[str, Any]:
@@ -111,14 +137,13 @@ class Player:
         self._seed = seed
         self.idle = policy is None and not random
         """Whether nothing moves the body."""
-        self._act = self._actor(policy, random)
+        self._actor: Actor = Memoryless(self._blind(random)) if policy is None else policy
         world = self.world
         self.step_seconds: float = world.model.opt.timestep * families.of(self.task).frame_skip
         """Simulated time of a control step."""
 
-    def _actor(self, policy: Policy | None, random: bool) -> Act:
-        if policy is not None:
-            return policy.act
+    def _blind(self, random: bool) -> Act:
+        """What acts without a policy."""
         shape = (1, *(self._env.action_space.shape or ()))
         if random:
             rng = np.random.default_rng([self._seed, 1])  # another stream than the starts'
@@ -133,19 +158,22 @@ class Player:
     def play(self) -> Iterator[Episode]:
         """Plays episode after episode; yields at every start and after every step.
 
-        The object that it yields stays the same throughout an episode.
+        The object that it yields stays the same throughout an episode. Every episode is played as if it
+        were evaluated: a policy with a memory remembers nothing of the one before.
         """
         for seed in itertools.chain([self._seed], itertools.repeat(None)):
             observation, _ = self._env.reset(seed=seed)
+            self._actor.begin()
             episode = Episode()
             yield episode
             while not episode.ended:
-                (action,) = self._act(observation[None])
+                (action,) = self._actor.act(observation[None])
                 observation, reward, terminated, truncated, info = self._env.step(action)
                 episode.total += float(reward)
                 episode.steps += 1
                 episode.success = bool(info["success"])
                 episode.ended = terminated or truncated
+                self._actor.told(np.array([reward]), np.array([episode.ended]))
                 yield episode
 
     def render(self) -> np.ndarray:

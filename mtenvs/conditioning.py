@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mtenvs.spec import Family, FamilySet, Names, Task
 
 CONDITIONINGS = ("descriptor", "one_hot", "none")
+
+Array = TypeVar("Array", bound=Any)
+"""Of NumPy or of PyTorch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +123,20 @@ class Encoding:
             present = entries[own]
             mask[present[present >= 0]] = 1.0
         return mask
+
+    def present(self, observations: Array, entries: Array) -> Array:
+        """Reads from observations what their bodies have: 1 for what is there, 0 for padding.
+
+        Args:
+            observations: ``(..., size)``, an array or a tensor.
+            entries: :attr:`observation_mask` or :attr:`action_mask`, ``(n,)``, of the same library.
+
+        Returns:
+            An array of its own, ``(..., n)``, of the observations' type.
+        """
+        found: Array = observations[..., entries + self.slices.mask.start]
+        found[..., entries < 0] = 1  # always there, and no entry of the mask
+        return found
 
     def code(self, task: Task) -> np.ndarray:
         """What a policy is told of a task, ``(code_size,)`` of float32.

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from helpers import present_entries
 
 import mtenvs
@@ -64,6 +65,23 @@ def test_the_mask_says_which_entries_a_body_has(task: mtenvs.Task) -> None:
             for name, entry in zip(names, entries, strict=True):
                 assert (name in own) == (entry == -1 or mask[entry] == 1.0), name
         assert set(mask) <= {0.0, 1.0}
+
+
+def test_what_is_there_is_read_from_observations(task: mtenvs.Task) -> None:
+    family = mtenvs.get_family(task.family)
+    encoding = Encoding(family)
+    observation = encoding.template(task)
+    observation[encoding.slices.body] = np.nan  # of which nothing is to be read
+    observations = np.stack([[observation], [observation]])
+    names = (encoding.observation_names, encoding.action_names)
+    entries = (encoding.observation_mask, encoding.action_mask)
+    for known, own, among in zip(names, present_entries(family, task), entries, strict=True):
+        expected = np.broadcast_to([name in own for name in known], (2, 1, len(known)))
+        found = encoding.present(observations, among)
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+        of_torch = encoding.present(torch.from_numpy(observations), torch.from_numpy(among))
+        assert torch.equal(of_torch, torch.from_numpy(found))
+    assert np.isnan(observations[..., encoding.slices.body]).all()
 
 
 def test_the_mask_says_nothing_twice_and_nothing_that_is_always_so(family: mtenvs.Family) -> None:

@@ -18,10 +18,11 @@ from test_show import save_policy
 
 import harness.record
 import mtenvs
-from baselines.registry import load_policy
+from baselines.registry import load_policy, make_learner
 from harness.cli import main
 from harness.record import Recording
 from harness.reference_scores import load_reference
+from mtenvs.vector_env import TaskVectorEnv
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,25 @@ def test_a_policys_episodes_are_the_environments(
     assert known["reward_names"] == list(terms)
     # the sum in this order is the reward, to the last bit
     np.testing.assert_array_equal(sum(first.infos[f"reward_{term}"][1:] for term in terms), first.rewards)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2])
+def test_a_policy_with_a_memory_is_recorded_as_it_is_evaluated(
+    at_a_time: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its round-mates are, and in whichever round it is."""
+    worlds = TaskVectorEnv("Biped", num_envs=3, tasks=[5], num_threads=1)
+    config = {"n_steps": 8, "batch_size": 24, "n_epochs": 2, "hidden": [8]}
+    learner = make_learner("sb3:recurrentppo", config, worlds, [0])
+    learner.train(worlds, 24 * 4)
+    learner.save(0, tmp_path / "policy")
+    wanted = learner.evaluate(worlds, harness.record._seeds(4, 3))
+
+    monkeypatch.setattr(harness.record, "WORLDS", at_a_time)
+    dataset = Recording("Biped", 5, 3, load_policy(tmp_path / "policy", "Biped"), seed=4).write()
+    found = harness.record.recorded(dataset)
+    assert [episode.steps for episode in found] == wanted.lengths.tolist()
+    np.testing.assert_allclose([episode.total for episode in found], wanted.returns, rtol=1e-5)
 
 
 def test_random_episodes_are_the_seeds(tmp_path: Path) -> None:

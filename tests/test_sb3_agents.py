@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import random
 import subprocess
 import sys
@@ -16,9 +17,9 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from baselines import sb3
-from baselines.checkpoint import load_checkpoint
+from baselines.checkpoint import load_checkpoint, save_checkpoint
 from baselines.learner import Start
-from baselines.registry import AGENTS, describe_learner, load_policy, make_learner, scaled
+from baselines.registry import AGENTS, describe_learner, find_agent, load_policy, make_learner, scaled
 from mtenvs.vector_env import TaskVectorEnv
 
 ON_POLICY = {"n_steps": 8, "batch_size": 16, "hidden": [8, 8]}
@@ -38,6 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sb3:tqc": OFF_POLICY,
 }
 NORMALISING = ("sb3:ppo", "sb3:trpo", "sb3:recurrentppo")
+OFF_POLICY_AGENTS = ("sb3:sac", "sb3:td3", "sb3:tqc")
 WORLDS = 4
 every = pytest.mark.parametrize("name", SMALL)
 
@@ -78,9 +80,9 @@ def observations(envs: TaskVectorEnv, seed: int = 9) -> np.ndarray:
 
 
 @functools.cache
-def learned(name: str) -> sb3.SB3Agent:
+def learned(name: str, **changes: Any) -> sb3.SB3Agent:
     """One for all tests that only read it."""
-    return trained(name)
+    return trained(name, **changes)
 
 
 @pytest.fixture
@@ -153,15 +155,80 @@ def parameters_of(policy: Any, part: str) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden": []}, "hidden is empty"),
+        ({"hidden": []}, r"hidden must list the units of a layer at least, got \[\]"),
         ({"hidden": [8, 0]}, r"hidden\[1\] must be a whole number, at least 1, got 0"),
         ({"hidden": [8.0]}, r"hidden\[0\] must be a whole number, at least 1, got 8.0"),
         ({"batch_size": 1}, "batch_size must be a whole number, at least 2, got 1"),
+        ({"gamma": 1.5}, "gamma must be a number, at least 0 and at most 1, got 1.5"),
+        ({"learning_rate": 0}, "learning_rate must be a number, above 0, got 0"),
     ],
 )
 def test_bad_sizes_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"agent {name}: {message}"):
         agent(name, worlds(), **changes)
+
+
+AUTO = 'a number, above 0, or "auto", or, to be learned from 0.1 on, "auto_0.1"'
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("sb3:ppo", {"ent_coef": -0.1}, "ent_coef must be a number, at least 0, got -0.1"),
+        ("sb3:ppo", {"ent_coef": math.inf}, "ent_coef must be a number, at least 0, got inf"),
+        ("sb3:ppo", {"gae_lambda": math.nan}, "gae_lambda must be a number, .* at most 1, got nan"),
+        ("sb3:ppo", {"gamma": "0.9"}, "gamma must be a number, .* at most 1, got '0.9'"),
+        ("sb3:ppo", {"normalize_reward": 1}, "normalize_reward must be true or false, got 1"),
+        ("sb3:ppo", {"n_epochs": True}, "n_epochs must be a whole number, at least 1, got True"),
+        ("sb3:ppo", {"n_steps": 8.0}, "n_steps must be a whole number, at least 2, got 8.0"),
+        ("sb3:ppo", {"hidden": None}, "hidden must list .*, got None"),
+        ("sb3:sac", {"tau": 0.0}, "tau must be a number, above 0 and at most 1, got 0.0"),
+        ("sb3:sac", {"gradient_steps": -2}, "gradient_steps must be -1, .* at least 1, got -2"),
+        ("sb3:tqc", {"top_quantiles_to_drop_per_net": 25}, "must be .*at least 0 and at most 24, got 25"),
+        *(("sb3:tqc", {"ent_coef": c}, f"ent_coef must be {AUTO}, got {c!r}") for c in (0, -1.0, "autto")),
+        *(("sb3:sac", {"ent_coef": c}, f"ent_coef must be {AUTO}, got {c!r}") for c in ("auto_0", "0.2")),
+    ],
+)
+def test_hyperparameters_are_of_the_kind_of_the_default_and_in_range(
+    name: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"agent {name}: .*{message}"):
+        make_learner(name, {**SMALL[name], **changes}, worlds(), [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("sb3:ppo", {"ent_coef": 0, "vf_coef": 0, "gamma": 1, "gae_lambda": 0}),
+        ("sb3:td3", {"action_noise_std": 0, "gradient_steps": -1, "learning_starts": 0}),
+        ("sb3:tqc", {"top_quantiles_to_drop_per_net": 0, "ent_coef": 1}),
+        ("sb3:sac", {"ent_coef": "auto_0.5"}),
+    ],
+)
+def test_zero_and_whole_numbers_are_taken_where_they_make_sense(name: str, changes: dict[str, Any]) -> None:
+    envs = worlds()
+    learner = make_learner(name, {**SMALL[name], **changes}, envs, [0])
+    learner.train(envs, 32)
+    assert learner.describe()["updates"] > 0
+    assert not learner.diverged().any()
+
+
+@every
+def test_a_normaliser_is_offered_where_there_is_one(name: str, tmp_path: Path) -> None:
+    for normalising in (True, False):
+        one = agent(name, worlds(), normalize_observation=normalising)
+        assert ("normalizer" in type(one).offers(one.config)) == normalising
+        one.save(0, tmp_path / str(normalising))
+        if normalising:
+            one.load(0, tmp_path / "True", Start(part="normalizer"))
+            continue
+        with pytest.raises(ValueError, match=f"agent {name} cannot start with normalizer; it offers "):
+            one.load(0, tmp_path / "False", Start(part="normalizer"))
+    assert find_agent(name).offers(SMALL[name] | {"normalize_observation": True}) == {  # type: ignore
+        "normalizer",
+        "shuffled",
+        "keep_optimizer",
+    }
 
 
 @pytest.mark.parametrize("name", ["sb3:ppo", "sb3:sac"])
@@ -280,10 +347,66 @@ def test_a_learned_entropy_coefficient_is_handed_on(name: str, saved: Path) -> N
     loaded = agent(name, worlds())
     loaded.load(0, saved)
     assert tensors(loaded)["log_ent_coef"] == before
-    fixed = agent(name, worlds(), ent_coef="0.2")
+    fixed: Any = make_learner(name, {**SMALL[name], "ent_coef": 0.2}, worlds(), [0])
     fixed.load(0, saved)
-    assert fixed._model.ent_coef_tensor == pytest.approx(0.2)  # type: ignore[attr-defined]
+    assert fixed._model.ent_coef_tensor == pytest.approx(0.2)
     assert "log_ent_coef" not in tensors(fixed)
+    fixed.save(0, saved / "fixed")
+    loaded.load(0, saved / "fixed")
+    assert tensors(loaded)["log_ent_coef"] == 0.0  # there is none to take over
+
+
+@every
+@pytest.mark.parametrize("part", ["all", "normalizer", "shuffled"])
+def test_a_load_sets_everything_whatever_was_trained_before(name: str, part: str, tmp_path: Path) -> None:
+    options = {"normalize_observation": True}
+    learned(name, **options).save(0, tmp_path)
+    envs = worlds()
+    used, fresh = trained(name, 3, envs=envs, **options), agent(name, envs, 3, **options)
+    for one in (used, fresh):
+        one.load(0, tmp_path, Start(part=part))
+    assert_equal(tensors(used), tensors(fresh))
+    resets: list[None] = []
+    reset = envs.reset
+    envs.reset = lambda **kwargs: resets.append(None) or reset(**kwargs)  # type: ignore
+    before = used.updates()
+    used.train(envs, 64 + 16)
+    assert resets
+    if name in OFF_POLICY_AGENTS:
+        model: Any = used._model
+        # an empty buffer fills before anything is learned, with what was handed over, if anything was
+        assert (used.updates(), model.replay_buffer.pos) == (before, 4)
+        assert model.handed_over == (part != "normalizer")
+
+
+@pytest.mark.parametrize("name", ["sb3:recurrentppo", "sb3:sac"])
+@pytest.mark.parametrize(
+    ("lost", "start"),
+    [
+        ("policy.", Start()),
+        ("normalizer.mean", Start(part="normalizer")),
+        ("normalizer.var", Start(part="shuffled")),
+        ("optimizer.", Start(keep_optimizer=True)),
+    ],
+)
+@pytest.mark.parametrize("how", ["missing", "misshapen"])
+def test_damage_is_named(name: str, lost: str, start: Start, how: str, tmp_path: Path) -> None:
+    whole = learned(name, normalize_observation=True)
+    state = tensors(whole)
+    key = next(k for k in state if k.startswith(lost) and state[k].numel() > 1)
+    value = state.pop(key)
+    if how == "misshapen":
+        state[key] = value.flatten()[1:].clone()
+    save_checkpoint(tmp_path, state, {**whole._facts(), "config": whole.config})
+    reason = f"it has no {key}" if how == "missing" else rf"{key} has shape \(\d+,\), this agent needs \("
+    other = agent(name, worlds(), seed=1, normalize_observation=True)
+    before = tensors(other)
+    with pytest.raises(ValueError, match=f"checkpoint {tmp_path} is damaged: {reason}"):
+        other.load(0, tmp_path, start)
+    assert_equal(tensors(other), before)
+    if start == Start():
+        with pytest.raises(ValueError, match=f"checkpoint {tmp_path} is damaged: {reason}"):
+            load_policy(tmp_path, "Biped")
 
 
 @every
@@ -324,13 +447,7 @@ def test_the_normaliser_alone(name: str, saved: Path) -> None:
     assert_equal(tensors(loaded), {**fresh, **wanted})
 
 
-@pytest.mark.parametrize("name", sorted(set(SMALL) - set(NORMALISING)))
-def test_what_has_no_normaliser_cannot_hand_it_on(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"agent {name} cannot start with normalizer"):
-        agent(name, worlds()).load(0, tmp_path, Start(part="normalizer"))
-
-
-@pytest.mark.parametrize("name", sorted(set(SMALL) - set(NORMALISING)))
+@pytest.mark.parametrize("name", OFF_POLICY_AGENTS)
 def test_what_was_handed_over_acts_while_the_buffer_fills(name: str, saved: Path) -> None:
     loaded = agent(name, worlds(), seed=1)
     loaded.load(0, saved)

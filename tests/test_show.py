@@ -66,6 +66,23 @@ def test_a_loaded_policy_acts_as_the_learner_that_saved_it(
         assert next(e for e in idle.play() if e.ended).total != pytest.approx(wanted.returns[0], rel=1e-3)
 
 
+def test_every_episode_begins_with_nothing_remembered_and_is_told_as_in_evaluation() -> None:
+    heard: list[Any] = []
+    policy = types.SimpleNamespace(
+        act=lambda observations: heard.append("act") or np.zeros((len(observations), 6)),
+        begin=lambda: heard.append("begin"),
+        told=lambda rewards, ends: heard.append((*rewards, *ends)),
+        env_options={},
+        agent="mine",
+    )
+    with Player("Biped", 5, policy, max_episode_steps=2) as player:
+        totals = [episode.total for episode in itertools.islice(player.play(), 6)]
+    expected: list[Any] = []
+    for _, first, both in (totals[:3], totals[3:]):
+        expected += ["begin", "act", (first, False), "act", (pytest.approx(both - first), True)]
+    assert heard == expected
+
+
 def controls(seed: int, random: bool) -> np.ndarray:
     """What the motors of the nominal biped were told in the first steps."""
     with Player("Biped", "nominal", random=random, seed=seed) as player:
@@ -88,6 +105,14 @@ def test_episodes_follow_each_other_with_other_starts() -> None:
     assert not np.array_equal(*starts)
 
 
+WRONG_FACTS: dict[str, dict[str, Any]] = {
+    "config a list": {"config": []},
+    "learner a list": {"learner": ["ppo"]},
+    "hidden nothing": {"config": {"hidden": None}},
+    "conditioning a number": {"conditioning": 5},
+}
+
+
 def damage(directory: Path, how: str) -> None:
     facts = json.loads((directory / FACTS).read_text())
     if how == "no tensors":
@@ -104,6 +129,8 @@ def damage(directory: Path, how: str) -> None:
         (directory / FACTS).write_text("[]")
     elif how == "another learner":
         (directory / FACTS).write_text(json.dumps(facts | {"learner": "sac"}))
+    elif how in WRONG_FACTS:
+        (directory / FACTS).write_text(json.dumps(facts | WRONG_FACTS[how]))
     elif how == "another network":
         config = facts["config"] | {"hidden": [9]}
         (directory / FACTS).write_text(json.dumps(facts | {"hidden": [9], "config": config}))
@@ -119,6 +146,10 @@ def damage(directory: Path, how: str) -> None:
         ("no object", "is damaged: learner.json holds no object"),
         ("another learner", "is of agent 'sac', which is no code of mtenvs .* add --agent sac"),
         ("another network", "is damaged"),
+        ("config a list", r"is damaged: its config is \[\]"),
+        ("learner a list", r"is damaged: its learner is \['ppo'\]"),
+        ("hidden nothing", "is damaged, or of another version of its agent: "),
+        ("conditioning a number", "is damaged, or of another version of its agent: unknown conditioning 5"),
     ],
 )
 def test_a_policy_that_cannot_be_loaded_says_why(how: str, message: str, tmp_path: Path) -> None:
