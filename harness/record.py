@@ -81,7 +81,8 @@ class Recording:
         label = self._task.name if alone else f"{self._own.name}/{self._task.name}"
         self._name = name or default_name(self._families.name, label, self._algorithm)
         _check_name(self._name)
-        self._out = out
+        # Minari joins a relative path to itself
+        self._out = out = None if out is None else Path(out).resolve()
         with _kept_in(out) as root:
             if (root / self._name).exists():
                 raise FileExistsError(
@@ -209,12 +210,11 @@ def _check_name(name: str) -> None:
 
 @contextlib.contextmanager
 def _kept_in(root: Path | None) -> Iterator[Path]:
-    """Has Minari keep its datasets in a directory for a while; ``None`` leaves it where it is."""
+    """Has Minari keep its datasets in a directory for a while; ``None`` for where it keeps them anyway."""
     if root is None:
         from minari.storage import get_dataset_path
 
-        yield get_dataset_path()
-        return
+        root = Path(get_dataset_path()).resolve()
     before = os.environ.get(PLACE)
     os.environ[PLACE] = str(root)
     try:

@@ -191,6 +191,17 @@ def test_the_command_says_how_it_went_and_writes_nothing_over(
     assert files() == before
 
 
+@pytest.mark.parametrize("words", [["--out", "data"], []])
+def test_a_path_may_be_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "data")
+    main(["record", "Biped", "--random", "--episodes", "2", *words])
+    assert len(minari.load_dataset("mtenvs/biped/nominal-random-v0")) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
