@@ -141,7 +141,7 @@ def damage(directory: Path, how: str) -> None:
     [
         ("no tensors", "no checkpoint in .*it needs learner.json and tensors.safetensors"),
         ("torn tensors", "is damaged"),
-        ("not a number", "is damaged: not finite: "),
+        ("not a number", "has diverged: its numbers are not finite"),
         ("no text", "is damaged: learner.json"),
         ("no object", "is damaged: learner.json holds no object"),
         ("another learner", "is of agent 'sac', which is no code of mtenvs .* add --agent sac"),
