@@ -183,7 +183,8 @@ def test_a_run_that_fails_costs_only_itself_and_says_why(tmp_path, monkeypatch):
     learner = dataclasses.asdict(describe_learner("faulty:Faulty", "Biped"))
     preset = dataclasses.replace(
         PRESETS["quick"], agent="faulty:Faulty", folds=(5,), seeds=8, root_seed=9,
-        checkpoints=4, episodes=2, worlds_per_run=SOURCES, budget=30 * SOURCES, pretrain_budget=10 * SOURCES,
+        checkpoints=4, episodes=2, worlds_per_run=SOURCES,
+        budget=30 * SOURCES, pretrain_budget=10 * SOURCES,
     )  # fmt: skip
     plan = make_plan("Biped", preset, learner)
     directory = write_plan(plan, tmp_path / "faulty").parent
