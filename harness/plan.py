@@ -120,7 +120,8 @@ class Preset:
     own slot of a one_hot code) or mean (of the codes of its sources); None for true or unused, by the
     conditioning."""
     freeze_trunk: bool = False
-    """Of a network that is handed on only the last layers learn."""
+    """Of a network that is handed on only the last layers learn, and what tells it of its task: FiLM's
+    generators, the own first layers."""
     fresh_heads: bool = False
     """The last layers of a network that is handed on start afresh."""
     fresh_critic: bool = False
@@ -762,6 +763,12 @@ def _check_arms(preset: Preset, num_sources: int) -> None:
             unknown.append(arm)
     if preset.arms == ("scratch",):
         raise PlanError("arms scratch alone compare nothing; give another one beside it")
+    doses_of = [arm for arm in preset.arms if arm.partition("=")[0] in DOSES and "=" in arm]
+    if not unknown and doses_of and (others := {*preset.arms} - {"scratch", *doses_of}):
+        raise PlanError(
+            f"doses ({', '.join(doses_of)}) are compared with scratch alone: plan "
+            f"{', '.join(sorted(others))} in an experiment of its own"
+        )
     if unknown or "scratch" not in preset.arms or len(set(preset.arms)) != len(preset.arms):
         doses = ", ".join(f"{name}=N" for name in DOSES)
         raise PlanError(

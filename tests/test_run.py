@@ -663,6 +663,7 @@ def test_the_held_out_learner_starts_as_the_plan_says(tmp_path, changes, fields)
         ({"tuning_trials": 3}, "give tuning_trials and tuning_steps, or neither"),
         ({"arms": ("scratch",)}, "compare nothing"),
         ({"joint_arms": ("joint",)}, "joint_arms are for joint experiments"),
+        ({"arms": ("scratch", "transfer", "sources=2")}, r"doses \(sources=2\) .* plan transfer in an exp"),
     ],
 )
 def test_what_cannot_be_started_so_is_refused_when_it_is_planned(fields, message):
