@@ -525,10 +525,7 @@ class SB3Agent(Agent):
         Raises:
             ValueError: also if tensors are missing, or of another shape.
         """
-        try:
-            super().load(run, directory, start)
-        except RuntimeError as error:
-            raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+        super().load(run, directory, start)
         self._worlds = None
         self.begin()
 
