@@ -227,7 +227,11 @@ class Agent(Described, abc.ABC):
         try:
             self.restore(self.started(tensors, start))
         except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
-            raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+            what = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(
+                f"checkpoint {directory} is damaged: {what}; or the networks of agent "
+                f"{self._facts()['learner']} have changed since, and its version should have been raised"
+            ) from None
 
     def started(self, state: dict[str, torch.Tensor], start: Start) -> dict[str, torch.Tensor]:
         """What is taken over of a checkpoint's state: all, but for agents that list more in ``starts``.

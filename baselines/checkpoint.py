@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from mtenvs.spec import NotFiniteError
 
 FORMAT = 1
 TENSORS, FACTS = "tensors.safetensors", "learner.json"
+LESSONS = "lessons.json"
 
 
 def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -32,6 +34,42 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mappi
     part = directory / f"{FACTS}.part"
     part.write_text(json.dumps({"format": FORMAT, **facts}, indent=1, sort_keys=True) + "\n")
     os.replace(part, directory / FACTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+    """What a checkpoint's network was taught, which its learner does not know and whoever plays it should."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of the tasks that it was trained on; empty if unknown."""
+    code: tuple[float, ...] | None = None
+    """What it was told of all of them in place of their own codes; ``None`` for their own."""
+
+    def write(self, directory: Path) -> None:
+        """Writes them beside a checkpoint."""
+        text = json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
+        part = directory / f"{LESSONS}.part"
+        part.write_text(text + "\n")
+        os.replace(part, directory / LESSONS)
+
+
+def read_lessons(directory: Path) -> Lessons:
+    """Reads what a checkpoint's network was taught; nothing is known where that was not written.
+
+    Raises:
+        ValueError: if the file cannot be read.
+    """
+    path = directory / LESSONS
+    if not path.is_file():
+        return Lessons()
+    try:
+        found = json.loads(path.read_bytes())
+        tasks, code = tuple(map(str, found["tasks"])), found["code"]
+        return Lessons(tasks, None if code is None else tuple(map(float, code)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint {directory} is damaged: {LESSONS}: {type(error).__name__}: {error}"
+        ) from None
 
 
 def read_facts(directory: Path) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import dataclasses
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from baselines.checkpoint import read_facts
+from baselines.checkpoint import Lessons, read_facts, read_lessons
 from baselines.learner import STARTS, Described, Learner
 from mtenvs.registry import get_families
 from mtenvs.spec import MissingPackageError, did_you_mean
@@ -67,10 +68,15 @@ def find_agent(name: str) -> type[Described]:
         MissingPackageError: if a package is missing that an agent of ours needs.
     """
     module, colon, attribute = AGENTS.get(name, name).partition(":")
-    if not (colon and module and attribute) or (name.startswith("sb3:") and name not in AGENTS):
+    if not (colon and module and attribute) or (name.lower().startswith("sb3:") and name not in AGENTS):
         raise ValueError(
-            f"unknown agent {name!r}{did_you_mean(name, AGENTS)}; valid: {', '.join(AGENTS)}, and "
+            f"unknown agent {name!r}{did_you_mean(name.lower(), AGENTS)}; valid: {', '.join(AGENTS)}, and "
             "module:Class for one of your own"
+        )
+    if module.endswith(".py"):
+        dotted = module.removesuffix(".py").replace("/", ".").strip(".")
+        raise ValueError(
+            f"agent {name!r} is written module:Class, without the file's ending: {dotted}:{attribute}"
         )
     if name not in AGENTS and "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # where "python -m harness" would look; the command would not
@@ -79,7 +85,7 @@ def find_agent(name: str) -> type[Described]:
     except MissingPackageError:
         raise
     except Exception as error:  # whatever a module of a user's own does when it is imported
-        raise ValueError(f"agent {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(f"agent {name!r} cannot be imported: {_told(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ValueError(f"agent {name!r} is not there: {found!r} has no {part!r}")
@@ -143,6 +149,11 @@ def describe_learner(
         except ValueError as error:
             raise ValueError(f"in the arm blind nothing is told: leave it out of --arms; {error}") from None
     usual = defaults.get("architecture")
+    if conditioning == "none" and config.get("architecture") != usual:
+        raise ValueError(
+            f"architecture {config['architecture']!r} says how a network uses what it is told of its task, "
+            "and with conditioning 'none' it is told nothing: leave one of them out"
+        )
     if config.get("architecture") != usual and "hidden" not in changes:
         wanted = count_parameters(name, {**config, "architecture": usual}, worlds)
         config = scaled(name, config, worlds, wanted)
@@ -234,7 +245,15 @@ def _naming(name: str) -> Iterator[None]:
     except (MissingPackageError, ValueError):
         raise
     except Exception as error:
-        raise ValueError(f"agent {name!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise ValueError(f"agent {name!r} cannot be made: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """What went wrong in others' code, and where."""
+    ours = (__file__, importlib.__file__, "<")  # not the import's own
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def scaled(name: str, config: Mapping[str, Any], worlds: TaskVectorEnv, parameters: int) -> dict[str, Any]:
@@ -299,6 +318,9 @@ class Policy:
     """How it was told of its tasks, as arguments of ``gymnasium.make``: ``conditioning``, ``layout``."""
     agent: str
     """Name of the agent that learned it."""
+    lessons: Lessons
+    """What it was trained on and told. Where it was told of other codes than its tasks' own, :attr:`act`
+    replaces those in observations by what it was told."""
     begin: Callable[[], object]
     """To be called before first observations, of which nothing may be remembered."""
     told: Callable[[np.ndarray, np.ndarray], object]
@@ -338,7 +360,7 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
         raise ValueError(
             f"checkpoint {directory} is damaged, or of another version of its agent: {error}"
         ) from error
-    act = getattr(learner, "act", None)
+    act, lessons = getattr(learner, "act", None), read_lessons(directory)
     if act is None:
         raise ValueError(f"agent {name!r} cannot be watched: it has no act()")
     try:
@@ -347,10 +369,30 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
         raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
     if learner.diverged().any():
         raise ValueError(f"the network of checkpoint {directory} has diverged: its numbers are not finite")
+    if lessons.code is not None:
+        act = _telling(act, worlds.observation_slices.code, lessons.code, directory)
     worlds.close()
     begin = getattr(learner, "begin", lambda: None)
     told = getattr(learner, "told", lambda rewards, ends: None)
-    return Policy(act, options, name, begin, told)
+    return Policy(act, options, name, lessons, begin, told)
+
+
+def _telling(
+    act: Callable[[np.ndarray], np.ndarray], entries: slice, code: Sequence[float], directory: Path
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What acts as it does when it is told ``code``, whatever observations say of the task."""
+    told = np.array(code, np.float32)
+    if told.shape != (entries.stop - entries.start,) or not np.isfinite(told).all():
+        raise ValueError(
+            f"checkpoint {directory} is damaged: its code has {len(code)} numbers: {list(code)}"
+        )
+
+    def acting(observations: np.ndarray) -> np.ndarray:
+        observations = np.array(observations)
+        observations[:, entries] = told
+        return act(observations)
+
+    return acting
 
 
 def agent_of(named: Any, given: str | None, what: str) -> str:

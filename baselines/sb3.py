@@ -853,8 +853,8 @@ class SAC(OffPolicyAgent):
     }
     source = (
         "rl-baselines3-zoo for MuJoCo (mujoco-defaults of sac.yml: Stable-Baselines3's defaults with "
-        "learning_starts 10000); gradient_steps 7 for the 56 control steps of 56 worlds, an eighth of the "
-        "published ratio, for speed: gradient_steps -1 is all of it"
+        "learning_starts 10000); gradient_steps 7 after every step of all worlds, with 56 worlds an eighth "
+        "of the published updates, for speed: gradient_steps -1 is all of them"
     )
 
 
@@ -886,9 +886,9 @@ class TD3(OffPolicyAgent):
     }
     source = (
         "Stable-Baselines3 2.9's defaults, with learning_starts 10000 and noise of 0.1 as "
-        "rl-baselines3-zoo (td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 7 for the "
-        "56 control steps of 56 worlds, an eighth of the published ratio, for speed: gradient_steps -1 is "
-        "all of it"
+        "rl-baselines3-zoo (td3.yml) and the paper have, layers of 256 as SAC; gradient_steps 7 after "
+        "every step of all worlds, with 56 worlds an eighth of the published updates, for speed: "
+        "gradient_steps -1 is all of them"
     )
 
     def _more_arguments(self, worlds: TaskVectorEnv) -> dict[str, Any]:
@@ -906,7 +906,7 @@ class TQC(OffPolicyAgent):
         "top_quantiles_to_drop_per_net": 2,
     }
     source = (
-        "sb3-contrib 2.9's defaults, with learning_starts 10000 as SAC; gradient_steps 7 for the 56 "
-        "control steps of 56 worlds, an eighth of the published ratio, for speed: gradient_steps -1 is all "
-        "of it"
+        "sb3-contrib 2.9's defaults, with learning_starts 10000 as SAC; gradient_steps 7 after every "
+        "step of all worlds, with 56 worlds an eighth of the published updates, for speed: gradient_steps -1 "
+        "is all of them"
     )

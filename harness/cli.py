@@ -9,7 +9,7 @@ import json
 import operator
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mtenvs
-from baselines.registry import Policy, describe_learner, load_policy, widened
+from baselines.registry import Policy, describe_learner, find_agent, load_policy, widened
 from harness import verify
 from harness.catalogue import differences, nearest, page, with_families_table
 from harness.compare import compare, leaderboard
@@ -49,13 +49,22 @@ from harness.reference import (
 )
 from harness.reference_scores import reference_path
 from harness.report import summary_table, write_report
+from harness.report.agent import variant
 from harness.report.words import plural
-from harness.run import TrainingError, check_device, estimate_cost, pending_steps, run_command, run_plan
+from harness.run import (
+    TrainingError,
+    agent_to_run,
+    check_device,
+    estimate_cost,
+    pending_steps,
+    run_command,
+    run_plan,
+)
 from harness.show import Player, check_display, check_film, film, frames, sheet, summary, view
 from harness.store import COMPLETE, Store
 from harness.table import columns_page, export_table
 from mtenvs.export import export
-from mtenvs.registry import everything
+from mtenvs.registry import as_task, everything, get_families
 from mtenvs.rendering import RenderingError
 from mtenvs.spec import ALL_FAMILIES, MissingPackageError
 
@@ -86,6 +95,7 @@ class Experiment:
     def write(self, kind: str) -> Path:
         """Makes and writes the plan, or finds the same one already there."""
         check_device(self.device)
+        _processes(self.device, self.processes)
         family, settings = mtenvs.get_family(self.family).name, self.settings
         told: dict[str, Any] = {"conditioning": settings.conditioning}
         if settings.layout is not None:
@@ -94,6 +104,8 @@ class Experiment:
             describe_learner(settings.agent, family, self.changes(), blind="blind" in settings.arms, **told)
         )
         if kind == "joint":
+            if settings.arms != PRESETS[self.preset].arms:
+                raise ValueError("--arms are those of leave-one-out; a joint experiment has --joint-arms")
             count = len(settings.folds or mtenvs.tasks(family))
             wide = None
             if "joint-wide" in settings.joint_arms:
@@ -102,6 +114,7 @@ class Experiment:
         else:
             make = make_matrix_plan if kind == "matrix" else make_plan
             plan = make(family, settings, learner, self.preset)
+        self.warn(plan)
         if (dealt := plan["worlds_per_run"]) != (asked := self.settings.worlds_per_run):
             say(f"{dealt} worlds a run instead of {asked}, so that all tasks of a run have equally many")
         kind = "" if plan["kind"] == "leave_one_out" else f"-{plan['kind']}"
@@ -109,15 +122,29 @@ class Experiment:
         write_plan(plan, directory)
         return directory
 
+    def warn(self, plan: Mapping[str, Any]) -> None:
+        """Says so where runs are too short for their agent to learn anything."""
+        first = find_agent(self.settings.agent).warm_up(plan["learner"]["config"])
+        short = sorted({run["arm"] for run in plan["runs"] if run["steps"] <= first})
+        if short:
+            say(
+                f"note: agent {self.settings.agent} learns nothing in its first {first:,} steps "
+                f"(learning_starts), which is all that runs of {', '.join(short)} have"
+            )
+
     def changes(self) -> dict[str, Any]:
         """Hyperparameters that are not to be the agent's defaults.
 
         Raises:
             ValueError: for words that are not NAME=VALUE, or a name that is given twice.
         """
-        given = self.settings.hyperparameters
-        if self.settings.architecture is not None:
-            given = (*given, f"architecture={self.settings.architecture}")
+        given, agent = self.settings.hyperparameters, self.settings.agent
+        if (architecture := self.settings.architecture) is not None:
+            if "architecture" not in find_agent(agent).hyperparameters:
+                raise ValueError(f"agent {agent} has no choice of architectures: leave out --architecture")
+            if any(word.startswith("architecture=") for word in given):
+                raise ValueError("the architecture is given twice, by itself and as a hyperparameter")
+            given = (*given, f"architecture={architecture}")
         changes: dict[str, Any] = {}
         for word in given:
             name, equals, value = word.partition("=")
@@ -174,7 +201,7 @@ class Loo(Experiment):
 class Joint(Experiment):
     """Trains one network on all tasks beside one network for each, and reports which is the faster.
 
-    --folds names the tasks; arms and pretraining are not used.
+    --folds names the tasks; pretraining is not used.
     """
 
     def __call__(self) -> None:
@@ -224,7 +251,7 @@ class Report:
         """Runs the command."""
         load_plan(self.directory)
         if not has_results(self.directory):
-            raise PlanError(f"nothing trained yet: mtenvs run {self.directory}")
+            raise PlanError(f"nothing trained yet: {run_command(self.directory)}")
         report(self.directory)
 
 
@@ -496,7 +523,24 @@ class View:
 
     def player(self, **options: Any) -> Player:
         """The world to show, and what moves it."""
-        return Player(self.family, self.task, self.trained(), self.random, self.seed, **options)
+        player = Player(self.family, self.task, self.policy_of_task(), self.random, self.seed, **options)
+        say(f"{player.world.spec.id}, task {player.task.number} ({player.task.name})")
+        return player
+
+    def policy_of_task(self) -> Policy | None:
+        """The network that acts, with what is to be known of it on this task said."""
+        policy = self.trained()
+        if policy is None:
+            return None
+        families = get_families(self.family)
+        task, taught = as_task(families, self.task), policy.lessons.tasks
+        if taught and task.name not in taught:
+            say(f"note: this network was not trained on {task.name}, but on {', '.join(taught)}")
+        if policy.lessons.code is not None:
+            say(
+                "note: it was told the mean of its sources' codes instead of its task's, and is told so here"
+            )
+        return policy
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -552,7 +596,7 @@ class Record(View):
         if self.policy is None and not self.random:
             raise ValueError("nobody acts: give --policy DIR or --random")
         recording = Recording(
-            self.family, self.task, self.episodes, self.trained(), self.seed, self.out, self.id
+            self.family, self.task, self.episodes, self.policy_of_task(), self.seed, self.out, self.id
         )
         with progress("recording", "episodes") as bar:
             task = bar.add_task("", total=self.episodes)
@@ -622,7 +666,7 @@ def describe(directory: Path) -> None:
     first = f", and {plural(before, 'pretraining')}" if before else ""
     say(
         f"{plan['title']}: {' x '.join(size)}{first}: {plural(len(plan['runs']), 'run')} in "
-        f"{len(plan['cohorts'])} batches, {steps / 1e6:.1f}M steps"
+        f"{plural(len(plan['cohorts']), 'batch')}, {steps / 1e6:.1f}M steps"
     )
     learner = plan["learner"]
     kind = learner["config"].get("architecture")
@@ -630,6 +674,8 @@ def describe(directory: Path) -> None:
         f"agent {learner['name']}{f' ({kind})' if kind else ''}, version {learner['version']}: "
         f"{learner['parameters']:,} parameters a network"
     )
+    if unusual := variant(plan):
+        say(f"not the usual experiment: {unusual}")
 
 
 def print_plan(directory: Path, device: str, processes: int | None, agent: str) -> None:
@@ -678,6 +724,7 @@ def train(directory: Path, device: str, processes: int | None, agent: str | None
     """Trains a plan's missing runs behind a progress bar."""
     check_device(device)
     at_a_time = _processes(device, processes)
+    agent_to_run(load_plan(directory), directory, agent)
     total = pending_steps(directory)
     if total == 0:
         say("nothing left to train")
@@ -687,6 +734,12 @@ def train(directory: Path, device: str, processes: int | None, agent: str | None
     except KeyboardInterrupt:
         say(f"stopped; finished runs are kept. Go on with: {run_command(directory)}")
         raise SystemExit(130) from None
+    finally:
+        status = list(Store(directory).status().values())
+        if diverged := status.count("diverged"):
+            say(
+                f"{diverged} of {plural(len(status), 'run')} diverged: numbers that are not finite were met"
+            )
 
 
 def progress(name: str, unit: str) -> Progress:

@@ -22,7 +22,7 @@ from harness.report import Analysis, agent, analyse, words
 from harness.report.analysis import rng
 from harness.report.words import factor, p_is
 from harness.statistics import Estimate
-from harness.store import Store
+from harness.store import Store, differences
 
 ARMS = ("scratch", "transfer")
 KIND, JOINT = "leave_one_out", "joint"
@@ -246,7 +246,10 @@ def _check(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> None:
         if difference := incomparable(first, plan):
             raise ValueError(f"{paths[0]} and {path} differ in {difference}")
     if first.get("kind", KIND) != KIND:
-        raise ValueError(f"{paths[0]} is a plan of kind {first['kind']!r}; valid: {KIND}")
+        raise ValueError(
+            f"{paths[0]} is a plan of kind {first['kind']!r}; valid: {KIND}. What joint networks of several "
+            "plans reach is listed by 'mtenvs leaderboard'"
+        )
     for plan, path in zip(plans, paths, strict=True):
         if absent := [arm for arm in ARMS if arm not in plan["arms"]]:
             raise ValueError(f"{path} has no arm {', '.join(absent)}; it has {', '.join(plan['arms'])}")
@@ -419,9 +422,15 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
 
 def _notes(names: Sequence[str], analyses: Sequence[Analysis], folds: Sequence[int]) -> Iterable[str]:
     plans = [analysis.plan for analysis in analyses]
-    differences = _differences([_circumstances(plan) for plan in plans])
-    if differences:
-        yield f"They differ in {'; '.join(differences)}."
+    circumstances = [_circumstances(plan) for plan in plans]
+    of_each = ""
+    if len({plan["learner"]["name"] for plan in plans}) > 1:
+        # of another algorithm they stand for other things
+        for found in circumstances:
+            del found["learner"]["config"], found["learner"]["source"]
+        of_each = " Each has its agent's hyperparameters, which are in its report."
+    if differences := differences(circumstances):
+        yield f"They differ in {'; '.join(differences)}.{of_each}"
     for name, plan in zip(names, plans, strict=True):
         if clauses := agent.unusual(plan):
             yield f"{name} is not the usual experiment: {clauses}."
@@ -441,21 +450,6 @@ def _circumstances(plan: Mapping[str, Any]) -> dict[str, Any]:
     learner = {key: plan["learner"].get(key) for key in OF_LEARNER}
     handed_on = ", ".join(agent.departures(plan)) or "as usual"
     return {"learner": learner, **{key: plan.get(key) for key in MAY_DIFFER}, "handed on": handed_on}
-
-
-def _differences(values: Sequence[Any], name: str = "") -> list[str]:
-    """Names of the entries, however deep, in which dictionaries differ, with values if they are short."""
-    if all(value == values[0] for value in values):
-        return []
-    if all(isinstance(value, Mapping) for value in values):
-        keys = dict.fromkeys(key for value in values for key in value)
-        return [
-            text
-            for key in keys
-            for text in _differences([v.get(key) for v in values], f"{name}.{key}" if name else str(key))
-        ]
-    texts = ["none" if value is None else str(value) for value in values]
-    return [f"{name}: {' and '.join(texts)}" if max(map(len, texts)) <= 40 else name]
 
 
 # --- all plans of a directory ----------------------------------------------------------------------

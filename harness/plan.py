@@ -30,9 +30,9 @@ from harness.joint import SEPARATE
 from harness.measures import DOSES
 from harness.reference_scores import load_reference
 from harness.statistics import EQUIVALENT
-from harness.store import content_hash, digest
+from harness.store import content_hash, differences, digest
 from mtenvs.conditioning import check_conditioning, check_layout
-from mtenvs.spec import Family, Task
+from mtenvs.spec import Family, Task, did_you_mean
 
 FORMAT = 2
 PLAN = "plan.json"
@@ -64,6 +64,8 @@ EXCLUSION = {
 }
 """What happens to runs that are not as they should be; there are no other reasons to leave one out."""
 
+MOST_DIFFERENCES = 6
+"""Entries in which two plans differ that a message names."""
 _DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "first_episodes", "layout")
 _DECIDES_OF_LEARNER = ("name", "version", "rollout", "config")
 
@@ -332,8 +334,9 @@ def make_joint_plan(
         raise PlanError(f"joint training needs at least two tasks, got {chosen}")
     arms = [arm for arm in JOINT_ARMS if arm in preset.joint_arms]
     if "joint" not in arms or len(arms) != len(preset.joint_arms):
+        close = "".join(did_you_mean(arm, JOINT_ARMS) for arm in preset.joint_arms if arm not in JOINT_ARMS)
         raise PlanError(
-            f"unusable joint_arms {list(preset.joint_arms)}; valid: joint and any of {list(JOINT_ARMS)}, "
+            f"unusable joint_arms {list(preset.joint_arms)}{close}; valid: joint and any of {list(JOINT_ARMS)}, "
             "once each"
         )
     if given := [name for name in (*SWITCHES, "new_code") if getattr(preset, name)]:
@@ -771,8 +774,10 @@ def _check_arms(preset: Preset, num_sources: int) -> None:
         )
     if unknown or "scratch" not in preset.arms or len(set(preset.arms)) != len(preset.arms):
         doses = ", ".join(f"{name}=N" for name in DOSES)
+        close = "".join(did_you_mean(arm, ARMS) for arm in unknown)
         raise PlanError(
-            f"unusable arms {list(preset.arms)}; valid: scratch and any of {list(ARMS)}, {doses}, once each"
+            f"unusable arms {list(preset.arms)}{close}; valid: scratch and any of {list(ARMS)}, {doses}, "
+            "once each"
         )
 
 
@@ -812,10 +817,14 @@ def write_plan(plan: Mapping[str, Any], directory: Path) -> Path:
     """
     path = directory / PLAN
     if path.exists():
-        if load_plan(directory)["sha256"] != plan["sha256"]:
+        there = load_plan(directory)
+        if there["sha256"] != plan["sha256"]:
+            asked = json.loads(json.dumps(plan))  # as the one there was read
+            what = [w for w in differences([there, asked]) if not w.startswith("sha256")]
+            shown = "; ".join(what[:MOST_DIFFERENCES]) + "; ..." * (len(what) > MOST_DIFFERENCES)
             raise PlanError(
-                f"{path} is another plan than the one asked for; a plan never changes once written. "
-                "Choose another --out, or continue that one with 'mtenvs run'"
+                f"{path} is another plan than the one asked for. They differ in {shown}. A plan never changes "
+                "once written: choose another --out, or continue that one with 'mtenvs run'"
             )
         return path
     part = directory / f".{PLAN}.part"  # may be left of a killed command

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 import mtenvs
+from baselines.checkpoint import Lessons
 from baselines.learner import DEFAULT_START, Episodes, Learner, Start
 from baselines.registry import AGENTS, agent_of, find_agent, make_learner
 from harness.family_code import family_code
@@ -40,6 +41,8 @@ from mtenvs.vector_env import TaskVectorEnv
 
 PROBE_SECONDS = 6.0
 """How long a plan's cost is probed."""
+EXIT_SECONDS = 5.0
+"""How long a process that is ending is waited for."""
 
 Progress = Callable[[int], object]
 """Called with control steps just trained."""
@@ -231,7 +234,8 @@ def estimate_cost(
             try:
                 speeds = [future.result() for future in futures]
             except BrokenProcessPool:
-                raise TrainingError(f"agent {agent} ended the process that probed it") from None
+                how = workers.exit_code(futures)
+                raise TrainingError(f"agent {agent} ended the process that probed it{how}") from None
             train_speed, test_speed, parameters = np.sum(speeds, axis=0)
             runs = [by_id[i] for cohort in cohorts for i in cohort]
             steps = sum(run["steps"] for run in runs)
@@ -371,7 +375,7 @@ def run_plan(
                 except TrainingError as error:
                     why = str(error)
                 except BrokenProcessPool:
-                    why = f"agent {agent} ended the process that trained it"
+                    why = f"agent {agent} ended the process that trained it{workers.exit_code([future])}"
                     _fail(store, [i for i in cohort if i in missing], why)
                 else:
                     continue
@@ -381,7 +385,8 @@ def run_plan(
     if failed:
         first = next(iter(failed))
         raise TrainingError(
-            f"{len(failed)} runs failed or could not begin, the first of them {first}: {failed[first]}. "
+            f"{len(failed)} run{'s' * (len(failed) > 1)} failed or could not begin, first {first}: "
+            f"{failed[first]}. "
             f"The traceback is in {directory / 'runs' / first / 'done.json'}; "
             f"'{run_command(directory)}' tries again"
         )
@@ -483,6 +488,17 @@ class _Workers:
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def exit_code(self, futures: Iterable[Future[Any]]) -> str:
+        """How the first process ended of those calls that were broken off, as the end of a sentence."""
+        for future in futures:
+            if future.done() and isinstance(future.exception(), BrokenProcessPool):
+                # private, but there is no other way to learn it
+                for process in (self._busy[future]._processes or {}).values():
+                    process.join(EXIT_SECONDS)
+                    if (code := process.exitcode) is not None:
+                        return f", by signal {-code}" if code < 0 else f", with exit code {code}"
+        return ""
 
     def _process(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, self._context, initializer=_set_steps, initargs=(self._steps,))
@@ -587,6 +603,15 @@ class _Cohort:
             for task in run["tasks"]
         ]
 
+    def _lessons(self, r: int) -> Lessons:
+        """What a run was taught, for those who will play its network."""
+        run, told = self.runs[r], self._told()
+        tasks = tuple(self.plan["tasks"][k]["name"] for k in run["tasks"])
+        if told is None or run["told"] == "own":
+            return Lessons(tasks)
+        # one code for all of a run's tasks
+        return Lessons(tasks, tuple(map(float, told[r * len(tasks)])))
+
     def _encoding(self) -> Encoding:
         family = registry.get_family(self.plan["family"])
         return Encoding(family, self.runs[0]["conditioning"], self.plan.get("layout"))
@@ -636,6 +661,7 @@ class _Cohort:
                 path = checkpoint_path(self.directory, runs[r]["id"])
                 shutil.rmtree(path, ignore_errors=True)
                 learner.save(r, path)
+                self._lessons(r).write(path)
             record = {
                 "status": "diverged" if diverged[r] else "finished",
                 "steps": trained,

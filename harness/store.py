@@ -57,6 +57,21 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def differences(values: Sequence[Any], name: str = "") -> list[str]:
+    """Names of the entries, however deep, in which dictionaries differ, with values if they are short."""
+    if all(value == values[0] for value in values):
+        return []
+    if all(isinstance(value, Mapping) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return [
+            text
+            for key in keys
+            for text in differences([v.get(key) for v in values], f"{name}.{key}" if name else str(key))
+        ]
+    texts = ["none" if value is None else str(value) for value in values]
+    return [f"{name}: {' and '.join(texts)}" if max(map(len, texts)) <= 40 else name]
+
+
 def digest(plan: Mapping[str, Any]) -> str:
     """SHA-256 of a plan's canonical form, without its own field."""
     return content_hash({key: value for key, value in plan.items() if key != "sha256"})

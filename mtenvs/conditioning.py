@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mtenvs.spec import Family, FamilySet, Names, Task
+from mtenvs.spec import Family, FamilySet, Names, Task, did_you_mean
 
 CONDITIONINGS = ("descriptor", "one_hot", "none")
 
@@ -215,7 +215,8 @@ def check_conditioning(conditioning: str) -> str:
         ValueError: otherwise.
     """
     if conditioning not in CONDITIONINGS:
-        raise ValueError(f"unknown conditioning {conditioning!r}; valid: {', '.join(CONDITIONINGS)}")
+        close = did_you_mean(conditioning, CONDITIONINGS)
+        raise ValueError(f"unknown conditioning {conditioning!r}{close}; valid: {', '.join(CONDITIONINGS)}")
     return conditioning
 
 

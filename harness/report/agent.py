@@ -18,7 +18,8 @@ NEW_CODE = {
 }
 """What a network is told of a task that is new to it, by the plan's ``new_code``."""
 DEPARTURES = {
-    "freeze_trunk": "of a network that is handed on only the last layers learn",
+    "freeze_trunk": "of a network that is handed on only the last layers learn, the log standard deviation "
+    "of actions, and what tells the network of its task (FiLM's generators, a task's own first layer)",
     "fresh_heads": "the last layers of a network that is handed on start afresh",
     "fresh_critic": "the critic of a network that is handed on starts afresh",
     "keep_optimizer": "the optimiser's state is handed on with the network",

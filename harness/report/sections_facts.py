@@ -98,7 +98,11 @@ def tuning(analysis: Analysis) -> str:
         return f"{worlds} The plan does not say how the hyperparameters were found."
     same = "All arms share one configuration" if given["shared"] else "Each arm has its own configuration"
     if not given["trials"]:
-        return f"{worlds} {same}, the agent's hyperparameters as they come: no tuning trial was made."
+        changed = ", ".join(analysis.plan["learner"].get("changed") or ())
+        asked = f", but for what was asked for otherwise ({changed})" if changed else ""
+        return (
+            f"{worlds} {same}, the agent's hyperparameters as they come{asked}: no tuning trial was made."
+        )
     return (
         f"{worlds} {same}, tuned in {given['trials']:,} trials of {given['steps']:,} steps per arm on "
         "sampled "

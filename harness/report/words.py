@@ -255,8 +255,9 @@ def marked(sentence: str, marks: Sequence[str]) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """``1 set``, ``2 sets``."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+    """``1 set``, ``2 sets``, ``3 batches``."""
+    ending = "es" if noun.endswith("ch") else "s"
+    return f"{number} {noun}{ending * (number != 1)}"
 
 
 def no_verdict(counts: Sequence[tuple[int, int]]) -> str:
