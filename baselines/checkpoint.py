@@ -38,7 +38,7 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mappi
 
 @dataclasses.dataclass(frozen=True)
 class Lessons:
-    """What a checkpoint's network was taught, which its learner does not know and whoever plays it should."""
+    """What a checkpoint's network was taught, for those who play it: its learner does not know."""
 
     tasks: tuple[str, ...] = ()
     """Names of the tasks that it was trained on; empty if unknown."""

@@ -907,6 +907,6 @@ class TQC(OffPolicyAgent):
     }
     source = (
         "sb3-contrib 2.9's defaults, with learning_starts 10000 as SAC; gradient_steps 7 after every "
-        "step of all worlds, with 56 worlds an eighth of the published updates, for speed: gradient_steps -1 "
-        "is all of them"
+        "step of all worlds, with 56 worlds an eighth of the published updates, for speed: "
+        "gradient_steps -1 is all of them"
     )

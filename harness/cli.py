@@ -100,8 +100,9 @@ class Experiment:
         told: dict[str, Any] = {"conditioning": settings.conditioning}
         if settings.layout is not None:
             told["layout"] = settings.layout
+        blind = kind == "loo" and "blind" in settings.arms
         learner = dataclasses.asdict(
-            describe_learner(settings.agent, family, self.changes(), blind="blind" in settings.arms, **told)
+            describe_learner(settings.agent, family, self.changes(), blind=blind, **told)
         )
         if kind == "joint":
             if settings.arms != PRESETS[self.preset].arms:
@@ -537,9 +538,7 @@ class View:
         if taught and task.name not in taught:
             say(f"note: this network was not trained on {task.name}, but on {', '.join(taught)}")
         if policy.lessons.code is not None:
-            say(
-                "note: it was told the mean of its sources' codes instead of its task's, and is told so here"
-            )
+            say("note: it was taught with the mean of its sources' codes, not its task's: it is told that")
         return policy
 
     def __call__(self) -> None:

@@ -247,8 +247,8 @@ def _check(plans: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> None:
             raise ValueError(f"{paths[0]} and {path} differ in {difference}")
     if first.get("kind", KIND) != KIND:
         raise ValueError(
-            f"{paths[0]} is a plan of kind {first['kind']!r}; valid: {KIND}. What joint networks of several "
-            "plans reach is listed by 'mtenvs leaderboard'"
+            f"{paths[0]} is a plan of kind {first['kind']!r}; valid: {KIND}. What the "
+            "networks of several joint plans reach is listed by 'mtenvs leaderboard'"
         )
     for plan, path in zip(plans, paths, strict=True):
         if absent := [arm for arm in ARMS if arm not in plan["arms"]]:
@@ -426,11 +426,11 @@ def _notes(names: Sequence[str], analyses: Sequence[Analysis], folds: Sequence[i
     of_each = ""
     if len({plan["learner"]["name"] for plan in plans}) > 1:
         # of another algorithm they stand for other things
-        for found in circumstances:
-            del found["learner"]["config"], found["learner"]["source"]
+        for of_plan in circumstances:
+            del of_plan["learner"]["config"], of_plan["learner"]["source"]
         of_each = " Each has its agent's hyperparameters, which are in its report."
-    if differences := differences(circumstances):
-        yield f"They differ in {'; '.join(differences)}.{of_each}"
+    if found := differences(circumstances):
+        yield f"They differ in {'; '.join(found)}.{of_each}"
     for name, plan in zip(names, plans, strict=True):
         if clauses := agent.unusual(plan):
             yield f"{name} is not the usual experiment: {clauses}."

@@ -336,8 +336,8 @@ def make_joint_plan(
     if "joint" not in arms or len(arms) != len(preset.joint_arms):
         close = "".join(did_you_mean(arm, JOINT_ARMS) for arm in preset.joint_arms if arm not in JOINT_ARMS)
         raise PlanError(
-            f"unusable joint_arms {list(preset.joint_arms)}{close}; valid: joint and any of {list(JOINT_ARMS)}, "
-            "once each"
+            f"unusable joint_arms {list(preset.joint_arms)}{close}; valid: joint and any of "
+            f"{list(JOINT_ARMS)}, once each"
         )
     if given := [name for name in (*SWITCHES, "new_code") if getattr(preset, name)]:
         raise PlanError(f"nothing is handed on in joint training: leave out {', '.join(given)}")
@@ -823,8 +823,8 @@ def write_plan(plan: Mapping[str, Any], directory: Path) -> Path:
             what = [w for w in differences([there, asked]) if not w.startswith("sha256")]
             shown = "; ".join(what[:MOST_DIFFERENCES]) + "; ..." * (len(what) > MOST_DIFFERENCES)
             raise PlanError(
-                f"{path} is another plan than the one asked for. They differ in {shown}. A plan never changes "
-                "once written: choose another --out, or continue that one with 'mtenvs run'"
+                f"{path} is another plan than the one asked for. They differ in {shown}. A plan never "
+                "changes once written: choose another --out, or continue that one with 'mtenvs run'"
             )
         return path
     part = directory / f".{PLAN}.part"  # may be left of a killed command
