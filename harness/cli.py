@@ -525,7 +525,7 @@ class View:
     def player(self, **options: Any) -> Player:
         """The world to show, and what moves it."""
         player = Player(self.family, self.task, self.policy_of_task(), self.random, self.seed, **options)
-        say(f"{player.world.spec.id}, task {player.task.number} ({player.task.name})")
+        say(f"{player.world.spec.id}, task {player.task.name}")
         return player
 
     def policy_of_task(self) -> Policy | None:

@@ -173,7 +173,7 @@ WHY = {
     "many": r"was to train until 70 steps per run.* has taken 140",
     "raises": r"KeyError: 'no such thing'",
     "exits": r"SystemExit: 3",
-    "dies": r"agent faulty:Faulty ended the process that trained it",
+    "dies": r"agent faulty:Faulty ended the process that trained it, with exit code 3",
 }
 
 
@@ -238,11 +238,14 @@ def test_an_agent_that_cannot_be_planned_with_says_why(tmp_path, monkeypatch):
         "half:Third": "has no 'Third'",
         "half:Agent.act": "must be a subclass of baselines.agent.Agent",
         "half:Typo": r"unknown starts \['freeze'\]",
-        "broken_half:X": "cannot be imported: ZeroDivisionError",
+        "broken_half:X": r"cannot be imported: ZeroDivisionError: .* \(.*broken_half\.py, line 1\)",
+        "half.py:Whole": "without the file's ending: half:Whole",
+        "sb3:SAC": "did you mean 'sb3:sac'",
+        "PPO": "did you mean 'ppo' or 'sb3:ppo'",
         "no_such_module:X": "cannot be imported: ModuleNotFoundError",
         "half": "unknown agent 'half'",
         "sb3:sca": "did you mean 'sb3:sac'",
-        "half:Whole": "cannot be made: AttributeError: .*networks",
+        "half:Whole": r"cannot be made: AttributeError: .*networks.* \(.*agent\.py, line \d+\)",
     }.items():
         with pytest.raises(ValueError, match=message):
             describe_learner(name, "Biped")

@@ -13,9 +13,11 @@ from test_rendering import on_linux
 import harness.__main__
 import harness.run
 import mtenvs
-from baselines.checkpoint import save_checkpoint
+from baselines.checkpoint import Lessons, save_checkpoint
+from baselines.registry import make_learner
 from harness.cli import main
 from mtenvs.export import export
+from mtenvs.vector_env import TaskVectorEnv
 
 ROOT = Path(__file__).parents[1]
 SOURCES = len(mtenvs.tasks("Biped")) - 1
@@ -45,6 +47,20 @@ def test_loo_plans_trains_and_reports(tmp_path, capsys):
         (["tasks", "Bipd"], "did you mean 'Biped'"),
         (["loo", "Biped", "--preset", "quik"], "valid: quick, standard"),
         (["loo", "Biped", "--preset", "quick", "--agent", "sac"], "did you mean 'sb3:sac'"),
+        (["plan", "Biped", "--processes", "0"], "processes must be positive, got 0"),
+        (
+            ["loo", "Biped", "--agent", "sb3:sac", "--architecture", "film"],
+            "has no choice of architectures",
+        ),
+        (
+            ["loo", "Biped", "--architecture", "film", "--hyperparameters", "architecture=own_layers"],
+            "the architecture is given twice",
+        ),
+        (["loo", "Biped", "--architecture", "film", "--conditioning", "none"], "it is told nothing"),
+        (["loo", "Biped", "--conditioning", "onehot"], "did you mean 'one_hot'"),
+        (["loo", "Biped", "--arms", "scratch", "single-source"], "did you mean 'single_source'"),
+        (["joint", "Biped", "--joint-arms", "join"], "did you mean 'joint'"),
+        (["joint", "Biped", "--arms", "scratch", "transfer"], "a joint experiment has --joint-arms"),
         (["run", "nowhere"], "holds no plan.json"),
         (["report", "nowhere"], "holds no plan.json"),
         (
@@ -223,6 +239,7 @@ def test_video_films_and_says_how_it_went(tmp_path, capsys):
     *bar, episode, wrote = capsys.readouterr().out.splitlines()
     assert "filming" in bar[-1]
     assert "10/10 frames" in bar[-1]
+    assert bar[0] == "mt/AllFamilies-v0, task long-shins"
     assert episode.startswith("1 episode: return ")
     assert episode.endswith(", no success, unfinished")
     assert wrote == f"wrote {path}"
@@ -251,3 +268,42 @@ def test_view_without_a_display_names_the_command_that_films(words, monkeypatch,
     assert stop.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "film the task instead: mtenvs video Biped --task long-shins" in said
+
+
+def test_what_is_unusual_or_in_vain_is_said_when_it_is_planned(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness.cli, "estimate_cost", lambda *_: harness.run.Cost(0.1, 1.0, 1.0, 1.0))
+    words = ["Biped", *TINY.split(), "--out"]
+    main(["plan", *words, str(tmp_path / "a"), "--agent", "sb3:sac", "--hyperparameters", "gamma=0.98"])
+    said = capsys.readouterr().out
+    assert "note: agent sb3:sac learns nothing in its first 10,000 steps (learning_starts)" in said
+    assert "runs of scratch, transfer have" in said
+    assert "not the usual experiment: gamma=0.98" in said
+    main(["plan", *words, str(tmp_path / "b"), "--freeze-trunk"])
+    said = capsys.readouterr().out
+    assert "note:" not in said
+    assert "not the usual experiment: freeze_trunk" in said
+    # no arm of a joint experiment is told nothing, as blind is, which own layers cannot be
+    words = ["--preset", "standard", "--architecture", "own_layers", "--conditioning", "one_hot"]
+    main(
+        ["plan", "Biped", "--kind", "joint", "--joint-arms", "joint", *words, "--out", str(tmp_path / "c")]
+    )
+    assert "agent ppo (own_layers)" in capsys.readouterr().out
+
+
+def test_who_watches_a_network_hears_what_it_was_taught(tmp_path, monkeypatch, capsys):
+    worlds = TaskVectorEnv("Biped", num_envs=1)
+    make_learner("ppo", {}, worlds, [0]).save(0, tmp_path / "policy")
+    code = worlds.observation_slices.code
+    Lessons(("child",), (0.0,) * (code.stop - code.start)).write(tmp_path / "policy")
+    words = ["record", "Biped", "--policy", str(tmp_path / "policy"), "--episodes", "1", "--out"]
+    main([*words, str(tmp_path / "data")])
+    said = capsys.readouterr().out
+    assert "note: this network was not trained on nominal, but on child" in said
+    assert "note: it was taught with the mean of its sources' codes" in said
+    main([*words, str(tmp_path / "again"), "--task", "child"])
+    assert "was not trained on" not in capsys.readouterr().out
+    for text, message in (("{", "JSONDecodeError"), ('{"tasks": [], "code": [0]}', "its code has 1 numbers: [0.0]")):
+        (tmp_path / "policy" / "lessons.json").write_text(text)
+        with pytest.raises(SystemExit):
+            main([*words, str(tmp_path / "third")])
+        assert message in " ".join(capsys.readouterr().err.split())

@@ -421,7 +421,7 @@ def test_what_is_not_as_usual_tells_plans_apart(tmp_path):
     comparison = compare(plans)
     assert comparison.notes[0] == ("They differ in handed on: as usual and freeze_trunk, new_code=mean.")
     (note,) = [n for n in comparison.notes if n.startswith("b is not the usual experiment: ")]
-    assert "only the last layers learn (freeze_trunk)" in note
+    assert "only the last layers learn, the log standard deviation" in note
     board = leaderboard(tmp_path)
     assert board.table.set_index("plan")["variant"].to_dict() == {
         "a": "",
@@ -432,7 +432,11 @@ def test_what_is_not_as_usual_tells_plans_apart(tmp_path):
     usual = plan_of(
         tmp_path / "c", "sac", "3", {0: ramp(2.0, seed=1)}, seeds=2, switches=[], new_code="true"
     )
-    assert compare([plans[0], usual]).notes == ("They differ in learner.name: ppo and sac.",)
+    # whose hyperparameters stand for other things, and are not set side by side
+    assert compare([plans[0], usual]).notes == (
+        "They differ in learner.name: ppo and sac. Each has its agent's hyperparameters, which are in its "
+        "report.",
+    )
 
 
 def test_edited_plans_have_no_place_in_the_list(tmp_path, capsys):

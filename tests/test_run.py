@@ -11,11 +11,12 @@ import torch
 
 import harness.run
 import mtenvs
-from baselines.checkpoint import load_checkpoint
+from baselines.checkpoint import load_checkpoint, read_lessons
 from baselines.learner import Described, Learner, Start, play_episodes
 from baselines.registry import (
     AGENTS,
     describe_learner,
+    load_policy,
     make_learner,
     widened,
 )
@@ -639,6 +640,17 @@ def test_the_held_out_learner_starts_as_the_plan_says(tmp_path, changes, fields)
         mean = preset.new_code == "mean" and arm != "scratch"
         np.testing.assert_allclose(codes, np.tile(sources if mean else own, (len(codes), 1)), atol=1e-6)
     runs = {run["arm"]: run for run in plan["runs"] if run["phase"] == "learn"}
+    # and wherever its network is played
+    for arm, run in runs.items():
+        taught = read_lessons(checkpoint_path(directory, run["id"]))
+        mean = preset.new_code == "mean" and arm != "scratch"
+        assert taught.tasks == ("child",)
+        assert (taught.code is None) is not mean
+        body = np.random.default_rng(0).normal(size=encoding.slices.body.stop)
+        seen = [np.concatenate([body, code])[None].astype(np.float32) for code in (own, sources)]
+        acts = [load_policy(checkpoint_path(directory, run["id"]), "Biped").act(s) for s in seen]
+        assert np.array_equal(*acts) is mean
+    assert read_lessons(checkpoint_path(directory, runs["transfer"]["start"])).code is None
     before = load_checkpoint(checkpoint_path(directory, runs["transfer"]["start"]), {})[0]
     after = load_checkpoint(checkpoint_path(directory, runs["transfer"]["id"]), {})[0]
     assert runs["scratch"]["switches"] == []
