@@ -302,7 +302,10 @@ def test_who_watches_a_network_hears_what_it_was_taught(tmp_path, monkeypatch, c
     assert "note: it was taught with the mean of its sources' codes" in said
     main([*words, str(tmp_path / "again"), "--task", "child"])
     assert "was not trained on" not in capsys.readouterr().out
-    for text, message in (("{", "JSONDecodeError"), ('{"tasks": [], "code": [0]}', "its code has 1 numbers: [0.0]")):
+    for text, message in (
+        ("{", "JSONDecodeError"),
+        ('{"tasks": [], "code": [0]}', "its code has 1 numbers: [0.0]"),
+    ):
         (tmp_path / "policy" / "lessons.json").write_text(text)
         with pytest.raises(SystemExit):
             main([*words, str(tmp_path / "third")])
