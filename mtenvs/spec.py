@@ -32,6 +32,10 @@ class MissingPackageError(ModuleNotFoundError):
     """A package that not every installation has is needed; the message says which, and what to do."""
 
 
+class MissingDeviceError(ValueError):
+    """A device was asked for that this machine does not have, or cannot use; the message says why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Parameter:
     """One number that tells the tasks of a family apart."""
