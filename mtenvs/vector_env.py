@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from mtenvs.backends.mujoco_batch import BatchBackend, topology
 from mtenvs.conditioning import Columns, Encoded, Encoding
 from mtenvs.env import check_action, check_count, check_options
 from mtenvs.rendering import Camera, check_render_mode, frames_per_second
-from mtenvs.spec import Family, FamilySet, Task
+from mtenvs.spec import Family, FamilySet, MissingPackageError, Task, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,39 +35,53 @@ class Group:
     """What steps them; its world ``i`` is ``worlds[i]``."""
 
 
-class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Worlds of one family or set of families, each with a task of its own that changes only when told to.
+BACKENDS = ("batch", "warp")
+"""What steps worlds: MuJoCo on the cores of the CPU, or MuJoCo Warp on a GPU."""
 
-    Arrays are those of Gymnasium's own vector environments: observations ``(num_envs, size)`` of
-    float32, rewards ``(num_envs,)`` of float64, ``terminations`` and ``truncations`` ``(num_envs,)``
-    of bool. ``infos`` holds ``task``, ``success``, ``physics_diverged`` and ``reward_<term>`` with
-    their masks, and in same-step mode ``final_obs`` and ``final_info`` of the episodes that ended.
 
-    Made by ``gymnasium.make_vec("mt/<Family>-v0", num_envs, ...)``.
+def make_vector_env(
+    family: str | Sequence[str],
+    num_envs: int = 1,
+    *,
+    backend: str = "batch",
+    device: Any = None,
+    **options: Any,
+) -> VectorWorlds:
+    """Makes the vector environment of a backend; what ``gymnasium.make_vec`` calls.
 
     Args:
         family: name of the family, or ``"AllFamilies"``, or the names of several.
         num_envs: number of worlds.
-        tasks: tasks dealt round robin to the worlds; ``None`` deals all the published ones,
-            or the first of them where there are fewer worlds.
-        conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
-        layout: how bodies of unequal size share the observation, in families that have ``layouts``.
-        autoreset_mode: ``SAME_STEP`` (default), ``NEXT_STEP`` or ``DISABLED``, or its value.
-        max_episode_steps: control steps until truncation; ``None`` for the family's own.
-        num_threads: threads to step on; 0 for all processors. Results do not depend on it.
-        render_mode: ``"rgb_array"`` or ``None``.
-        width: of rendered images, in pixels.
-        height: of rendered images, in pixels.
-        codes: what to tell every world instead of its task's code, ``(num_envs, code_size)``: for
-            instance a wrong one, to see what it is worth.
-        task: refused: it is for the single environment.
-        made_as: the id it is made under, given by Gymnasium's registry; a family of another id is refused.
-        unknown: refused, by name.
+        backend: ``"batch"`` for :class:`TaskVectorEnv`, whose arrays are NumPy's, or ``"warp"`` for
+            :class:`mtenvs.device_env.DeviceVectorEnv`, whose arrays are PyTorch's, on a device.
+        device: where the worlds of ``"warp"`` live, ``"cuda"`` if left out, or ``"cpu"``.
+        options: further arguments of that class.
 
     Raises:
-        TypeError: for an unknown argument.
-        ValueError: for an unknown argument's value, a family of another id, codes of another shape, no
-            tasks, or more tasks than worlds.
+        ValueError: for an unknown backend, or a device for ``"batch"``.
+        mtenvs.spec.MissingPackageError: where ``mtenvs[gpu]`` is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"unknown backend {backend!r}{did_you_mean(backend, BACKENDS)}; valid: {', '.join(BACKENDS)}"
+        )
+    if backend == "batch":
+        if device is not None:
+            raise ValueError(f"device={device!r} is for backend='warp'; backend='batch' runs on the CPU")
+        return TaskVectorEnv(family, num_envs, **options)
+    try:
+        from mtenvs.device_env import DeviceVectorEnv
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"backend='warp' needs the package {error.name}: pip install 'mtenvs[gpu]'", name=error.name
+        ) from error
+    return DeviceVectorEnv(family, num_envs, device=device or "cuda", **options)
+
+
+class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
+    """What the vector environments of all backends share: tasks, topologies, seeds, limits, pictures.
+
+    See :class:`TaskVectorEnv` for the arguments; subclasses hold the arrays and step them.
     """
 
     def __init__(
@@ -200,18 +215,11 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         whole = isinstance(self.family, FamilySet)
         return np.minimum(own, self._given_limit) if whole else np.full_like(own, self._given_limit)
 
+    @abc.abstractmethod
     def _group(
         self, worlds: Sequence[int], tasks: Sequence[Task], models: dict[Task, mujoco.MjModel]
-    ) -> Group:
+    ) -> Any:
         """Builds the batch of some worlds of one topology."""
-        own = [tasks[w] for w in worlds]
-        family = self.family.of(own[0])
-        constants = {task: family.constants(task.parameters) for task in dict.fromkeys(own)}
-        arrays = {name: np.array([constants[t][name] for t in own]) for name in constants[own[0]]}
-        backend = BatchBackend(
-            [models[t] for t in own], arrays, family.reward_terms, family.frame_skip, self._num_threads
-        )
-        return Group(np.array(worlds), family, self.encoding.columns(own[0]), backend)
 
     def _streams(self) -> list[np.random.Generator]:
         if self._generators is None:
@@ -219,26 +227,14 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             self._generators, self._seeds = [p[0] for p in pairs], [p[1] for p in pairs]
         return self._generators
 
-    def reset(
-        self,
-        *,
-        seed: int | Sequence[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode in every world.
+    def _prepare(
+        self, seed: int | Sequence[int | None] | None, options: dict[str, Any] | None
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """What a reset has to do before any episode starts: checks, new tasks, seeds.
 
-        Args:
-            seed: one seed per world; an int is ``seed + index``; ``None`` goes on with a world's stream.
-            options: ``task``: a task for all worlds, or ``tasks``: one for each. ``reset_mask``: the
-                worlds to reset, ``(num_envs,)`` of bool, all of them the first time. ``elapsed_steps``:
-                control steps that count as already taken, ``(num_envs,)``, so that learners can stagger
-                first episodes.
-
-        Raises:
-            TypeError: for options that are no dictionary.
-            ValueError: for a wrong number of seeds or tasks, an unknown option, or a first reset of some
-                worlds only.
-            gymnasium.error.ClosedEnvironmentError: after ``close()``.
+        Returns:
+            Indices of the worlds to start; control steps that count as taken in all worlds, if given; and
+            which worlds were given a seed, ``(num_envs,)`` of bool.
         """
         self._check_open()
         options = check_options(options, ("task", "tasks", "reset_mask", "elapsed_steps"))
@@ -286,13 +282,14 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         for i in ids:
             if (pair := seeded[i]) is not None:
                 generators[i], self._seeds[i] = pair
-        observations = self._observations.copy()
-        self._start(ids, observations)
-        if elapsed is not None:
-            self._elapsed[ids] = elapsed[ids]
-        self._observations = observations
-        self._started = True
-        return observations.copy(), self._reset_info(ids)
+        fresh = np.zeros(self.num_envs, bool)
+        fresh[ids] = [seeded[i] is not None for i in ids]
+        return ids, elapsed, fresh
+
+    def _draws(self, family: Family, worlds: np.ndarray) -> np.ndarray:
+        """What the start states of some worlds follow from, ``(n, start_draws)``, of their own streams."""
+        generators = self._streams()
+        return np.stack([generators[w].random(family.start_draws) for w in worlds])
 
     def _seed_list(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
@@ -308,9 +305,114 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         mask[ids] = True
         return {"task": np.where(mask, self._numbers, 0), "_task": mask}
 
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Returns an image ``(height, width, 3)`` of uint8 of every world."""
+        self._check_open()
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() needs gym.make_vec(..., render_mode='rgb_array')")
+            return None
+        frames: list[np.ndarray] = [np.empty(0)] * self.num_envs
+        for group in self._groups:
+            for i, world in enumerate(group.worlds):
+                model = group.backend.models[i]
+                if id(model) not in self._cameras:  # worlds of one task share a model and a camera
+                    self._cameras[id(model)] = Camera(model, *self._size)
+                frames[world] = self._cameras[id(model)].show(group.backend.data(i))
+        return tuple(frames)
+
+    def _check_open(self) -> None:
+        if self.closed:  # in the words of Gymnasium's AsyncVectorEnv; its SyncVectorEnv goes on
+            raise gymnasium.error.ClosedEnvironmentError("the environment was closed; make a new one")
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the image contexts; called by ``close()``."""
+        for camera in self._cameras.values():
+            camera.close()
+        self._cameras.clear()
+
+
+class TaskVectorEnv(VectorWorlds):
+    """Worlds of one family or set of families, each with a task of its own that changes only when told to.
+
+    Arrays are those of Gymnasium's own vector environments: observations ``(num_envs, size)`` of
+    float32, rewards ``(num_envs,)`` of float64, ``terminations`` and ``truncations`` ``(num_envs,)``
+    of bool. ``infos`` holds ``task``, ``success``, ``physics_diverged`` and ``reward_<term>`` with
+    their masks, and in same-step mode ``final_obs`` and ``final_info`` of the episodes that ended.
+
+    Made by ``gymnasium.make_vec("mt/<Family>-v0", num_envs, ...)``.
+
+    Args:
+        family: name of the family, or ``"AllFamilies"``, or the names of several.
+        num_envs: number of worlds.
+        tasks: tasks dealt round robin to the worlds; ``None`` deals all the published ones,
+            or the first of them where there are fewer worlds.
+        conditioning: what the observation tells of the task: ``"descriptor"``, ``"one_hot"``, ``"none"``.
+        layout: how bodies of unequal size share the observation, in families that have ``layouts``.
+        autoreset_mode: ``SAME_STEP`` (default), ``NEXT_STEP`` or ``DISABLED``, or its value.
+        max_episode_steps: control steps until truncation; ``None`` for the family's own.
+        num_threads: threads to step on; 0 for all processors. Results do not depend on it.
+        render_mode: ``"rgb_array"`` or ``None``.
+        width: of rendered images, in pixels.
+        height: of rendered images, in pixels.
+        codes: what to tell every world instead of its task's code, ``(num_envs, code_size)``: for
+            instance a wrong one, to see what it is worth.
+        task: refused: it is for the single environment.
+        made_as: the id it is made under, given by Gymnasium's registry; a family of another id is refused.
+        unknown: refused, by name.
+
+    Raises:
+        TypeError: for an unknown argument.
+        ValueError: for an unknown argument's value, a family of another id, codes of another shape, no
+            tasks, or more tasks than worlds.
+    """
+
+    _groups: list[Group]
+
+    def _group(
+        self, worlds: Sequence[int], tasks: Sequence[Task], models: dict[Task, mujoco.MjModel]
+    ) -> Group:
+        """Builds the batch of some worlds of one topology."""
+        own = [tasks[w] for w in worlds]
+        family = self.family.of(own[0])
+        constants = {task: family.constants(task.parameters) for task in dict.fromkeys(own)}
+        arrays = {name: np.array([constants[t][name] for t in own]) for name in constants[own[0]]}
+        backend = BatchBackend(
+            [models[t] for t in own], arrays, family.reward_terms, family.frame_skip, self._num_threads
+        )
+        return Group(np.array(worlds), family, self.encoding.columns(own[0]), backend)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode in every world.
+
+        Args:
+            seed: one seed per world; an int is ``seed + index``; ``None`` goes on with a world's stream.
+            options: ``task``: a task for all worlds, or ``tasks``: one for each. ``reset_mask``: the
+                worlds to reset, ``(num_envs,)`` of bool, all of them the first time. ``elapsed_steps``:
+                control steps that count as already taken, ``(num_envs,)``, so that learners can stagger
+                first episodes.
+
+        Raises:
+            TypeError: for options that are no dictionary.
+            ValueError: for a wrong number of seeds or tasks, an unknown option, or a first reset of some
+                worlds only.
+            gymnasium.error.ClosedEnvironmentError: after ``close()``.
+        """
+        ids, elapsed, _ = self._prepare(seed, options)
+        observations = self._observations.copy()
+        self._start(ids, observations)
+        if elapsed is not None:
+            self._elapsed[ids] = elapsed[ids]
+        self._observations = observations
+        self._started = True
+        return observations.copy(), self._reset_info(ids)
+
     def _start(self, ids: np.ndarray, observations: np.ndarray) -> None:
         """Starts episodes in worlds ``ids`` and writes their observations."""
-        generators = self._streams()
         starting = np.zeros(self.num_envs, bool)
         starting[ids] = True
         for group in self._groups:
@@ -319,8 +421,7 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
                 continue
             worlds = group.worlds[local]
             family = group.family
-            draws = np.stack([generators[w].random(family.start_draws) for w in worlds])
-            qpos, qvel = family.start(group.backend.home[local], draws)
+            qpos, qvel = family.start(group.backend.home[local], self._draws(family, worlds))
             group.backend.reset(local, qpos, qvel)
             body = family.observe(group.backend.state.rows(local))
             observations[_at(worlds, group.columns.observation)] = body
@@ -448,31 +549,6 @@ class TaskVectorEnv(Encoded, gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             "final_info": final_info,
             "_final_info": mask.copy(),
         }
-
-    def render(self) -> tuple[np.ndarray, ...] | None:
-        """Returns an image ``(height, width, 3)`` of uint8 of every world."""
-        self._check_open()
-        if self.render_mode is None:
-            gymnasium.logger.warn("render() needs gym.make_vec(..., render_mode='rgb_array')")
-            return None
-        frames: list[np.ndarray] = [np.empty(0)] * self.num_envs
-        for group in self._groups:
-            for i, world in enumerate(group.worlds):
-                model = group.backend.models[i]
-                if id(model) not in self._cameras:  # worlds of one task share a model and a camera
-                    self._cameras[id(model)] = Camera(model, *self._size)
-                frames[world] = self._cameras[id(model)].show(group.backend.data(i))
-        return tuple(frames)
-
-    def _check_open(self) -> None:
-        if self.closed:  # in the words of Gymnasium's AsyncVectorEnv; its SyncVectorEnv goes on
-            raise gymnasium.error.ClosedEnvironmentError("the environment was closed; make a new one")
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Closes the image contexts; called by ``close()``."""
-        for camera in self._cameras.values():
-            camera.close()
-        self._cameras.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         # batches and OpenGL contexts do not pickle: the state rows travel, the rest is rebuilt

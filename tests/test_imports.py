@@ -46,7 +46,13 @@ HEAVY = {
     "mujoco_warp",
     "matplotlib",
 }
-NEEDS_AN_EXTRA = {"mtenvs.backends.mujoco_warp", "mtenvs.adapters"}
+NEEDS_AN_EXTRA = {
+    "mtenvs.backends.mujoco_warp",
+    "mtenvs.adapters",
+    "mtenvs.counter_random",
+    "mtenvs.cuda_graphs",
+    "mtenvs.device_env",
+}
 
 
 def modules(package: str) -> dict[str, Path]:

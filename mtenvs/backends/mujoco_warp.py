@@ -58,12 +58,12 @@ def check_device(device: str | torch.device) -> torch.device:
         mtenvs.spec.MissingDeviceError: if there is none, or its driver is too old.
         ValueError: for a device of another kind.
     """
+    _begin_warp()
     found = torch.device(device)
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"no worlds on device {str(device)!r}; valid: cpu, cuda, cuda:N")
     if found.type == "cpu":
         return found
-    wp.init()
     if not (torch.cuda.is_available() and wp.is_cuda_available()):
         missing = "PyTorch" if wp.is_cuda_available() else "Warp"
         raise MissingDeviceError(
@@ -81,6 +81,12 @@ def check_device(device: str | torch.device) -> torch.device:
             f"{'.'.join(map(str, NEEDED_DRIVER))} is needed"
         )
     return found
+
+
+def _begin_warp() -> None:
+    """Starts Warp, without the lines that it would print on a user's terminal."""
+    wp.config.quiet = True
+    wp.init()
 
 
 def put_models(models: Sequence[mujoco.MjModel], names: Sequence[str], of_world: np.ndarray) -> Any:
@@ -119,7 +125,7 @@ def put_models(models: Sequence[mujoco.MjModel], names: Sequence[str], of_world:
                     f"{f'{part}.' if part else ''}{field.name}, which is one for all worlds there"
                 )
             rows = np.concatenate([value.numpy() for value in values])[of_world]
-            stacked = wp.array(rows, dtype=values[0].dtype)
+            stacked: Any = wp.array(rows, dtype=values[0].dtype)
             stacked._is_batched = True  # as mjw.put_model marks its own
             setattr(getattr(whole, part) if part else whole, field.name, stacked)
     whole.opt.warn_overflow = False  # it would print from the device; overflow is read from Data
@@ -188,6 +194,13 @@ def _size(owner: Any) -> int:
     return total
 
 
+def capture_scope(stream: torch.cuda.Stream) -> Any:
+    """What :func:`mtenvs.cuda_graphs.captured` has to enter, so that Warp's launches are captured too."""
+    return wp.ScopedCapture(
+        stream=wp.stream_from_torch(stream), external=True, capture_mode=wp.CaptureMode.RELAXED
+    )
+
+
 class WarpBackend:
     """The worlds of one topology, each on its own variant of one model.
 
@@ -219,7 +232,7 @@ class WarpBackend:
         device: torch.device,
         sizes: Sizes | None = None,
     ) -> None:
-        self.models, self.device, self._frame_skip = list(models), device, frame_skip
+        self.models, self.device, self._frame_skip = list(models), check_device(device), frame_skip
         numbers: dict[int, int] = {}
         of_world = np.array([numbers.setdefault(id(model), len(numbers)) for model in models])
         _, firsts = np.unique(of_world, return_index=True)
@@ -357,7 +370,7 @@ class WarpBackend:
         return self._overflow != 0
 
     def get_state(self) -> dict[str, Tensor]:
-        """Everything that the worlds' futures depend on, but for their models, each ``(num_worlds, ...)``."""
+        """All that the worlds' futures depend on but for their models, each ``(num_worlds, ...)``."""
         return {name: tensor.clone() for name, tensor in self._carried().items()}
 
     def set_state(self, state: Mapping[str, Tensor]) -> None:
