@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from mtenvs.vector_env import TaskVectorEnv
+from mtenvs.vector_env import TaskVectorEnv, VectorWorlds
 
 PARTS = ("all", "normalizer", "shuffled")
 """What a run may take over from a checkpoint: everything; only the statistics of its normalisers; or
@@ -248,7 +248,7 @@ def play_episodes(
     return Episodes(returns, lengths, success)
 
 
-def layout_facts(worlds: TaskVectorEnv) -> dict[str, Any]:
+def layout_facts(worlds: VectorWorlds) -> dict[str, Any]:
     """What two sets of worlds must share for one network to act in both."""
     facts: dict[str, Any] = {"family": worlds.family.id, "conditioning": worlds.conditioning}
     if worlds.layout is not None:

@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from baselines.architectures import find_architecture
 from baselines.checkpoint import load_checkpoint, save_checkpoint
+from baselines.experience import Experience
 from baselines.learner import (
     DEFAULT_START,
     STARTS,
@@ -37,8 +38,13 @@ from baselines.learner import (
 )
 from baselines.reward_scale import RETURN_SCALES, RewardScale
 from baselines.stacked import RunningMoments, Shape, StackedAdam, StackedParameters, clip_gradient
+from mtenvs import counter_random
+from mtenvs.cuda_graphs import captured
 from mtenvs.spec import NotFiniteError, did_you_mean
-from mtenvs.vector_env import TaskVectorEnv
+from mtenvs.vector_env import TaskVectorEnv, VectorWorlds
+
+if TYPE_CHECKING:  # they need MuJoCo Warp
+    from baselines.device import Player, Rollouts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +182,7 @@ class PPO(Described):
     ) -> None:
         self.config = config = PPOConfig() if config is None else config
         self.check(worlds, dataclasses.asdict(config))
-        self.device = torch.device(device)
+        self.device = torch.zeros(0, device=device).device  # with its number, as worlds have it
         self.num_runs = len(seeds)
         self.steps, self.updates = 0, 0
         self._layout = layout_facts(worlds)
@@ -191,6 +197,11 @@ class PPO(Described):
         self._noise_generators = [_torch_generator(s[2]) for s in streams]
         self._shuffle_generators = [_torch_generator(s[3]) for s in streams]
         self._permuting_generators = [_torch_generator(s[4]) for s in streams]
+        # on a device, keys of counter-based streams: a run's noise and its shuffles
+        self._keys = torch.tensor(
+            [[_word(s[2]), _word(s[3])] for s in streams], dtype=torch.int64, device=self.device
+        )
+        self._rollouts_made = 0
 
         network = find_architecture(config.architecture, worlds.conditioning, config.hidden)
         self._actor = network("actor", slices, config.hidden, self._num_actions, head_gain=0.01)
@@ -200,23 +211,27 @@ class PPO(Described):
         self._parameters = StackedParameters(shapes, initial, self.device)
         self._initial = self._parameters.flat.detach().clone()
         self._frozen = torch.zeros_like(self._initial, dtype=torch.bool)
+        self._any_frozen = False
         rates = torch.full((self.num_runs,), config.learning_rate)
         self._adam = StackedAdam(self._parameters.flat, rates)
         self._active = torch.ones(self.num_runs, dtype=torch.bool, device=self.device)
         self._observation_moments = RunningMoments(self.num_runs, slices.body.stop, self.device)
         self._reward_scale = RewardScale(self.num_runs, config.gamma, config.return_scale, self.device)
+        self._mean = torch.zeros(self.num_runs, 1, slices.size, device=self.device)
+        self._inverse_std = torch.ones_like(self._mean)
         self._set_scale()
 
-        self._worlds: TaskVectorEnv | None = None
+        self._worlds: VectorWorlds | None = None
+        self._rollouts: Rollouts | None = None
+        self._players: dict[VectorWorlds, Player] = {}
+        self._minibatch: tuple[Tensor, Callable[[], None]] | None = None
 
     # ------------------------------------------------------------------ acting
 
     def _set_scale(self) -> None:
         """Freezes the normaliser until the next update; masks and codes pass through unchanged."""
-        body, size = self._slices.body.stop, self._slices.size
-        moments = self._observation_moments
-        self._mean = torch.zeros(self.num_runs, 1, size, device=self.device)
-        self._inverse_std = torch.ones(self.num_runs, 1, size, device=self.device)
+        body, moments = self._slices.body.stop, self._observation_moments
+        # in place: what is captured reads these
         self._mean[:, 0, :body] = moments.mean.float()
         self._inverse_std[:, 0, :body] = (moments.var + 1e-8).rsqrt().float()
 
@@ -240,16 +255,28 @@ class PPO(Described):
         return self._to_worlds(self._actor(inputs, self._parameters.views()))
 
     def _to_worlds(self, actions: Tensor) -> np.ndarray:
-        # a diverged run idles, so that its neighbours go on
-        actions = torch.where(self._active.view(-1, 1, 1), actions, 0.0)
-        return actions.reshape(-1, self._num_actions).cpu().numpy()
+        return self._idle(actions).reshape(-1, self._num_actions).cpu().numpy()
 
-    def evaluate(self, worlds: TaskVectorEnv, seeds: Sequence[int]) -> Episodes:
+    def _idle(self, actions: Tensor) -> Tensor:
+        """Actions ``(R, W, nu)`` with none of diverged runs, so that their neighbours go on."""
+        return torch.where(self._active.view(-1, 1, 1), actions, 0.0)
+
+    def _policy(self, observations: Tensor) -> Tensor:
+        """The deterministic policy on the device: ``(R, W, size)`` to ``(R, W, nu)``."""
+        return self._idle(self._actor(self._normalise(observations), self._parameters.views()))
+
+    def evaluate(self, worlds: Any, seeds: Sequence[int]) -> Episodes:
         """Plays one episode in every world; see :class:`baselines.learner.Learner`."""
         if worlds is self._worlds:
             self._worlds = None  # their training episodes are gone: train() starts them afresh
         self._mark_diverged()
-        return play_episodes(self.act, worlds, seeds)
+        if isinstance(worlds, TaskVectorEnv):
+            return play_episodes(self.act, worlds, seeds)
+        if worlds not in self._players:
+            from baselines.device import Player
+
+            self._players[worlds] = Player(worlds, self.num_runs, self._policy)
+        return self._players[worlds].play(seeds)
 
     def _mark_diverged(self) -> None:
         """Stops runs with a bad number in their parameters, wherever it came from, for good."""
@@ -257,13 +284,15 @@ class PPO(Described):
 
     # ---------------------------------------------------------------- training
 
-    def train(
-        self, worlds: TaskVectorEnv, until: int, progress: Callable[[int], object] | None = None
-    ) -> int:
+    def train(self, worlds: Any, until: int, progress: Callable[[int], object] | None = None) -> int:
         """Trains to at least ``until`` steps per run; see :class:`baselines.learner.Learner`.
 
+        On worlds of a device all stays there: noise and shuffles are drawn there, by counter, and steps and
+        updates are captured in CUDA graphs.
+
         Raises:
-            ValueError: if the worlds are not R equal blocks of the family and conditioning.
+            ValueError: if the worlds are not R equal blocks of the family and conditioning, or live on
+                another device.
         """
         if worlds is not self._worlds:
             self._enter(worlds)
@@ -275,8 +304,11 @@ class PPO(Described):
                 progress(per_rollout * self.num_runs)
         return self.steps
 
-    def _enter(self, worlds: TaskVectorEnv) -> None:
+    def _enter(self, worlds: VectorWorlds) -> None:
         """Starts first episodes, staggered so that the worlds do not all end at once."""
+        there = getattr(worlds, "device", None)  # NumPy's worlds may be trained on with any
+        if there not in (None, self.device):
+            raise ValueError(f"worlds on {there} do not suit a learner on {self.device}")
         found = layout_facts(worlds)
         if found != self._layout or worlds.num_envs % self.num_runs:
             raise ValueError(
@@ -293,7 +325,8 @@ class PPO(Described):
         seeds = [int(s) for rng in self._world_rngs for s in rng.integers(2**31, size=width)]
         elapsed = np.concatenate([rng.integers(limit, size=width) for rng in self._world_rngs])
         elapsed %= worlds.episode_limits  # of worlds whose family has shorter episodes
-        self._observations, _ = worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})
+        self._rollouts = None
+        self._observations, _ = worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})  # type: ignore[arg-type]
         keys = [f"{task.family}/{task.name}" for task in worlds.tasks]
         self._reward_scale.enter([keys[i : i + width] for i in range(0, len(keys), width)])
         # which task of its run every world has, for the advantages
@@ -301,9 +334,24 @@ class PPO(Described):
         slots = [names.setdefault((i // width, t), len(names)) for i, t in enumerate(worlds.tasks)]
         self._task_slots = torch.tensor(slots, device=self.device).view(self.num_runs, width)
         self._worlds = worlds
+        if there is not None:
+            from baselines.device import Rollouts
+
+            # slots are numbered run by run
+            local = self._task_slots - self._task_slots.amin(dim=1, keepdim=True)
+            self._members = torch.nn.functional.one_hot(local).float()
+            steps = self.config.num_steps
+            self._rollouts = Rollouts(
+                worlds,  # type: ignore[arg-type]  # what has a device is a DeviceVectorEnv
+                self.num_runs,
+                steps,
+                lambda seen: self._actor(self._normalise(seen), self._parameters.views()),
+                lambda: self._parameters.views()["log_std"].exp(),
+                self._active,
+            )
 
     @torch.no_grad()
-    def _rollout(self, worlds: TaskVectorEnv) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _rollout(self, worlds: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Acts for ``num_steps`` steps.
 
         Returns:
@@ -311,52 +359,33 @@ class PPO(Described):
             value targets, each ``(R, T W)``.
         """
         config, runs = self.config, self.num_runs
-        width, steps = worlds.num_envs // runs, self.config.num_steps
+        width, steps = worlds.num_envs // runs, config.num_steps
         parameters = self._parameters.views()
         log_std = parameters["log_std"]
-        std = log_std.exp()
-        noise = torch.stack(
-            [torch.randn(steps, width, self._num_actions, generator=g) for g in self._noise_generators],
-            dim=1,
-        ).to(self.device)  # (T, R, W, nu)
-
-        observed = torch.empty(steps + 1, runs, width, self._slices.size, device=self.device)
-        actions = torch.empty_like(noise)
-        rewards = torch.empty(steps, runs, width, dtype=torch.float64, device=self.device)
-        terminations = torch.empty(steps, runs, width, dtype=torch.bool, device=self.device)
-        dones = torch.empty_like(terminations)
-        truncated: list[tuple[int, int, np.ndarray]] = []  # step, world, final observation
         self._mark_diverged()
-        for t in range(steps):
-            observed[t] = self._blocks(self._observations)
-            means = self._actor(self._normalise(observed[t]), parameters)
-            actions[t] = torch.addcmul(means, std, noise[t])
-            self._observations, reward, terminated, truncation, info = worlds.step(
-                self._to_worlds(actions[t])
-            )
-            rewards[t] = self._blocks(reward)
-            terminations[t] = self._blocks(terminated)
-            dones[t] = self._blocks(terminated | truncation)
-            for world in map(int, np.flatnonzero(truncation & ~terminated)):
-                truncated.append((t, world, info["final_obs"][world]))
-        observed[steps] = self._blocks(self._observations)
+        brought = self._collect(worlds) if self._rollouts is None else self._rollouts.collect(self._noise())
+        observed, dones, noise = brought.observed, brought.dones, brought.noise
 
         def by_run(tensor: Tensor) -> Tensor:  # (T, R, W, ...) to (R, T W, ...)
             return tensor.transpose(0, 1).reshape(runs, -1, *tensor.shape[3:])
 
         inputs = self._normalise(by_run(observed))
         values = self._critic(inputs, parameters).view(runs, steps + 1, width).transpose(0, 1)
-        next_values = values[1:].clone()
-        for step, world, final in truncated:
-            run = world // width
-            one = slice(run, run + 1)
-            x = self._normalise(torch.from_numpy(final).to(self.device).view(1, 1, -1), one)
-            own = {name: stacked[one] for name, stacked in parameters.items()}
-            next_values[step, run, world % width] = self._critic(x, own).view(())
+        if isinstance(brought.finals, Tensor):
+            next_values = self._critic(self._normalise(by_run(brought.finals)), parameters)
+            next_values = next_values.view(runs, steps, width).transpose(0, 1)
+        else:
+            next_values = values[1:].clone()
+            for step, world, final in brought.finals:
+                run = world // width
+                one = slice(run, run + 1)
+                x = self._normalise(torch.from_numpy(final).to(self.device).view(1, 1, -1), one)
+                own = {name: stacked[one] for name, stacked in parameters.items()}
+                next_values[step, run, world % width] = self._critic(x, own).view(())
 
-        scaled = self._reward_scale(rewards, dones)
+        scaled = self._reward_scale(brought.rewards, dones)
         advantages = generalised_advantages(
-            scaled, values[:-1], next_values, terminations, dones, config.gamma, config.gae_lambda
+            scaled, values[:-1], next_values, brought.terminations, dones, config.gamma, config.gae_lambda
         )
         targets = advantages + values[:-1]
         # log N(a; mean, std) with (a - mean) / std = noise
@@ -370,14 +399,66 @@ class PPO(Described):
         self._set_scale()
         return (
             inputs[:, : steps * width],
-            by_run(actions),
+            by_run(brought.actions),
             by_run(log_probs.sum(-1)),
             by_run(self._normalise_advantages(advantages)),
             by_run(targets),
         )
 
+    def _collect(self, worlds: TaskVectorEnv) -> Experience:
+        """Acts in NumPy's worlds."""
+        runs, steps = self.num_runs, self.config.num_steps
+        width = worlds.num_envs // runs
+        parameters = self._parameters.views()
+        std = parameters["log_std"].exp()
+        noise = torch.stack(
+            [torch.randn(steps, width, self._num_actions, generator=g) for g in self._noise_generators],
+            dim=1,
+        ).to(self.device)  # (T, R, W, nu)
+        observed = torch.empty(steps + 1, runs, width, self._slices.size, device=self.device)
+        actions = torch.empty_like(noise)
+        rewards = torch.empty(steps, runs, width, dtype=torch.float64, device=self.device)
+        terminations = torch.empty(steps, runs, width, dtype=torch.bool, device=self.device)
+        dones = torch.empty_like(terminations)
+        finals: list[tuple[int, int, np.ndarray]] = []
+        for t in range(steps):
+            observed[t] = self._blocks(self._observations)
+            means = self._actor(self._normalise(observed[t]), parameters)
+            actions[t] = torch.addcmul(means, std, noise[t])
+            self._observations, reward, terminated, truncation, info = worlds.step(
+                self._to_worlds(actions[t])
+            )
+            rewards[t] = self._blocks(reward)
+            terminations[t] = self._blocks(terminated)
+            dones[t] = self._blocks(terminated | truncation)
+            for world in map(int, np.flatnonzero(truncation & ~terminated)):
+                finals.append((t, world, info["final_obs"][world]))
+        observed[steps] = self._blocks(self._observations)
+        return Experience(observed, actions, noise, rewards, terminations, dones, finals)
+
+    def _noise(self) -> Tensor:
+        """What a rollout on a device is disturbed by, of every run's own stream, ``(T, R, W, nu)``."""
+        steps, width = self.config.num_steps, self._task_slots.shape[1]
+        drawn = counter_random.normal(
+            self._keys[:, 0], self._rollouts_made, steps * width * self._num_actions
+        )
+        self._rollouts_made += 1
+        return drawn.view(self.num_runs, steps, width, -1).transpose(0, 1)
+
+    def _order(self, samples: int) -> Tensor:
+        """A shuffle of every run's samples, ``(R, samples)``, from its own stream."""
+        if self._rollouts is None:
+            found = [torch.randperm(samples, generator=g) for g in self._shuffle_generators]
+            return torch.stack(found).to(self.device)
+        # the order of random words is a random order; one for every epoch of every rollout
+        epoch = self.updates // self.config.num_minibatches
+        return counter_random.words(self._keys[:, 1], epoch, samples).argsort(dim=1)
+
     def _normalise_advantages(self, advantages: Tensor) -> Tensor:
         """Zero mean and unit deviation per run *and task*, so that no task drowns the others."""
+        if self._rollouts is not None:
+            # products of matrices add up in an order of their own, index_add_ on a GPU in none
+            return self._normalise_by(self._members, advantages)
         slots = self._task_slots.expand_as(advantages).reshape(-1)
         flat = advantages.reshape(-1)
         count = int(self._task_slots.max()) + 1
@@ -387,6 +468,18 @@ class PPO(Described):
         square = torch.zeros(count, device=self.device).index_add_(0, slots, centred**2)
         deviation = (square / (total - 1).clamp(min=1)).sqrt()
         return (centred / (deviation[slots] + 1e-8)).view_as(advantages)
+
+    @staticmethod
+    def _normalise_by(members: Tensor, advantages: Tensor) -> Tensor:
+        """The same, by which worlds have which task of their run, ``(R, W, K)`` of 0 and 1."""
+
+        def sums(x: Tensor) -> Tensor:  # (T, R, W) to (R, K, 1)
+            return torch.bmm(x.sum(0).unsqueeze(1), members).transpose(1, 2)
+
+        total = len(advantages) * members.sum(1).unsqueeze(2)
+        centred = advantages - torch.bmm(members, sums(advantages) / total).squeeze(2)
+        deviation = (sums(centred**2) / (total - 1).clamp(min=1)).sqrt()
+        return centred / (torch.bmm(members, deviation).squeeze(2) + 1e-8)
 
     def _update(
         self, inputs: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor, targets: Tensor
@@ -399,24 +492,38 @@ class PPO(Described):
         table = torch.cat(
             [inputs, actions, log_probs[..., None], advantages[..., None], targets[..., None]], dim=2
         )
-        widths = [inputs.shape[2], actions.shape[2], 1, 1, 1]
-        offsets = torch.arange(self.num_runs).view(-1, 1) * samples
-        frozen = self._frozen if bool(self._frozen.any()) else None
+        offsets = torch.arange(self.num_runs, device=self.device).view(-1, 1) * samples
         for _ in range(config.update_epochs):
-            order = torch.stack([torch.randperm(samples, generator=g) for g in self._shuffle_generators])
-            rows = (order + offsets).view(-1).to(self.device)
+            rows = (self._order(samples) + offsets).view(-1)
             shuffled = table.view(-1, table.shape[2]).index_select(0, rows).view_as(table)
             for start in range(0, samples, size):
-                x, a, old, advantage, target = shuffled[:, start : start + size].split(widths, dim=2)
-                loss = self._loss(x, a, old.squeeze(2), advantage.squeeze(2), target.squeeze(2))
-                (gradient,) = torch.autograd.grad(loss.sum(), self._parameters.flat)
-                # a run with a bad number stops for good and keeps its last good parameters
-                self._active &= torch.isfinite(gradient).all(dim=1)
-                if frozen is not None:  # what stands still takes no part in the norm
-                    gradient = gradient.masked_fill(frozen, 0.0)
-                gradient = clip_gradient(gradient, config.max_grad_norm)
-                self._adam.step(self._parameters.flat, gradient, self._active, frozen)
+                self._learn(shuffled[:, start : start + size])
                 self.updates += 1
+
+    def _learn(self, batch: Tensor) -> None:
+        """One minibatch step on rows of the table, ``(R, size, columns)``; on a device, captured."""
+        if self._rollouts is None:
+            self._descend(batch)
+            return
+        if self._minibatch is None or self._minibatch[0].shape != batch.shape:
+            kept = torch.empty_like(batch, memory_format=torch.contiguous_format)
+            self._minibatch = kept, captured(lambda: self._descend(kept), self.device)
+        kept, step = self._minibatch
+        kept.copy_(batch)
+        step()
+
+    def _descend(self, batch: Tensor) -> None:
+        widths = [self._slices.size, self._num_actions, 1, 1, 1]
+        x, a, old, advantage, target = batch.split(widths, dim=2)
+        loss = self._loss(x, a, old.squeeze(2), advantage.squeeze(2), target.squeeze(2))
+        (gradient,) = torch.autograd.grad(loss.sum(), self._parameters.flat)
+        # a run with a bad number stops for good and keeps its last good parameters
+        self._active &= torch.isfinite(gradient).all(dim=1)
+        frozen = self._frozen if self._any_frozen else None
+        if frozen is not None:  # what stands still takes no part in the norm
+            gradient = gradient.masked_fill(frozen, 0.0)
+        gradient = clip_gradient(gradient, self.config.max_grad_norm)
+        self._adam.step(self._parameters.flat, gradient, self._active, frozen)
 
     def _loss(self, x: Tensor, actions: Tensor, old: Tensor, advantage: Tensor, target: Tensor) -> Tensor:
         """The loss of every run, ``(R,)``: each the mean over its own samples."""
@@ -547,6 +654,8 @@ class PPO(Described):
                 view[run] = values.to(self.device)
         for name, view in self._parameters.views(self._frozen).items():
             view[run] = name in frozen
+        self._any_frozen = bool(self._frozen.any())
+        self._minibatch = None  # what was captured may have been without
         observations, returns = (
             {k: tensors[f"{name}.{k}"] for k in ("mean", "var", "count")}
             for name in ("observations", "returns")
@@ -612,5 +721,9 @@ def _permuted(values: Tensor, generator: torch.Generator) -> Tensor:
 def _torch_generator(sequence: np.random.SeedSequence) -> torch.Generator:
     # on the CPU whatever the device is, so that a seed means the same run everywhere
     generator = torch.Generator()
-    generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]) % 2**63)
+    generator.manual_seed(_word(sequence))
     return generator
+
+
+def _word(sequence: np.random.SeedSequence) -> int:
+    return int(sequence.generate_state(1, np.uint64)[0]) % 2**63

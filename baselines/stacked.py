@@ -159,10 +159,10 @@ class StackedAdam:
                 for none.
         """
         if frozen is not None:
-            kept = [tensor.detach()[frozen] for tensor in (flat, self.first, self.second)]
+            kept = [tensor.detach().clone() for tensor in (flat, self.first, self.second)]
         b1, b2 = self.betas
         self.clock += active.view(-1, 1)
-        if not bool(active.all()):
+        if flat.is_cuda or not bool(active.all()):  # a GPU is not waited for
             keep = active.view(-1, 1)
             # an inactive run has zero moments, so that its step below is zero
             gradient = torch.where(keep, gradient, 0.0)
@@ -174,7 +174,7 @@ class StackedAdam:
         flat.sub_(self.learning_rate / (1.0 - b1**clock) * self.first / root)
         if frozen is not None:
             for tensor, values in zip((flat, self.first, self.second), kept, strict=True):
-                tensor[frozen] = values
+                tensor.copy_(torch.where(frozen, values, tensor))
 
 
 @torch.no_grad()

@@ -43,7 +43,11 @@ def words(keys: Tensor, counters: Tensor | int, size: int) -> Tensor:
         size: words of a block.
     """
     # a generator of its own for every key and counter, whose outputs the words are
-    state = mix(mix(keys) + _signed(_GOLDEN) * counters)
+    if isinstance(counters, int):
+        block: Tensor | int = _signed(_GOLDEN * counters % 2**64)
+    else:
+        block = _signed(_GOLDEN) * counters
+    state = mix(mix(keys) + block)
     steps = torch.arange(1, size + 1, dtype=torch.int64, device=keys.device)
     return mix(state.unsqueeze(1) + _signed(_GOLDEN) * steps)
 

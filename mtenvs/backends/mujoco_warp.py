@@ -85,7 +85,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 def _begin_warp() -> None:
     """Starts Warp, without the lines that it would print on a user's terminal."""
-    wp.config.quiet = True
+    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
     wp.init()
 
 
