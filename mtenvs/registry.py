@@ -37,7 +37,7 @@ TaskLike = int | str | Task | Mapping[str, Any]
 
 ENTRY_POINTS: dict[str, Any] = {
     "entry_point": "mtenvs.env:TaskEnv",
-    "vector_entry_point": "mtenvs.vector_env:make_vector_env",
+    "vector_entry_point": "mtenvs.make:make_vector_env",
 }
 """What makes the environments of every ``mt/*`` id."""
 

@@ -18,7 +18,7 @@ from mtenvs.backends.mujoco_batch import BatchBackend, topology
 from mtenvs.conditioning import Columns, Encoded, Encoding
 from mtenvs.env import check_action, check_count, check_options
 from mtenvs.rendering import Camera, check_render_mode, frames_per_second
-from mtenvs.spec import Family, FamilySet, MissingPackageError, Task, did_you_mean
+from mtenvs.spec import Family, FamilySet, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,49 +33,6 @@ class Group:
     """Where their entries lie in observation and action."""
     backend: BatchBackend
     """What steps them; its world ``i`` is ``worlds[i]``."""
-
-
-BACKENDS = ("batch", "warp")
-"""What steps worlds: MuJoCo on the cores of the CPU, or MuJoCo Warp on a GPU."""
-
-
-def make_vector_env(
-    family: str | Sequence[str],
-    num_envs: int = 1,
-    *,
-    backend: str = "batch",
-    device: Any = None,
-    **options: Any,
-) -> VectorWorlds:
-    """Makes the vector environment of a backend; what ``gymnasium.make_vec`` calls.
-
-    Args:
-        family: name of the family, or ``"AllFamilies"``, or the names of several.
-        num_envs: number of worlds.
-        backend: ``"batch"`` for :class:`TaskVectorEnv`, whose arrays are NumPy's, or ``"warp"`` for
-            :class:`mtenvs.device_env.DeviceVectorEnv`, whose arrays are PyTorch's, on a device.
-        device: where the worlds of ``"warp"`` live, ``"cuda"`` if left out, or ``"cpu"``.
-        options: further arguments of that class.
-
-    Raises:
-        ValueError: for an unknown backend, or a device for ``"batch"``.
-        mtenvs.spec.MissingPackageError: where ``mtenvs[gpu]`` is not installed.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"unknown backend {backend!r}{did_you_mean(backend, BACKENDS)}; valid: {', '.join(BACKENDS)}"
-        )
-    if backend == "batch":
-        if device is not None:
-            raise ValueError(f"device={device!r} is for backend='warp'; backend='batch' runs on the CPU")
-        return TaskVectorEnv(family, num_envs, **options)
-    try:
-        from mtenvs.device_env import DeviceVectorEnv
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"backend='warp' needs the package {error.name}: pip install 'mtenvs[gpu]'", name=error.name
-        ) from error
-    return DeviceVectorEnv(family, num_envs, device=device or "cuda", **options)
 
 
 class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):

@@ -1,0 +1,51 @@
+"""Makes the vector environment of a backend; what ``gymnasium.make_vec`` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mtenvs.spec import MissingPackageError, did_you_mean
+from mtenvs.vector_env import TaskVectorEnv, VectorWorlds
+
+BACKENDS = ("batch", "warp")
+"""What steps worlds: MuJoCo on the cores of the CPU, or MuJoCo Warp on a GPU."""
+
+
+def make_vector_env(
+    family: str | Sequence[str],
+    num_envs: int = 1,
+    *,
+    backend: str = "batch",
+    device: Any = None,
+    **options: Any,
+) -> VectorWorlds:
+    """Makes the vector environment of a backend.
+
+    Args:
+        family: name of the family, or ``"AllFamilies"``, or the names of several.
+        num_envs: number of worlds.
+        backend: ``"batch"`` for :class:`TaskVectorEnv`, whose arrays are NumPy's, or ``"warp"`` for
+            :class:`mtenvs.device_env.DeviceVectorEnv`, whose arrays are PyTorch's, on a device.
+        device: where the worlds of ``"warp"`` live, ``"cuda"`` if left out, or ``"cpu"``.
+        options: further arguments of that class.
+
+    Raises:
+        ValueError: for an unknown backend, or a device for ``"batch"``.
+        mtenvs.spec.MissingPackageError: where ``mtenvs[gpu]`` is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"unknown backend {backend!r}{did_you_mean(backend, BACKENDS)}; valid: {', '.join(BACKENDS)}"
+        )
+    if backend == "batch":
+        if device is not None:
+            raise ValueError(f"device={device!r} is for backend='warp'; backend='batch' runs on the CPU")
+        return TaskVectorEnv(family, num_envs, **options)
+    try:
+        from mtenvs.device_env import DeviceVectorEnv
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"backend='warp' needs the package {error.name}: pip install 'mtenvs[gpu]'", name=error.name
+        ) from error
+    return DeviceVectorEnv(family, num_envs, device=device or "cuda", **options)
