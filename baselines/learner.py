@@ -86,6 +86,9 @@ class Described:
     """By family: configurations tried before the defaults were chosen, and control steps of each."""
     many_runs: ClassVar[bool] = False
     """Whether it trains whole cohorts at once; else it is given one run at a time."""
+    device_worlds: ClassVar[bool] = False
+    """Whether it also trains on worlds whose arrays are PyTorch's and live on its device
+    (:class:`mtenvs.device_env.DeviceVectorEnv`)."""
     starts: ClassVar[frozenset[str]] = frozenset()
     """Of ``STARTS``, what :meth:`Learner.load` can do."""
 

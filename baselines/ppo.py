@@ -139,6 +139,7 @@ class PPO(Described):
     source = "this project; tuned on sampled tasks only"
     tuning: ClassVar[Mapping[str, tuple[int, int]]] = {"DMWalker": (5, 900_000)}
     many_runs = True
+    device_worlds = True
     starts = STARTS
 
     @classmethod

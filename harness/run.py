@@ -36,8 +36,9 @@ from harness.plan import NO_FOLD, PlanError, checkpoints_of, evaluation_seeds, l
 from harness.store import CODES, COMPLETE, Store
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
+from mtenvs.make import BACKENDS, check_warp, make_vector_env
 from mtenvs.registry import TaskLike
-from mtenvs.vector_env import TaskVectorEnv
+from mtenvs.spec import did_you_mean
 
 PROBE_SECONDS = 6.0
 """How long a plan's cost is probed."""
@@ -46,6 +47,9 @@ EXIT_SECONDS = 5.0
 
 Progress = Callable[[int], object]
 """Called with control steps just trained."""
+
+Worlds = Any
+"""A ``TaskVectorEnv``, or a ``DeviceVectorEnv`` for a learner that can train on one."""
 
 
 def checkpoint_path(directory: Path, run_id: str) -> Path:
@@ -61,7 +65,9 @@ def make_worlds(
     layout: str | None = None,
     codes: np.ndarray | None = None,
     num_threads: int = 0,
-) -> TaskVectorEnv:
+    backend: str = "batch",
+    device: str = "cpu",
+) -> Worlds:
     """Worlds laid out ``[run, task, env]``.
 
     Args:
@@ -71,17 +77,21 @@ def make_worlds(
         conditioning: what observations tell of the task.
         layout: how bodies of unequal size share the observation; ``None`` for the family's default.
         codes: what to tell every world instead of its task's code, ``(worlds, code_size)``.
-        num_threads: threads to step on; 0 for all processors.
+        num_threads: threads to step on; 0 for all processors. For the backend ``"batch"``.
+        backend: one of :data:`mtenvs.make.BACKENDS`.
+        device: where the worlds of ``"warp"`` live.
     """
+    own: dict[str, Any] = {"num_threads": num_threads} if backend == "batch" else {"device": device}
     tasks = [task for run in tasks_of_runs for task in run for _ in range(per_task)]
-    return TaskVectorEnv(
+    return make_vector_env(
         family,
         num_envs=len(tasks),
+        backend=backend,
         tasks=tasks,
         conditioning=conditioning,
         layout=layout,
         codes=codes,
-        num_threads=num_threads,
+        **own,
     )
 
 
@@ -161,6 +171,33 @@ def check_device(device: str) -> None:
         raise ValueError(f"no device {device!r} on this machine; valid: {', '.join(valid)}")
 
 
+def choose_backend(agent: str, device: str = "cpu", backend: str | None = None) -> str:
+    """What steps the worlds that an agent trains on.
+
+    Args:
+        agent: its name.
+        device: where its networks live.
+        backend: that was asked for; ``None`` for ``"warp"`` on a GPU, if the agent can, else ``"batch"``.
+
+    Raises:
+        ValueError: for an unknown backend, one that the agent cannot train on, or a device that it cannot
+            use.
+        mtenvs.spec.MissingPackageError: where MuJoCo Warp is not installed.
+    """
+    check_device(device)
+    able = find_agent(agent).device_worlds
+    found = backend or ("warp" if able and device.startswith("cuda") else "batch")
+    if found not in BACKENDS:
+        raise ValueError(
+            f"unknown backend {found!r}{did_you_mean(found, BACKENDS)}; valid: {', '.join(BACKENDS)}"
+        )
+    if found == "warp":
+        if not able:
+            raise ValueError(f"agent {agent} trains on worlds of NumPy's arrays: leave out --backend warp")
+        check_warp(device)
+    return found
+
+
 def use_one_torch_thread() -> None:
     """Leaves the other cores to the physics, unless the user has set OMP_NUM_THREADS.
 
@@ -200,7 +237,11 @@ ROW_BYTES = 260
 
 
 def estimate_cost(
-    directory: Path, device: str = "cpu", processes: int = 1, agent: str | None = None
+    directory: Path,
+    device: str = "cpu",
+    processes: int = 1,
+    agent: str | None = None,
+    backend: str | None = None,
 ) -> Cost:
     """Estimates what the whole plan takes: one cohort of every shape is trained and evaluated for a moment.
 
@@ -211,6 +252,7 @@ def estimate_cost(
         device: where networks live.
         processes: as of :func:`run_plan`; all of them are busy while one is timed.
         agent: as of :func:`run_plan`.
+        backend: as of :func:`run_plan`.
 
     Raises:
         TrainingError: if the agent fails.
@@ -218,6 +260,7 @@ def estimate_cost(
     plan = load_plan(directory)
     agent = agent_to_run(plan, directory, agent)
     check_suite(plan, agent)
+    stepped_by = choose_backend(agent, device, backend)
     by_id = {run["id"]: run for run in plan["runs"]}
     shapes: dict[str, list[list[str]]] = {}
     for cohort in plan["cohorts"]:
@@ -229,7 +272,8 @@ def estimate_cost(
         for cohorts in shapes.values():
             largest = max(cohorts, key=len)
             threads = workers.threads(processes)
-            job = (_probe, directory, largest, agent, device, threads, PROBE_SECONDS / len(shapes))
+            where = Where(device, stepped_by, threads)
+            job = (_probe, directory, largest, agent, where, PROBE_SECONDS / len(shapes))
             futures = [workers.submit(*job) for _ in range(processes)]
             try:
                 speeds = [future.result() for future in futures]
@@ -273,7 +317,7 @@ def _holds_out(run: Mapping[str, Any]) -> bool:
 
 
 def _probe(
-    directory: Path, cohort: Sequence[str], agent: str, device: str, threads: int, duration: float
+    directory: Path, cohort: Sequence[str], agent: str, where: Where, duration: float
 ) -> tuple[float, float, int]:
     """Control steps per second of a cohort, trained and evaluated, and the parameters of a network.
 
@@ -283,7 +327,7 @@ def _probe(
     plan = load_plan(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
     runs = [by_id[i] for i in cohort]
-    cohort_of = _Cohort(directory, plan, Store(directory), runs, agent, device, threads)
+    cohort_of = _Cohort(directory, plan, Store(directory), runs, agent, where)
     try:
         learner, worlds = cohort_of.learner(fresh=True)
         rollout = plan["learner"]["rollout"] * plan["worlds_per_run"]
@@ -291,6 +335,7 @@ def _probe(
         trained = math.ceil(find_agent(agent).warm_up(plan["learner"]["config"]) / rollout) * rollout
         learner.train(worlds, trained := trained + rollout)
         began, before = time.perf_counter(), worlds.steps_taken
+        # asking for what has diverged waits for the device
         while time.perf_counter() - began < duration and not learner.diverged().all():
             learner.train(worlds, trained := trained + rollout)
         train_speed = (worlds.steps_taken - before) / (time.perf_counter() - began)
@@ -302,7 +347,8 @@ def _probe(
     actions = np.zeros((worlds.num_envs, worlds.num_actions))
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < duration / 3:
-        worlds.step(actions)
+        _, rewards, *_ = worlds.step(actions)
+        float(rewards[0])  # waits for the device
         steps += worlds.num_envs
     test_speed = steps / (time.perf_counter() - began)
     worlds.close()
@@ -315,6 +361,7 @@ def run_plan(
     progress: Progress | None = None,
     processes: int = 1,
     agent: str | None = None,
+    backend: str | None = None,
 ) -> None:
     """Trains whatever of a plan has no result yet, and again what has lost part of its rows.
 
@@ -329,6 +376,7 @@ def run_plan(
             is not of this project. A program that calls this then must be importable
             (``if __name__ == "__main__":``).
         agent: whom the plan trains; needed where it is none of ours (:data:`baselines.registry.AGENTS`).
+        backend: what steps the worlds, as of :func:`choose_backend`.
 
     Raises:
         harness.plan.PlanError: if there is no plan, it was edited, or made for another suite or agent.
@@ -338,7 +386,7 @@ def run_plan(
     plan, store = load_plan(directory), Store(directory)
     agent = agent_to_run(plan, directory, agent)
     check_suite(plan, agent)
-    check_device(device)
+    stepped_by = choose_backend(agent, device, backend)
     if processes < 1:
         raise ValueError(f"processes must be positive, got {processes}")
     missing = _missing(plan, store)
@@ -366,7 +414,7 @@ def run_plan(
             threads = workers.threads(len(ready) + len(futures))
             for cohort in ready:
                 waiting.remove(cohort)
-                job = (_train_cohort, directory, cohort, agent, device, threads)
+                job = (_train_cohort, directory, cohort, agent, Where(device, stepped_by, threads))
                 futures[workers.submit(*job, progress=progress)] = cohort
             for future in workers.wait(futures, progress):
                 cohort = futures.pop(future)
@@ -422,14 +470,25 @@ def _train_cohort(
     directory: Path,
     cohort: Sequence[str],
     agent: str,
-    device: str,
-    threads: int,
+    where: Where,
     progress: Progress | None = None,
 ) -> None:
     use_one_torch_thread()
     plan, store = load_plan(directory), Store(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
-    _Cohort(directory, plan, store, [by_id[i] for i in cohort], agent, device, threads).train(progress)
+    _Cohort(directory, plan, store, [by_id[i] for i in cohort], agent, where).train(progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Where a cohort is trained."""
+
+    device: str = "cpu"
+    """Where networks live, and the worlds of the backend ``"warp"``."""
+    backend: str = "batch"
+    """What steps the worlds, one of :data:`mtenvs.make.BACKENDS`."""
+    threads: int = 0
+    """Threads of the backend ``"batch"``; 0 for all processors."""
 
 
 class TrainingError(RuntimeError):
@@ -556,18 +615,18 @@ class _Cohort:
         store: Store,
         runs: Sequence[Mapping[str, Any]],
         agent: str,
-        device: str,
-        threads: int,
+        where: Where,
     ) -> None:
         self.directory, self.plan, self.store, self.runs = directory, plan, store, runs
-        self.agent, self.threads = agent, threads
+        self.agent, self.where = agent, where
         by_id = {run["id"]: run for run in plan["runs"]}
         self._sources = [by_id[run["start"]]["tasks"] if run["start"] else [] for run in runs]
         status = store.status()
         self.missing = [r for r, run in enumerate(runs) if status[run["id"]] not in COMPLETE]
-        self.device = device
+        # worlds to evaluate in: those on a device are not quick to make, and are used again
+        self._kept: dict[Any, Worlds] = {}
 
-    def learner(self, fresh: bool = False) -> tuple[Learner, TaskVectorEnv]:
+    def learner(self, fresh: bool = False) -> tuple[Learner, Worlds]:
         """The learner, started as the plan says unless it shall be fresh, and the worlds to train it on."""
         plan, runs = self.plan, self.runs
         tasks = [run["tasks"] for run in runs]
@@ -582,7 +641,7 @@ class _Cohort:
             {**plan["learner"]["config"], **runs[0].get("config", {})},
             worlds,
             [run["entropy"] for run in runs],
-            self.device,
+            self.where.device,
         )
         for r, run in enumerate(runs):
             if run["start"] is not None and not fresh:
@@ -635,10 +694,11 @@ class _Cohort:
             _fail(self.store, missing, traceback.format_exc())
             raise TrainingError(f"agent {self.agent}: {type(error).__name__}: {error}") from error
         finally:
-            if worlds is not None:
-                worlds.close()
+            for made in (worlds, *self._kept.values()):
+                if made is not None:
+                    made.close()
 
-    def _train(self, learner: Learner, worlds: TaskVectorEnv, progress: Progress | None) -> None:
+    def _train(self, learner: Learner, worlds: Worlds, progress: Progress | None) -> None:
         plan, runs, started = self.plan, self.runs, time.perf_counter()
         trained = 0
         if runs[0]["phase"] == "pretrain":
@@ -667,14 +727,15 @@ class _Cohort:
                 "steps": trained,
                 "wall_seconds": round(wall / len(runs), 3),  # a run's share of its cohort
                 "cohort_runs": len(runs),
-                "device": self.device,
+                "device": self.where.device,
+                "backend": self.where.backend,
                 "torch_threads": torch.get_num_threads(),
-                **circumstances(),
+                **circumstances(self.where),
                 **learner.describe(),
             }
             self.store.finish(runs[r]["id"], record)
 
-    def _steps(self, learner: Learner, worlds: TaskVectorEnv, until: int, progress: Progress | None) -> int:
+    def _steps(self, learner: Learner, worlds: Worlds, until: int, progress: Progress | None) -> int:
         """Trains, and counts the steps by the worlds, whatever the learner says.
 
         Raises:
@@ -699,7 +760,7 @@ class _Cohort:
         tasks: Sequence[Sequence[int]],
         per_task: int,
         told: Sequence[np.ndarray] | None = None,
-    ) -> TaskVectorEnv:
+    ) -> Worlds:
         """Worlds ``[run, task, env]`` of tasks given by number.
 
         Args:
@@ -717,7 +778,9 @@ class _Cohort:
             self.runs[0]["conditioning"],
             self.plan.get("layout"),
             codes,
-            self.threads,
+            self.where.threads,
+            self.where.backend,
+            self.where.device,
         )
 
     def _load(self, learner: Learner, r: int, run: Mapping[str, Any]) -> None:
@@ -780,6 +843,18 @@ class _Cohort:
         for name, told in (("mean", mean), ("wrong", wrong)):
             self._evaluate(learner, tasks, index, steps, plan["first_episodes"], name, told, kept)
 
+    def _to_evaluate(
+        self, tasks: Sequence[Sequence[int]], episodes: int, told: Sequence[np.ndarray] | None
+    ) -> Worlds:
+        """Worlds ``[run, task, episode]``; on a device, those that were made before for the same."""
+        if self.where.backend == "batch":
+            return self._worlds(tasks, episodes, told)
+        codes = None if told is None else np.stack(told).tobytes()
+        key = (tuple(map(tuple, tasks)), episodes, codes)
+        if key not in self._kept:
+            self._kept[key] = self._worlds(tasks, episodes, told)
+        return self._kept[key]
+
     def _evaluate(
         self,
         learner: Learner,
@@ -793,7 +868,7 @@ class _Cohort:
     ) -> None:
         """Evaluates every run on its tasks, given by number, and stores rows, of all or of those kept."""
         plan, runs = self.plan, self.runs
-        worlds = self._worlds(tasks, episodes, told)
+        worlds = self._to_evaluate(tasks, episodes, told)
         # start states are shared by all runs, arms and codes, and fresh at every checkpoint
         seeds = [
             seed
@@ -802,7 +877,8 @@ class _Cohort:
             for seed in evaluation_seeds(plan["root_seed"], task, index, episodes)
         ]
         played = learner.evaluate(worlds, seeds)
-        worlds.close()
+        if self.where.backend == "batch":
+            worlds.close()
         diverged = learner.diverged()
         rows = []
         for r in self.missing:
@@ -828,16 +904,23 @@ class _Cohort:
 
 
 @functools.cache
-def circumstances() -> dict[str, Any]:
+def circumstances(where: Where = Where()) -> dict[str, Any]:
     """What a run's last digits depend on: versions of what computes them, and the processor."""
+    if where.device.startswith("cuda"):
+        return {"processor": torch.cuda.get_device_name(where.device), "versions": _versions()}
     processor = platform.processor()
     with contextlib.suppress(OSError, StopIteration):  # Linux says more there than by the call
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    # of what agents are made of, where it is loaded
-    used = [name for name in ("stable_baselines3", "sb3_contrib") if name in sys.modules]
+    return {"processor": processor, "versions": _versions()}
+
+
+def _versions() -> dict[str, str]:
+    # of what agents and worlds are made of, where it is loaded
+    parts = {"stable_baselines3": "", "sb3_contrib": "", "mujoco_warp": "mujoco-warp", "warp": "warp-lang"}
+    used = [name or module for module, name in parts.items() if module in sys.modules]
     packages = {name: version(name) for name in ("mujoco", "numpy", "torch", *used)}
-    return {"processor": processor, "versions": {"python": platform.python_version(), **packages}}
+    return {"python": platform.python_version(), **packages}
 
 
 STATISTICS = ("return_mean", "return_std", "length_mean", "success")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mtenvs.spec import MissingPackageError, did_you_mean
@@ -42,10 +43,29 @@ def make_vector_env(
         if device is not None:
             raise ValueError(f"device={device!r} is for backend='warp'; backend='batch' runs on the CPU")
         return TaskVectorEnv(family, num_envs, **options)
-    try:
+    with _needing_warp():
         from mtenvs.device_env import DeviceVectorEnv
+    return DeviceVectorEnv(family, num_envs, device=device or "cuda", **options)
+
+
+def check_warp(device: Any) -> None:
+    """Makes sure that worlds of the backend ``"warp"`` can be made on a device.
+
+    Raises:
+        ValueError: for a device of another kind than cpu and cuda.
+        mtenvs.spec.MissingDeviceError: which is one, if the device is not there or its driver is too old.
+        mtenvs.spec.MissingPackageError: where ``mtenvs[gpu]`` is not installed.
+    """
+    with _needing_warp():
+        from mtenvs.backends.mujoco_warp import check_device
+    check_device(device)
+
+
+@contextlib.contextmanager
+def _needing_warp() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"backend='warp' needs the package {error.name}: pip install 'mtenvs[gpu]'", name=error.name
         ) from error
-    return DeviceVectorEnv(family, num_envs, device=device or "cuda", **options)

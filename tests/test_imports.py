@@ -31,7 +31,7 @@ MTENVS = {
     "counter_random": set(),
     "cuda_graphs": set(),
     "device_env": {"counter_random", "cuda_graphs", "backends", "env", "vector_env"} | TYPES,
-    "make": {"vector_env", "device_env"} | TYPES,
+    "make": {"backends", "vector_env", "device_env"} | TYPES,
     "adapters": {"adapters", "registry", "conditioning", "env", "vector_env"} | TYPES,
     "__init__": {"adapters", "registry", "spec"},
 }
