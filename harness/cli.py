@@ -55,10 +55,12 @@ from harness.run import (
     TrainingError,
     agent_to_run,
     check_device,
+    choose_backend,
     estimate_cost,
     pending_steps,
     run_command,
     run_plan,
+    runs_that_fit,
 )
 from harness.show import Player, check_display, check_film, film, frames, sheet, summary, view
 from harness.store import COMPLETE, Store
@@ -75,6 +77,18 @@ KILO = 1000
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Where plans are trained."""
+
+    device: str = "cpu"
+    """Of the networks."""
+    backend: str | None = None
+    """What steps the worlds; ``None`` for what suits device and agent."""
+    processes: int | None = None
+    """At a time; ``None`` for one a core, and one on a GPU."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """What the commands that plan have in common."""
 
@@ -83,20 +97,33 @@ class Experiment:
     out: Path | None = None
     """Directory of the experiment; runs/FAMILY-PRESET if left out."""
     preset: str = "standard"
-    """Where the settings below start from: quick, standard or full."""
+    """Where the settings below start from: quick, standard or full; wide for a GPU."""
     settings: tyro.conf.OmitArgPrefixes[Preset] = dataclasses.field(default_factory=Preset)
     """What to do."""
     device: str = "cpu"
     """Where networks live: cpu, or cuda."""
+    backend: str | None = None
+    """What steps the worlds: batch, MuJoCo on the cores of the CPU, or warp, MuJoCo Warp on the device. If
+    left out, warp on a GPU for agents that can, which are ours, else batch."""
     processes: int | None = None
     """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
     Results do not depend on it."""
 
+    @property
+    def place(self) -> Place:
+        """Where it is trained."""
+        return Place(self.device, self.backend, self.processes)
+
     def write(self, kind: str) -> Path:
         """Makes and writes the plan, or finds the same one already there."""
-        check_device(self.device)
         _processes(self.device, self.processes)
         family, settings = mtenvs.get_family(self.family).name, self.settings
+        if (
+            choose_backend(settings.agent, self.device, self.backend) == "warp"
+            and settings.cohort_runs is None
+        ):
+            fit = runs_that_fit(family, settings.worlds_per_run, self.device)
+            settings = dataclasses.replace(settings, cohort_runs=fit)
         told: dict[str, Any] = {"conditioning": settings.conditioning}
         if settings.layout is not None:
             told["layout"] = settings.layout
@@ -116,7 +143,7 @@ class Experiment:
             make = make_matrix_plan if kind == "matrix" else make_plan
             plan = make(family, settings, learner, self.preset)
         self.warn(plan)
-        if (dealt := plan["worlds_per_run"]) != (asked := self.settings.worlds_per_run):
+        if (dealt := plan["worlds_per_run"]) != (asked := settings.worlds_per_run):
             say(f"{dealt} worlds a run instead of {asked}, so that all tasks of a run have equally many")
         kind = "" if plan["kind"] == "leave_one_out" else f"-{plan['kind']}"
         directory = self.out or Path("runs") / f"{family}-{self.preset}{kind}".lower()
@@ -164,7 +191,7 @@ class Experiment:
         directory = self.write(kind)
         describe(directory)
         try:
-            train(directory, self.device, self.processes, self.settings.agent)
+            train(directory, self.place, self.settings.agent)
         except TrainingError:
             if has_results(directory):
                 report(directory)
@@ -182,7 +209,7 @@ class Plan(Experiment):
     def __call__(self) -> None:
         """Runs the command."""
         directory = self.write(self.kind)
-        print_plan(directory, self.device, self.processes, self.settings.agent)
+        print_plan(directory, self.place, self.settings.agent)
         say(f"wrote {directory / PLAN}; train it with: {run_command(directory)}")
 
 
@@ -227,6 +254,8 @@ class Run:
     """Directory of the experiment."""
     device: str = "cpu"
     """Where networks live: cpu, or cuda."""
+    backend: str | None = None
+    """What steps the worlds: batch or warp; if left out, warp on a GPU for agents that can, else batch."""
     processes: int | None = None
     """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
     Results do not depend on it."""
@@ -237,7 +266,7 @@ class Run:
     def __call__(self) -> None:
         """Runs the command."""
         load_plan(self.directory)
-        train(self.directory, self.device, self.processes, self.agent)
+        train(self.directory, Place(self.device, self.backend, self.processes), self.agent)
         say(f"report it with: mtenvs report {self.directory}")
 
 
@@ -677,7 +706,7 @@ def describe(directory: Path) -> None:
         say(f"not the usual experiment: {unusual}")
 
 
-def print_plan(directory: Path, device: str, processes: int | None, agent: str) -> None:
+def print_plan(directory: Path, place: Place, agent: str) -> None:
     """Prints a plan for people: its runs, and what they will take of this machine."""
     plan = load_plan(directory)
     describe(directory)
@@ -697,7 +726,8 @@ def print_plan(directory: Path, device: str, processes: int | None, agent: str) 
             f"(at least {plan['min_distance']} asked)"
         )
     with console.status("measuring this machine's speed for some seconds"):
-        estimate = estimate_cost(directory, device, _processes(device, processes), agent)
+        at_a_time = _processes(place.device, place.processes)
+        estimate = estimate_cost(directory, place.device, at_a_time, agent, place.backend)
     hours = estimate.hours
     duration = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     say(
@@ -719,17 +749,21 @@ def has_results(directory: Path) -> bool:
     return any(status in (*COMPLETE, "failed") for status in Store(directory).status().values())
 
 
-def train(directory: Path, device: str, processes: int | None, agent: str | None) -> None:
+def train(directory: Path, place: Place, agent: str | None) -> None:
     """Trains a plan's missing runs behind a progress bar."""
-    check_device(device)
-    at_a_time = _processes(device, processes)
+    check_device(place.device)
+    at_a_time = _processes(place.device, place.processes)
     agent_to_run(load_plan(directory), directory, agent)
     total = pending_steps(directory)
     if total == 0:
         say("nothing left to train")
         return
     try:
-        with_bar("training", total, lambda advance: run_plan(directory, device, advance, at_a_time, agent))
+        with_bar(
+            "training",
+            total,
+            lambda advance: run_plan(directory, place.device, advance, at_a_time, agent, place.backend),
+        )
     except KeyboardInterrupt:
         say(f"stopped; finished runs are kept. Go on with: {run_command(directory)}")
         raise SystemExit(130) from None

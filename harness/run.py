@@ -32,11 +32,19 @@ from baselines.learner import DEFAULT_START, Episodes, Learner, Start
 from baselines.registry import AGENTS, agent_of, find_agent, make_learner
 from harness.family_code import family_code
 from harness.measures import damaged_runs
-from harness.plan import NO_FOLD, PlanError, checkpoints_of, evaluation_seeds, load_plan, model_hash
+from harness.plan import (
+    COHORT_RUNS,
+    NO_FOLD,
+    PlanError,
+    checkpoints_of,
+    evaluation_seeds,
+    load_plan,
+    model_hash,
+)
 from harness.store import CODES, COMPLETE, Store
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
-from mtenvs.make import BACKENDS, check_warp, make_vector_env
+from mtenvs.make import BACKENDS, check_warp, make_vector_env, worlds_that_fit
 from mtenvs.registry import TaskLike
 from mtenvs.spec import did_you_mean
 
@@ -234,6 +242,23 @@ class Cost:
 
 ROW_BYTES = 260
 """Of a stored row."""
+
+
+MOST_RUNS = 240
+"""Runs that are trained as one batch on a GPU at most: what is stored at a time, and lost with it."""
+SHARE = 0.4
+"""Of a GPU's memory, for the worlds that are trained on; in others it is evaluated, and there is more."""
+
+
+def runs_that_fit(family: str, worlds_per_run: int, device: str) -> int:
+    """How many runs of a family a device trains as one batch; ``MOST_RUNS`` of them at most, 1 at least."""
+    if not device.startswith("cuda"):
+        return COHORT_RUNS
+    definition = registry.get_family(family)
+    models = [registry.model(definition, task) for task in definition.tasks]
+    return max(
+        1, min(MOST_RUNS, int(SHARE * worlds_that_fit(models, definition, device)) // worlds_per_run)
+    )
 
 
 def estimate_cost(

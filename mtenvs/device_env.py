@@ -19,8 +19,9 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from mtenvs import counter_random
-from mtenvs.backends.mujoco_warp import WarpBackend, capture_scope, check_device
+from mtenvs import counter_random, registry
+from mtenvs.backends.mujoco_batch import topology
+from mtenvs.backends.mujoco_warp import Sizes, WarpBackend, capture_scope, check_device, probe_sizes
 from mtenvs.cuda_graphs import captured
 from mtenvs.env import check_action
 from mtenvs.spec import Family, Task
@@ -143,6 +144,7 @@ class DeviceVectorEnv(VectorWorlds):
             family.reward_terms,
             family.frame_skip,
             self.device,
+            _sizes(family, [models[t] for t in dict.fromkeys(own)]),
         )
         alone = len(worlds) == self.num_envs
         rows = slice(None) if alone else torch.tensor(worlds, device=self.device)
@@ -375,6 +377,22 @@ class DeviceVectorEnv(VectorWorlds):
             "episodes": self._episodes,
             "steps_in_episode": self._steps_in_episode,
         }
+
+
+_SIZES: dict[tuple[str, tuple[int, ...]], Sizes] = {}
+
+
+def _sizes(family: Family, models: Sequence[mujoco.MjModel]) -> Sizes:
+    """What bodies of a topology need, those that are published included.
+
+    Then all worlds of a topology have the same, for which kernels are compiled once.
+    """
+    shape = topology(models[0])
+    if (key := (family.id, shape)) not in _SIZES:
+        published = [registry.model(family, task) for task in family.tasks]
+        _SIZES[key] = probe_sizes([m for m in published if topology(m) == shape], family.frame_skip)
+    known, own = _SIZES[key], probe_sizes(models, family.frame_skip)
+    return Sizes(max(known.nconmax, own.nconmax), max(known.njmax, own.njmax))
 
 
 class Stepper:

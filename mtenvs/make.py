@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mtenvs.spec import MissingPackageError, did_you_mean
+import mujoco
+
+from mtenvs.spec import Family, MissingPackageError, did_you_mean
 from mtenvs.vector_env import TaskVectorEnv, VectorWorlds
 
 BACKENDS = ("batch", "warp")
@@ -59,6 +61,15 @@ def check_warp(device: Any) -> None:
     with _needing_warp():
         from mtenvs.backends.mujoco_warp import check_device
     check_device(device)
+
+
+def worlds_that_fit(models: Sequence[mujoco.MjModel], family: Family, device: Any) -> int:
+    """About how many worlds fit into the free memory of a CUDA device, if all are of the largest model."""
+    with _needing_warp():
+        from mtenvs.backends import mujoco_warp
+    largest = max(models, key=lambda model: (model.nv, model.nsensordata))
+    sizes = mujoco_warp.probe_sizes(models, family.frame_skip)
+    return mujoco_warp.free_bytes(device) // mujoco_warp.bytes_per_world(largest, sizes)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ MTENVS = {
     "vector_env": {"registry", "conditioning", "backends", "rendering", "env"} | TYPES,
     "counter_random": set(),
     "cuda_graphs": set(),
-    "device_env": {"counter_random", "cuda_graphs", "backends", "env", "vector_env"} | TYPES,
+    "device_env": {"registry", "counter_random", "cuda_graphs", "backends", "env", "vector_env"} | TYPES,
     "make": {"backends", "vector_env", "device_env"} | TYPES,
     "adapters": {"adapters", "registry", "conditioning", "env", "vector_env"} | TYPES,
     "__init__": {"adapters", "registry", "spec"},

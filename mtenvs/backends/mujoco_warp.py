@@ -182,6 +182,11 @@ def bytes_per_world(model: mujoco.MjModel, sizes: Sizes) -> int:
     return int(OVERHEAD * (two - one))
 
 
+def free_bytes(device: str | torch.device) -> int:
+    """Free memory of a CUDA device."""
+    return int(torch.cuda.mem_get_info(torch.device(device))[0])
+
+
 def _size(owner: Any) -> int:
     """Bytes of all of a dataclass's arrays."""
     total = 0
@@ -279,7 +284,7 @@ class WarpBackend:
     def _check_memory(self, model: mujoco.MjModel, worlds: int) -> None:
         if self.device.type != "cuda":
             return
-        each, (free, _) = bytes_per_world(model, self.sizes), torch.cuda.mem_get_info(self.device)
+        each, free = bytes_per_world(model, self.sizes), free_bytes(self.device)
         if worlds * each > free:
             raise MemoryError(
                 f"{worlds:,} worlds need about {worlds * each / 2**30:.1f} GiB and {self.device} has "
