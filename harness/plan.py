@@ -183,7 +183,7 @@ PRESETS: dict[str, Preset] = {
 }
 """Experiments by name: ``quick`` shows the machinery in minutes, ``standard`` is to conclude from in at
 most four hours a family on two cores, ``full`` has every arm and twice the seeds. ``wide``, for a GPU, is
-another experiment: 32 times the worlds of ``standard``, and so as many updates, of 32 times the data each."""
+another experiment: 32 times the worlds of ``standard`` for as many updates, of 32 times the data each."""
 
 
 def checkpoint_steps(budget: int, count: int, rollout: int) -> list[int]:
