@@ -30,9 +30,20 @@ def test_the_environment_example_runs(tmp_path):
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
 
 
+def test_the_examples_of_a_gpu_run_without_one(tmp_path):
+    (first,) = [block for block in blocks("python") if 'backend="warp"' in block]
+    page = (ROOT / "docs/gpu.md").read_text()
+    (stepper,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    here = first.replace("32768", "8").replace('"cuda"', '"cpu"')
+    assert here != first
+    code = f"import gymnasium as gym\nimport mtenvs\n{here}{stepper.replace('100', '3')}"
+    code += "assert envs.steps_taken == 24 and returns.abs().sum() > 0\n"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=600)
+
+
 def test_make_targets_and_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     commands = set(re.findall(r"(?:^|`)mtenvs\s([a-z]+)", README, flags=re.MULTILINE))
     assert commands >= {"loo", "plan", "run", "report", "tasks", "reference"}
