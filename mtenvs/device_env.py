@@ -392,7 +392,7 @@ def _sizes(family: Family, models: Sequence[mujoco.MjModel]) -> Sizes:
         published = [registry.model(family, task) for task in family.tasks]
         _SIZES[key] = probe_sizes([m for m in published if topology(m) == shape], family.frame_skip)
     known, own = _SIZES[key], probe_sizes(models, family.frame_skip)
-    return Sizes(max(known.nconmax, own.nconmax), max(known.njmax, own.njmax))
+    return Sizes(*map(max, dataclasses.astuple(known), dataclasses.astuple(own)))
 
 
 class Stepper:

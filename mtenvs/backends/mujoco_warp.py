@@ -32,13 +32,15 @@ LARGEST = 1e10
 
 PROBE_STEPS = 300
 """Control steps of every body that are probed for how many contacts and constraints there can be."""
+THROWN = 2.0
+"""How far, in rad and m, bodies are thrown from home while they are probed."""
 MARGIN = 1.5
 """What is allocated over what was seen."""
 OVERHEAD = 2.0
 """Memory in all over that of Warp's Data: for what a step allocates for a while, and for observations."""
 
 NEEDED_DRIVER = (12, 4)
-"""CUDA version of the driver from which a captured graph can loop until the solver has converged."""
+"""CUDA version of the driver that MuJoCo Warp asks for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Sizes:
     """Contacts, on average over the worlds."""
     njmax: int
     """Rows of constraints, in any world."""
+    iterations: int
+    """Of the constraint solver, at most; no more than the model's own."""
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -143,30 +147,33 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = PROBE_STEPS) -> Sizes:
-    """How much the worlds of a topology need, by stepping each body in C MuJoCo.
+    """What the worlds of a topology need, by stepping each body in C MuJoCo.
 
-    Half of the steps with motors at full strength to either side, half at random, from home and from lying.
+    Every other step with motors at full strength to either side, the others at random; half of the time from
+    home, half thrown down in any posture.
 
     Args:
         models: the distinct ones.
         frame_skip: physics steps in one control step.
         steps: control steps of each.
     """
-    contacts = rows = 0
+    contacts = rows = iterations = most = 0
     for model in models:
-        data = mujoco.MjData(model)
+        data, most = mujoco.MjData(model), max(most, int(model.opt.iterations))
         rng = np.random.default_rng(0)
         for step in range(steps):
             if step % (steps // 4) == 0:
                 mujoco.mj_resetDataKeyframe(model, data, 0)
-                if step >= steps // 2:  # anyhow
-                    data.qpos += rng.uniform(-1.0, 1.0, model.nq)
+                if step >= steps // 2:
+                    data.qpos += rng.uniform(-THROWN, THROWN, model.nq)
             noise = rng.uniform(-1.0, 1.0, model.nu)
             data.ctrl = np.sign(noise) if step % 2 else noise
             for _ in range(frame_skip):
                 mujoco.mj_step(model, data)
                 contacts, rows = max(contacts, data.ncon), max(rows, data.nefc)
-    return Sizes(_rounded(MARGIN * contacts), _rounded(MARGIN * rows))
+                iterations = max(iterations, int(data.solver_niter.max()))
+    needed = min(most, _rounded(MARGIN * iterations))
+    return Sizes(_rounded(MARGIN * contacts), _rounded(MARGIN * rows), needed)
 
 
 def _rounded(count: float) -> int:
@@ -246,6 +253,11 @@ class WarpBackend:
         self._check_memory(distinct[0], len(models))
         with self._scope():
             self._m = put_models(distinct, [names[i] for i in firsts], of_world)
+            # A loop until all worlds have converged is a graph in the graph, for which Warp ends the capture
+            # and begins it again: then PyTorch does not know it any more, and streams that it was forked to
+            # are lost. Worlds that are solved cost little, so all iterations are captured that are needed.
+            self._m.opt.iterations = self.sizes.iterations
+            self._m.opt.graph_conditional = self.device.type != "cuda"
             # the broad phase lists candidates in the same memory as contacts
             candidates = int(self._m.nxn_geom_pair_filtered.shape[0])
             self._d = mjw.make_data(
