@@ -932,18 +932,18 @@ class _Cohort:
 def circumstances(where: Where = Where()) -> dict[str, Any]:
     """What a run's last digits depend on: versions of what computes them, and the processor."""
     if where.device.startswith("cuda"):
-        return {"processor": torch.cuda.get_device_name(where.device), "versions": _versions()}
+        return {"processor": torch.cuda.get_device_name(where.device), "versions": _versions(where)}
     processor = platform.processor()
     with contextlib.suppress(OSError, StopIteration):  # Linux says more there than by the call
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return {"processor": processor, "versions": _versions()}
+    return {"processor": processor, "versions": _versions(where)}
 
 
-def _versions() -> dict[str, str]:
-    # of what agents and worlds are made of, where it is loaded
-    parts = {"stable_baselines3": "", "sb3_contrib": "", "mujoco_warp": "mujoco-warp", "warp": "warp-lang"}
-    used = [name or module for module, name in parts.items() if module in sys.modules]
+def _versions(where: Where) -> dict[str, str]:
+    # of what agents are made of, where it is loaded
+    used = [name for name in ("stable_baselines3", "sb3_contrib") if name in sys.modules]
+    used += ["mujoco-warp", "warp-lang"] * (where.backend == "warp")
     packages = {name: version(name) for name in ("mujoco", "numpy", "torch", *used)}
     return {"python": platform.python_version(), **packages}
 

@@ -149,8 +149,8 @@ def _same(a: Any, b: Any) -> bool:
 def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = PROBE_STEPS) -> Sizes:
     """What the worlds of a topology need, by stepping each body in C MuJoCo.
 
-    Every other step with motors at full strength to either side, the others at random; half of the time from
-    home, half thrown down in any posture.
+    Every other step with motors at full strength to either side, the others at random; half of the time
+    from home, half thrown down in any posture.
 
     Args:
         models: the distinct ones.
@@ -253,9 +253,9 @@ class WarpBackend:
         self._check_memory(distinct[0], len(models))
         with self._scope():
             self._m = put_models(distinct, [names[i] for i in firsts], of_world)
-            # A loop until all worlds have converged is a graph in the graph, for which Warp ends the capture
-            # and begins it again: then PyTorch does not know it any more, and streams that it was forked to
-            # are lost. Worlds that are solved cost little, so all iterations are captured that are needed.
+            # A loop until all worlds have converged is a graph in the graph, for which Warp ends the
+            # capture and begins it again: PyTorch does not know it any more, and forked streams are lost.
+            # Worlds that are solved cost little, so as many iterations are captured as are needed.
             self._m.opt.iterations = self.sizes.iterations
             self._m.opt.graph_conditional = self.device.type != "cuda"
             # the broad phase lists candidates in the same memory as contacts
