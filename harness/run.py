@@ -942,7 +942,7 @@ def circumstances(where: Where = Where()) -> dict[str, Any]:
 
 def _versions(where: Where) -> dict[str, str]:
     # of what agents are made of, where it is loaded
-    used = [name for name in ("stable_baselines3", "sb3_contrib") if name in sys.modules]
+    used: list[str] = [name for name in ("stable_baselines3", "sb3_contrib") if name in sys.modules]
     used += ["mujoco-warp", "warp-lang"] * (where.backend == "warp")
     packages = {name: version(name) for name in ("mujoco", "numpy", "torch", *used)}
     return {"python": platform.python_version(), **packages}

@@ -109,7 +109,7 @@ def test_the_cost_is_estimated_there(trained, monkeypatch):
 def test_the_backend_follows_from_agent_and_device(monkeypatch):
     assert choose_backend("ppo") == "batch"
     assert choose_backend("ppo", backend="warp") == "warp"
-    with pytest.raises(ValueError, match="unknown backend 'wrap' .did you mean 'warp'"):
+    with pytest.raises(ValueError, match=r"unknown backend 'wrap' \(did you mean 'warp'"):
         choose_backend("ppo", backend="wrap")
     with pytest.raises(ValueError, match="sb3:ppo trains on worlds of NumPy's arrays: leave out --backend"):
         choose_backend("sb3:ppo", backend="warp")
