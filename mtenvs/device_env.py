@@ -136,6 +136,7 @@ class DeviceVectorEnv(VectorWorlds):
         family = self.family.of(own[0])
         constants = {task: family.constants(task.parameters) for task in dict.fromkeys(own)}
         arrays = {name: np.array([constants[t][name] for t in own]) for name in constants[own[0]]}
+        alone = len(worlds) == self.num_envs
         backend = WarpBackend(
             [models[t] for t in own],
             [t.name for t in own],
@@ -143,8 +144,8 @@ class DeviceVectorEnv(VectorWorlds):
             family.reward_terms,
             family.frame_skip,
             self.device,
+            side_by_side=not alone,
         )
-        alone = len(worlds) == self.num_envs
         rows = slice(None) if alone else torch.tensor(worlds, device=self.device)
         columns = self.encoding.columns(own[0])
         return DeviceGroup(
@@ -226,8 +227,12 @@ class DeviceVectorEnv(VectorWorlds):
         self._steps_in_episode.masked_fill_(self.dones, 0)
 
     def _each(self, work: Callable[[int, DeviceGroup], None]) -> None:
-        """Does something for every topology; side by side, on a CUDA device."""
-        if not self._streams_of_groups:
+        """Does something for every topology; side by side, in a CUDA graph.
+
+        Launched one by one they take turns: what Warp allocates for a while is given back while the kernels
+        that use it are still to run, and only the same stream may have it next.
+        """
+        if not (self._streams_of_groups and torch.cuda.is_current_stream_capturing()):
             for number, group in enumerate(self._groups):
                 work(number, group)
             return

@@ -226,6 +226,9 @@ class WarpBackend:
         frame_skip: physics steps in one control step.
         device: where everything lives.
         sizes: what to allocate; ``None`` to find out.
+        side_by_side: whether other backends are captured beside this one, each on a stream of its own. Warp
+            cannot capture a loop that ends early there (its issue 1469), so that on CUDA the constraint
+            solver's iterations are captured one by one, as many as the model allows.
 
     Raises:
         ValueError: if the models cannot share a batch.
@@ -241,6 +244,7 @@ class WarpBackend:
         frame_skip: int,
         device: torch.device,
         sizes: Sizes | None = None,
+        side_by_side: bool = False,
     ) -> None:
         self.models, self.device, self._frame_skip = list(models), check_device(device), frame_skip
         numbers: dict[int, int] = {}
@@ -251,6 +255,8 @@ class WarpBackend:
         self._check_memory(distinct[0], len(models))
         with self._scope():
             self._m = put_models(distinct, [names[i] for i in firsts], of_world)
+            if side_by_side and self.device.type == "cuda":
+                self._m.opt.graph_conditional = False
             # the broad phase lists candidates in the same memory as contacts
             candidates = int(self._m.nxn_geom_pair_filtered.shape[0])
             self._d = mjw.make_data(
