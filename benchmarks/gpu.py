@@ -37,6 +37,8 @@ COHORT = 240
 """Runs of a cohort as large as a rotation has them."""
 EPISODES = 16
 """Of an evaluation."""
+NO_DEVICE = 3
+"""Exit status of a process that finds no such device: the others would find none either."""
 LOG_LINES = 80
 """Of a process that failed, which are kept."""
 LAST_WORDS = 2.0
@@ -233,7 +235,7 @@ class Check:
                 process, ready = ready, Process()  # the next one imports while this one measures
                 try:
                     self._measure(figure, process, min(figure.limit, left))
-                except BaseException:
+                except KeyboardInterrupt:
                     process.end()
                     self._keep(figure, {"status": "interrupted", "result": self._found()})
                     raise
@@ -271,6 +273,8 @@ class Check:
         if status != 0:
             entry["log"] = list(process.lines)
         self._keep(figure, entry)
+        if status == NO_DEVICE:
+            raise SystemExit(_last_line(entry))
 
     @property
     def _part(self) -> Path:
@@ -454,10 +458,15 @@ def _missing_rows(entries: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _why(entry: Mapping[str, Any]) -> str:
-    """The last line of what went wrong, fit for a table."""
+    """What went wrong, fit for a table."""
+    said = (entry.get("reason", ""), _last_line(entry))
+    return "; ".join(text for text in said if text).replace("|", "\\|")[:300]
+
+
+def _last_line(entry: Mapping[str, Any]) -> str:
+    """The last line of the traceback, or of what the process printed."""
     lines = entry.get("result", {}).get("traceback", "").strip().splitlines() or entry.get("log", [])
-    last = lines[-1] if lines else ""
-    return "; ".join(text for text in (entry.get("reason", ""), last) if text).replace("|", "\\|")[:300]
+    return lines[-1] if lines else ""
 
 
 # ---------------------------------------------------------------------------------------------- goals
@@ -575,7 +584,7 @@ class Arguments:
 def main() -> None:
     """Takes all figures; exit status 1 if any failed."""
     arguments = tyro.cli(Arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as by the keyboard
     check = Check(arguments)
     failed = check.run()
     print(page(check.known))

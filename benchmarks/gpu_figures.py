@@ -32,12 +32,14 @@ from torch import Tensor
 
 import mtenvs
 from baselines.ppo import PPO
+from benchmarks.gpu import NO_DEVICE
 from benchmarks.record import machine as describe_machine
 from benchmarks.record import spread
 from mtenvs import cuda_graphs
 from mtenvs.backends.mujoco_batch import topology
-from mtenvs.backends.mujoco_warp import capture_scope
+from mtenvs.backends.mujoco_warp import capture_scope, check_device
 from mtenvs.device_env import DeviceGroup, DeviceVectorEnv
+from mtenvs.spec import MissingDeviceError
 from mtenvs.vector_env import TaskVectorEnv
 
 PACKAGES = ("mujoco", "mujoco_warp", "warp-lang", "torch", "numpy", "gymnasium", "dm_control", "pandas")
@@ -232,7 +234,7 @@ def kernels(figure: Figure, families: Sequence[str]) -> None:
             name, numbers = waiting.pop(0)
             label = f"{name} {','.join(map(str, numbers))}"
             arguments = {"family": name, "tasks": numbers}
-            path = f"{figure.order.path}.{len(took) + len(running)}"
+            path = f"{figure.order.path}.{len(waiting)}"
             own = dataclasses.replace(figure.order, call="compile_one", arguments=arguments, path=path)
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.gpu_figures"], stdin=subprocess.PIPE, text=True
@@ -686,11 +688,12 @@ def main() -> None:
     figure = Figure(order)
     started, status = time.perf_counter(), 0
     try:
+        check_device(order.device)
         CALLS[order.call](figure, **order.arguments)
-    except BaseException:
+    except BaseException as error:
         figure.know(traceback=traceback.format_exc())
         traceback.print_exc()
-        status = 1
+        status = NO_DEVICE if isinstance(error, MissingDeviceError) else 1
     figure.know(own_seconds=time.perf_counter() - started)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -32,7 +32,7 @@ def test_the_environment_example_runs(tmp_path):
 
 def test_make_targets_and_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     commands = set(re.findall(r"(?:^|`)mtenvs\s([a-z]+)", README, flags=re.MULTILINE))
     assert commands >= {"loo", "plan", "run", "report", "tasks", "reference"}
