@@ -358,13 +358,34 @@ class Play:
         shape = (CHUNK, worlds.num_envs, worlds.num_actions)
         self._bank = torch.rand(shape, generator=generator, device=worlds.device) * 2.0 - 1.0
         self._now = torch.zeros(1, dtype=torch.int64, device=worlds.device)
-        self.full = worlds.stepper(self._act)
+        self._last = self._now
+        self.full = worlds.stepper(self._act, self._allocate)
         self.bare = cuda_graphs.captured(self._physics, worlds.device, capture_scope)
 
     def _act(self) -> Tensor:
         actions = self._bank.index_select(0, self._now).squeeze(0)
         self._now.add_(1).remainder_(CHUNK)
         return actions
+
+    def _allocate(self) -> None:
+        """Takes some memory at the end of a step, to see later where it was taken from."""
+        self._last = torch.zeros_like(self._now)
+
+    def in_pool(self) -> bool | None:
+        """Whether memory of the end of a captured step lies in the graph's own pool; ``None`` if captured
+        nowhere.
+
+        Warp pauses a capture for every loop in it. PyTorch tells by the number of a capture which pool an
+        allocation belongs to: were it another after a pause, what else is allocated later would lie where
+        the graph writes.
+        """
+        if not self.figure.on_cuda:
+            return None
+        address = self._last.data_ptr()
+        for segment in torch.cuda.memory_snapshot():
+            if segment["address"] <= address < segment["address"] + segment["total_size"]:
+                return tuple(segment["segment_pool_id"]) != (0, 0)
+        return None
 
     def _physics(self) -> None:
         """A control step of nothing but ``mujoco_warp.step``, launched as the environment launches it."""
@@ -488,6 +509,8 @@ def capture(figure: Figure, family: str, worlds: int, mode: str) -> None:
         times[one] = [
             figure.seconds(lambda p=play: [p.full() for _ in range(CHUNK)]) for _ in range(repeats)
         ]
+        if one == mode:
+            figure.know(in_pool=play.in_pool())
         milliseconds = {key: spread([1e3 * t / CHUNK for t in value]) for key, value in times.items()}
         figure.know(milliseconds=milliseconds)
         figure.say(f"{family}, {worlds:,} worlds, {one}: {milliseconds[one]['median']:.3f} ms a step")
@@ -496,6 +519,8 @@ def capture(figure: Figure, family: str, worlds: int, mode: str) -> None:
     # captured from the third on
     early = max(difference["typical"] for difference in differences[: WARM_UP + 4])
     figure.know(differences=differences, early=early, equal=early <= EQUAL)
+    if figure.known["in_pool"] is False:
+        raise AssertionError("memory of a captured step lies outside of its graph's pool")
     if not early <= EQUAL:
         raise AssertionError(f"captured steps differ from uncaptured ones by {early:g}: see 'differences'")
 
