@@ -34,7 +34,7 @@ FAMILIES = ("Biped", "BipedSkills", "DMWalker", "Octopus")
 WIDTH = 56
 """Worlds of a run in the published protocol, the same as on a CPU."""
 COHORTS = (80, 240)
-"""Runs of a cohort: as large as those of the standard rotation are, but for the largest, and thrice that."""
+"""Runs of a cohort: as many as most of the standard rotation have, and thrice as many."""
 EPISODES = 16
 """Of an evaluation."""
 NO_DEVICE = 3
