@@ -1,8 +1,8 @@
 # `make` says what there is. Variables:
-#   PYTHON=python3.12      the Python that makes the virtual environment, 3.11 or 3.12
+#   PYTHON=python3.12      the Python that makes the virtual environment, 3.11 or 3.12; gpu-check runs on it
 #   VENV=.venv             where the virtual environment lies
 #   TORCH_INDEX=URL        an index to take another build of PyTorch from, for instance for CUDA
-#   ARGS="-k biped"        further arguments of `make test` and `make bench`
+#   ARGS="-k biped"        further arguments of `make test`, `make bench` and `make gpu-check`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,10 +14,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(TORCH_INDEX),-$(subst /,_,$(subst :,_,$(TORCH_INDEX))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check bench export clean
+.PHONY: help install quickstart test check bench gpu-check export clean
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
 
 install: $(STAMP)  ## make the virtual environment and install everything into it
 
@@ -48,6 +48,10 @@ check: install  ## lint, formatting, types, directions of imports
 
 bench: install  ## measure speed beside the peers
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# needs neither the virtual environment nor a network: PyTorch and the rest are found on the path
+gpu-check:  ## measure and check all of it on a CUDA card, within nine minutes
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 # the pictures last: they need OpenGL, as a display, EGL, or OSMesa (Debian: libosmesa6)
 export: install  ## write what is made from the registry: assets/xml, docs/ and the README's table of families

@@ -146,8 +146,7 @@ class DeviceVectorEnv(VectorWorlds):
             self.device,
             _sizes(family, [models[t] for t in dict.fromkeys(own)]),
         )
-        alone = len(worlds) == self.num_envs
-        rows = slice(None) if alone else torch.tensor(worlds, device=self.device)
+        rows = slice(None) if len(worlds) == self.num_envs else torch.tensor(worlds, device=self.device)
         columns = self.encoding.columns(own[0])
         return DeviceGroup(
             np.array(worlds),
@@ -228,8 +227,12 @@ class DeviceVectorEnv(VectorWorlds):
         self._steps_in_episode.masked_fill_(self.dones, 0)
 
     def _each(self, work: Callable[[int, DeviceGroup], None]) -> None:
-        """Does something for every topology; side by side, on a CUDA device."""
-        if not self._streams_of_groups:
+        """Does something for every topology; side by side, in a CUDA graph.
+
+        Launched one by one they take turns: what Warp allocates for a while is given back while the kernels
+        that use it are still to run, and only the same stream may have it next.
+        """
+        if not (self._streams_of_groups and torch.cuda.is_current_stream_capturing()):
             for number, group in enumerate(self._groups):
                 work(number, group)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -206,11 +207,20 @@ def _size(owner: Any) -> int:
     return total
 
 
+@functools.cache
+def _stream_of(stream: torch.cuda.Stream) -> Any:
+    """Warp's object of one of PyTorch's streams, the same at every call.
+
+    Warp finds the capture that a launch belongs to by the object, not by the stream it stands for; and when
+    any object of a stream is deleted, it forgets the stream, a capture on it too. PyTorch's streams live as
+    long as the process, and so may these.
+    """
+    return wp.stream_from_torch(stream)
+
+
 def capture_scope(stream: torch.cuda.Stream) -> Any:
     """What :func:`mtenvs.cuda_graphs.captured` has to enter, so that Warp's launches are captured too."""
-    return wp.ScopedCapture(
-        stream=wp.stream_from_torch(stream), external=True, capture_mode=wp.CaptureMode.RELAXED
-    )
+    return wp.ScopedCapture(stream=_stream_of(stream), external=True, capture_mode=wp.CaptureMode.RELAXED)
 
 
 class WarpBackend:
@@ -324,7 +334,7 @@ class WarpBackend:
                 yield
                 return
             stream = torch.cuda.current_stream(self.device)
-            with wp.ScopedStream(wp.stream_from_torch(stream), sync_enter=False):
+            with wp.ScopedStream(_stream_of(stream), sync_enter=False):
                 yield
 
     def refresh(self) -> None:
