@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from mtenvs.spec import NotFiniteError
@@ -70,6 +72,61 @@ def read_lessons(directory: Path) -> Lessons:
         raise ValueError(
             f"checkpoint {directory} is damaged: {LESSONS}: {type(error).__name__}: {error}"
         ) from None
+
+
+_PLACE = "tensor:"
+"""Begins the name that stands in the facts where a tensor was."""
+
+
+def save_state(directory: Path, state: Any, facts: Mapping[str, Any]) -> None:
+    """Writes all that a training's future depends on, as whole as :func:`save_checkpoint`.
+
+    Args:
+        directory: made if it is missing.
+        state: dictionaries and lists, however deep, of tensors, arrays and JSON types.
+        facts: JSON types.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def apart(value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            return {key: apart(own, f"{path}.{key}") for key, own in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [apart(own, f"{path}.{i}") for i, own in enumerate(value)]
+        if isinstance(value, (Tensor, np.ndarray)):
+            tensors[path] = torch.as_tensor(value)
+            return _PLACE + path
+        return value
+
+    told = apart(state, "state")
+    save_checkpoint(directory, tensors, {**facts, "state": told})
+
+
+def load_state(directory: Path) -> tuple[Any, dict[str, Any]]:
+    """Reads what :func:`save_state` wrote: the state, with tensors for arrays, and the facts.
+
+    Raises:
+        FileNotFoundError: if there is none, or it is not whole.
+        ValueError: if it cannot be read.
+    """
+    facts = read_facts(directory)
+    try:
+        tensors = safetensors.torch.load_file(directory / TENSORS)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+
+    def together(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: together(own) for key, own in value.items()}
+        if isinstance(value, list):
+            return [together(own) for own in value]
+        if isinstance(value, str) and value.startswith(_PLACE):
+            if (name := value.removeprefix(_PLACE)) not in tensors:
+                raise ValueError(f"checkpoint {directory} is damaged: it lacks {name}")
+            return tensors[name]
+        return value
+
+    return together(facts.pop("state", None)), facts
 
 
 def read_facts(directory: Path) -> dict[str, Any]:

@@ -47,6 +47,10 @@ if TYPE_CHECKING:  # they need MuJoCo Warp
     from baselines.device import Player, Rollouts
 
 
+ADAM = ("first", "second", "clock")
+COUNTERS = ("steps", "updates", "_rollouts_made")
+
+
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
     """Hyperparameters of one run; all runs of a learner share them."""
@@ -322,12 +326,17 @@ class PPO(Described):
                 f"a rollout of {self.config.num_steps} x {width} steps cannot be cut into "
                 f"num_minibatches={self.config.num_minibatches} equal parts"
             )
+        self._attach(worlds, width)
         limit = worlds.max_episode_steps
         seeds = [int(s) for rng in self._world_rngs for s in rng.integers(2**31, size=width)]
         elapsed = np.concatenate([rng.integers(limit, size=width) for rng in self._world_rngs])
         elapsed %= worlds.episode_limits  # of worlds whose family has shorter episodes
-        self._rollouts = None
         self._observations, _ = worlds.reset(seed=seeds, options={"elapsed_steps": elapsed})  # type: ignore[arg-type]
+
+    def _attach(self, worlds: VectorWorlds, width: int) -> None:
+        """Learns from now on from these worlds, ``width`` of each run."""
+        there = getattr(worlds, "device", None)
+        self._rollouts = None
         keys = [f"{task.family}/{task.name}" for task in worlds.tasks]
         self._reward_scale.enter([keys[i : i + width] for i in range(0, len(keys), width)])
         # which task of its run every world has, for the advantages
@@ -553,6 +562,66 @@ class PPO(Described):
             entropy = entropy.sum((1, 2))
             loss = loss - config.ent_coef * entropy
         return loss
+
+    # ----------------------------------------------------------------- resuming
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the future of all runs depends on, of the worlds that they are trained on too.
+
+        Between rollouts, training goes on from it as if nothing had happened, bit for bit on the same
+        processor with the same number of threads.
+
+        Returns:
+            Dictionaries and lists of tensors, arrays and JSON types.
+        """
+        streams = {
+            "worlds": [rng.bit_generator.state for rng in self._world_rngs],
+            "noise": [g.get_state() for g in self._noise_generators],
+            "shuffle": [g.get_state() for g in self._shuffle_generators],
+            "permuting": [g.get_state() for g in self._permuting_generators],
+        }
+        learned = {
+            "parameters": self._parameters.flat.detach(),
+            "frozen": self._frozen,
+            "active": self._active,
+            **{f"adam_{name}": getattr(self._adam, name) for name in ADAM},
+        }
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        entered = None
+        if self._worlds is not None:
+            entered = {"worlds": self._worlds.get_state(), "returns": self._reward_scale.get_state()}
+        moments = self._observation_moments.get_state()
+        return {"streams": streams, "moments": moments, "entered": entered, **learned, **counters}
+
+    def set_state(self, state: Mapping[str, Any], worlds: Any) -> None:
+        """Restores what :meth:`get_state` returned, in a learner made with the same seeds.
+
+        Args:
+            state: what was returned; tensors may have taken the place of arrays.
+            worlds: of the same tasks as those that were trained on; their state is restored too.
+        """
+        for rng, own in zip(self._world_rngs, state["streams"]["worlds"], strict=True):
+            rng.bit_generator.state = own
+        for name in ("noise", "shuffle", "permuting"):
+            generators = getattr(self, f"_{name}_generators")
+            for generator, own in zip(generators, state["streams"][name], strict=True):
+                generator.set_state(own)
+        with torch.no_grad():
+            self._parameters.flat.copy_(state["parameters"])
+        self._frozen.copy_(state["frozen"])
+        self._any_frozen, self._minibatch = bool(self._frozen.any()), None
+        self._active.copy_(state["active"])
+        for name in ADAM:
+            getattr(self._adam, name).copy_(state[f"adam_{name}"])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self._observation_moments.set_state(state["moments"])
+        self._set_scale()
+        if (entered := state["entered"]) is not None:
+            self._attach(worlds, worlds.num_envs // self.num_runs)
+            self._reward_scale.set_state(entered["returns"])
+            worlds.set_state(entered["worlds"])
+            self._observations = np.asarray(entered["worlds"]["observations"])
 
     # ----------------------------------------------------------------- records
 

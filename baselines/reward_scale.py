@@ -66,6 +66,17 @@ class RewardScale:
         scale = (self.moments.var + 1e-8).rsqrt().gather(1, self._columns)
         return (rewards * scale).clamp(-10.0, 10.0).float()
 
+    def get_state(self) -> dict[str, Any]:
+        """All that it depends on; see :meth:`set_state`."""
+        return {"names": self._names, "discounted": self._discounted, "moments": self.moments.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`get_state` returned, after :meth:`enter` with the same tasks."""
+        self._names = [list(names) for names in state["names"]]
+        self._set_columns()
+        self.moments.set_state(state["moments"])
+        self._discounted.copy_(state["discounted"])
+
     def tensors(self, run: int) -> dict[str, Tensor]:
         """One run's numbers, for a checkpoint."""
         return {k: t[: len(self._names[run])] for k, t in self.moments.tensors(run).items()}

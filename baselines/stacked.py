@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -230,6 +230,15 @@ class RunningMoments:
             old = getattr(self, name)
             getattr(wide, name)[:, : old.shape[1]] = old
             setattr(self, name, getattr(wide, name))
+
+    def get_state(self) -> dict[str, Tensor]:
+        """The numbers of all runs."""
+        return {"mean": self.mean, "var": self.var, "count": self.count}
+
+    def set_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what :meth:`get_state` returned."""
+        for name in ("mean", "var", "count"):
+            setattr(self, name, state[name].to(self.mean.device, copy=True))
 
     def tensors(self, run: int) -> dict[str, Tensor]:
         """One run's numbers, for a checkpoint."""

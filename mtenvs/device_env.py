@@ -16,6 +16,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
@@ -361,9 +362,14 @@ class DeviceVectorEnv(VectorWorlds):
     # ------------------------------------------------------------------- state
 
     def get_state(self) -> dict[str, Any]:
-        """All that the worlds' futures depend on, on the CPU, but for tasks and options."""
+        """All that the worlds' futures depend on, on the CPU, but for tasks and options.
+
+        What is drawn at a reset without a seed is not: these streams start afresh from the seeds.
+        """
         physics = [{k: v.cpu() for k, v in group.backend.get_state().items()} for group in self._groups]
-        return {"physics": physics, **{k: v.cpu() for k, v in self._carried().items()}}
+        self._streams()
+        counted = {"seeds": list(self._seeds), "steps_taken": self.steps_taken}
+        return {"physics": physics, **counted, **{k: v.cpu() for k, v in self._carried().items()}}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`get_state` returned, in worlds of the same tasks."""
@@ -371,6 +377,8 @@ class DeviceVectorEnv(VectorWorlds):
             group.backend.set_state(own)
         for name, tensor in self._carried().items():
             tensor.copy_(state[name])
+        self._seeds, self.steps_taken = list(state["seeds"]), state["steps_taken"]
+        self._generators = [seeding.np_random(seed)[0] for seed in self._seeds]
         self._started = True
 
     def _carried(self) -> dict[str, Tensor]:

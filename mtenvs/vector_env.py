@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -247,6 +247,30 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
         """What the start states of some worlds follow from, ``(n, start_draws)``, of their own streams."""
         generators = self._streams()
         return np.stack([generators[w].random(family.start_draws) for w in worlds])
+
+    @abc.abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """All that the worlds' futures depend on, but for tasks and options: arrays and JSON types."""
+
+    @abc.abstractmethod
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`get_state` returned, in worlds of the same tasks."""
+
+    def _counted(self) -> dict[str, Any]:
+        """Of the state, what all backends have: streams and counters."""
+        return {
+            "streams": [generator.bit_generator.state for generator in self._streams()],
+            "seeds": list(self._seeds),
+            "steps_taken": self.steps_taken,
+            "started": self._started,
+        }
+
+    def _recount(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`_counted` returned."""
+        for generator, own in zip(self._streams(), state["streams"], strict=True):
+            generator.bit_generator.state = own
+        self._seeds = list(state["seeds"])
+        self.steps_taken, self._started = state["steps_taken"], state["started"]
 
     def _seed_list(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
@@ -506,6 +530,31 @@ class TaskVectorEnv(VectorWorlds):
             "final_info": final_info,
             "_final_info": mask.copy(),
         }
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the worlds' futures depend on, but for tasks and options: arrays and JSON types."""
+        return {
+            "physics": [group.backend.get_state() for group in self._groups],
+            "totals": [
+                {term: total.copy() for term, total in group.backend.state.totals.items()}
+                for group in self._groups
+            ],
+            "observations": self._observations.copy(),
+            "elapsed": self._elapsed.copy(),
+            "ended": self._ended.copy(),
+            **self._counted(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`get_state` returned, in worlds of the same tasks."""
+        self._recount(state)
+        groups = zip(self._groups, state["physics"], state["totals"], strict=True)
+        for group, rows, sums in groups:
+            group.backend.set_state(np.asarray(rows))
+            for term, total in group.backend.state.totals.items():
+                total[:] = np.asarray(sums[term])
+        self._observations = np.array(state["observations"])
+        self._elapsed, self._ended = np.array(state["elapsed"]), np.array(state["ended"])
 
     def __getstate__(self) -> dict[str, Any]:
         # batches and OpenGL contexts do not pickle: the state rows travel, the rest is rebuilt
