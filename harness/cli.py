@@ -21,6 +21,7 @@ from rich.table import Table
 import mtenvs
 from baselines.registry import Policy, describe_learner, find_agent, load_policy, widened
 from harness import verify
+from harness.bookmark import SAVE_SECONDS
 from harness.catalogue import differences, nearest, page, with_families_table
 from harness.compare import compare, leaderboard
 from harness.plan import (
@@ -86,6 +87,8 @@ class Place:
     """What steps the worlds; ``None`` for what suits device and agent."""
     processes: int | None = None
     """At a time; ``None`` for one a core, and one on a GPU."""
+    save_every: float = SAVE_SECONDS
+    """Seconds after which a training is saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +111,13 @@ class Experiment:
     processes: int | None = None
     """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
     Results do not depend on it."""
+    save_every: float = SAVE_SECONDS
+    """Seconds after which a training is saved, so that one that is killed goes on from there."""
 
     @property
     def place(self) -> Place:
         """Where it is trained."""
-        return Place(self.device, self.backend, self.processes)
+        return Place(self.device, self.backend, self.processes, self.save_every)
 
     def write(self, kind: str) -> Path:
         """Makes and writes the plan, or finds the same one already there."""
@@ -259,6 +264,8 @@ class Run:
     processes: int | None = None
     """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
     Results do not depend on it."""
+    save_every: float = SAVE_SECONDS
+    """Seconds after which a training is saved, so that one that is killed goes on from there."""
     agent: str | None = None
     """Whom the plan trains, as module:Class; needed where it is no agent of mtenvs, for no file may name
     code."""
@@ -266,7 +273,8 @@ class Run:
     def __call__(self) -> None:
         """Runs the command."""
         load_plan(self.directory)
-        train(self.directory, Place(self.device, self.backend, self.processes), self.agent)
+        place = Place(self.device, self.backend, self.processes, self.save_every)
+        train(self.directory, place, self.agent)
         say(f"report it with: mtenvs report {self.directory}")
 
 
@@ -762,7 +770,9 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
         with_bar(
             "training",
             total,
-            lambda advance: run_plan(directory, place.device, advance, at_a_time, agent, place.backend),
+            lambda advance: run_plan(
+                directory, place.device, advance, at_a_time, agent, place.backend, place.save_every
+            ),
         )
     except KeyboardInterrupt:
         say(f"stopped; finished runs are kept. Go on with: {run_command(directory)}")

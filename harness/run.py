@@ -30,6 +30,7 @@ import mtenvs
 from baselines.checkpoint import Lessons
 from baselines.learner import DEFAULT_START, Episodes, Learner, Start
 from baselines.registry import AGENTS, agent_of, find_agent, make_learner
+from harness.bookmark import SAVE_SECONDS, Bookmark, Place
 from harness.family_code import family_code
 from harness.measures import damaged_runs
 from harness.plan import (
@@ -387,11 +388,13 @@ def run_plan(
     processes: int = 1,
     agent: str | None = None,
     backend: str | None = None,
+    save_every: float = SAVE_SECONDS,
 ) -> None:
     """Trains whatever of a plan has no result yet, and again what has lost part of its rows.
 
     Results do not depend on the number of processes. A run that fails is stored as failed, with its
-    traceback, and the others go on.
+    traceback, and the others go on. A training that was killed goes on where it last was saved, if its
+    learner has all its state to give (ours has), to the same rows.
 
     Args:
         directory: of the plan.
@@ -402,6 +405,7 @@ def run_plan(
             (``if __name__ == "__main__":``).
         agent: whom the plan trains; needed where it is none of ours (:data:`baselines.registry.AGENTS`).
         backend: what steps the worlds, as of :func:`choose_backend`.
+        save_every: seconds after which a training is saved, between two rollouts.
 
     Raises:
         harness.plan.PlanError: if there is no plan, it was edited, or made for another suite or agent.
@@ -415,8 +419,11 @@ def run_plan(
     if processes < 1:
         raise ValueError(f"processes must be positive, got {processes}")
     missing = _missing(plan, store)
-    for run_id in missing:
-        store.discard(run_id)
+    # what is going on goes on; of what is not nothing is left
+    for cohort in plan["cohorts"]:
+        if not bookmark_of(directory, store, cohort, missing).there():
+            for run_id in missing & {*cohort}:
+                store.discard(run_id)
     # cohorts are the plan's alone: the missing runs are trained beside the same neighbours again
     waiting = [cohort for cohort in plan["cohorts"] if missing & {*cohort}]
     starts = {run["id"]: run["start"] for run in plan["runs"]}
@@ -439,7 +446,8 @@ def run_plan(
             threads = workers.threads(len(ready) + len(futures))
             for cohort in ready:
                 waiting.remove(cohort)
-                job = (_train_cohort, directory, cohort, agent, Where(device, stepped_by, threads))
+                where = Where(device, stepped_by, threads, save_every)
+                job = (_train_cohort, directory, cohort, agent, where)
                 futures[workers.submit(*job, progress=progress)] = cohort
             for future in workers.wait(futures, progress):
                 cohort = futures.pop(future)
@@ -463,6 +471,19 @@ def run_plan(
             f"The traceback is in {directory / 'runs' / first / 'done.json'}; "
             f"'{run_command(directory)}' tries again"
         )
+
+
+def bookmark_of(
+    directory: Path,
+    store: Store,
+    cohort: Sequence[str],
+    missing: Iterable[str],
+    where: Where | None = None,
+) -> Bookmark:
+    """The bookmark of a cohort, of whose runs some are missing."""
+    where = Where() if where is None else where
+    own = [run_id for run_id in cohort if run_id in missing]
+    return Bookmark(directory, store, cohort, own, circumstances(where), where.save_every)
 
 
 def widest(plan: Mapping[str, Any]) -> int:
@@ -514,6 +535,8 @@ class Where:
     """What steps the worlds, one of :data:`mtenvs.make.BACKENDS`."""
     threads: int = 0
     """Threads of the backend ``"batch"``; 0 for all processors."""
+    save_every: float = SAVE_SECONDS
+    """Seconds after which a training is saved."""
 
 
 class TrainingError(RuntimeError):
@@ -648,6 +671,9 @@ class _Cohort:
         self._sources = [by_id[run["start"]]["tasks"] if run["start"] else [] for run in runs]
         status = store.status()
         self.missing = [r for r, run in enumerate(runs) if status[run["id"]] not in COMPLETE]
+        missing = {runs[r]["id"] for r in self.missing}
+        self.bookmark = bookmark_of(directory, store, [run["id"] for run in runs], missing, where)
+        self._place = Place()
         # worlds to evaluate in: those on a device are not quick to make, and are used again
         self._kept: dict[Any, Worlds] = {}
 
@@ -710,9 +736,15 @@ class _Cohort:
         worlds = None
         try:
             learner, worlds = self.learner()
-            for run_id in missing:  # only now, when nothing can be refused any more
-                self.store.begin(run_id)
+            if self.bookmark.there():
+                state, self._place = self.bookmark.load()
+                learner.set_state(state, worlds)  # type: ignore[attr-defined]  # only those are saved
+            else:
+                self.bookmark.remove()
+                for run_id in missing:  # only now, when nothing can be refused any more
+                    self.store.begin(run_id)
             self._train(learner, worlds, progress)
+            self.bookmark.remove()
         except PlanError:  # what it starts from is gone: nothing of this cohort has begun
             raise
         except (Exception, SystemExit) as error:
@@ -724,14 +756,27 @@ class _Cohort:
                     made.close()
 
     def _train(self, learner: Learner, worlds: Worlds, progress: Progress | None) -> None:
-        plan, runs, started = self.plan, self.runs, time.perf_counter()
+        plan, runs = self.plan, self.runs
+        started = time.perf_counter() - self._place.seconds
+
+        def advance(steps: int) -> None:
+            if progress is not None:
+                progress(steps)
+            if self.bookmark.due() and hasattr(learner, "get_state"):
+                seconds = time.perf_counter() - started
+                self.bookmark.save(learner.get_state(), dataclasses.replace(self._place, seconds=seconds))
+
+        if progress is not None and worlds.steps_taken:
+            progress(worlds.steps_taken)
         trained = 0
         if runs[0]["phase"] == "pretrain":
-            trained = self._steps(learner, worlds, runs[0]["steps"], progress)
+            trained = self._steps(learner, worlds, runs[0]["steps"], advance)
             self._hand_over(learner)
         else:
-            for index, step in enumerate(checkpoints_of(plan, runs[0]["arm"])):
-                trained = self._steps(learner, worlds, step, progress)
+            steps = list(enumerate(checkpoints_of(plan, runs[0]["arm"])))
+            for index, step in steps[self._place.index :]:
+                self._place = dataclasses.replace(self._place, index=index)
+                trained = self._steps(learner, worlds, step, advance)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
                 tasks = [run["tasks"] for run in runs]
                 self._evaluate(learner, tasks, index, step, episodes, told=self._told())
@@ -752,6 +797,7 @@ class _Cohort:
                 "steps": trained,
                 "wall_seconds": round(wall / len(runs), 3),  # a run's share of its cohort
                 "cohort_runs": len(runs),
+                "interruptions": self._place.interruptions,
                 "device": self.where.device,
                 "backend": self.where.backend,
                 "torch_threads": torch.get_num_threads(),

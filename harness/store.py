@@ -168,6 +168,27 @@ class Store:
                 # one write call for all rows of a checkpoint: a kill tears at most the last of them
                 file.write("".join(line + "\n" for line in run_lines))
 
+    def count(self, run_id: str) -> int:
+        """Whole rows of a run, which a torn one at the end is not."""
+        path = self._run_directory(run_id) / "rows.jsonl"
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+    def truncate(self, run_id: str, rows: int) -> None:
+        """Cuts off all but the first rows of a run that is going on, whole or not at all.
+
+        Raises:
+            StoreError: for a run that has not begun or is complete.
+        """
+        if (status := self._status(run_id)) != "started":
+            raise StoreError(f"run {run_id!r} is {status}: only a run that is going on can be cut")
+        path = self._run_directory(run_id) / "rows.jsonl"
+        if not path.is_file():
+            return
+        kept = path.read_bytes().split(b"\n")[:rows]
+        part = path.with_suffix(".part")
+        part.write_bytes(b"".join(line + b"\n" for line in kept))
+        os.replace(part, path)
+
     def finish(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Marks a run complete; the mark appears atomically, after its rows are on disk.
 

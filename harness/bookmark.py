@@ -1,0 +1,103 @@
+"""Where a cohort's training stands, so that a killed one goes on as if nothing had happened.
+
+    DIR/resume/<first run>/    state of learner and worlds, and how many rows each run had then
+
+A bookmark is written between two rollouts, whole or not at all, and goes when its cohort is finished. Rows
+that were stored after it are cut off when it is taken up again, for they will be written again, the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from baselines.checkpoint import load_state, read_facts, save_state
+from harness.store import Store, content_hash
+
+SAVE_SECONDS = 60.0
+"""How much of a training may be lost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a training stands."""
+
+    index: int = 0
+    """Number of the checkpoint that it is on the way to."""
+    seconds: float = 0.0
+    """That it has taken so far."""
+    interruptions: int = 0
+    """How often it was taken up again."""
+
+
+class Bookmark:
+    """The bookmark of one cohort.
+
+    Args:
+        directory: of the plan.
+        store: of the plan.
+        cohort: ids of all its runs.
+        missing: ids of those that have no result yet.
+        circumstances: where it is trained, for its record.
+        every: seconds between two bookmarks.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        cohort: Sequence[str],
+        missing: Sequence[str],
+        circumstances: Mapping[str, Any],
+        every: float = SAVE_SECONDS,
+    ) -> None:
+        self.path = directory / "resume" / cohort[0]
+        self._store, self._missing, self._every = store, list(missing), every
+        # what the state must be of; the plan holds tasks, seeds, hyperparameters and the agent's version
+        self._of = content_hash([store.plan["sha256"], list(cohort), sorted(missing)])
+        self._circumstances = dict(circumstances)
+        self._last = time.monotonic()
+
+    def there(self) -> bool:
+        """Whether it can be gone on with: state and rows of the same runs of the same plan."""
+        try:
+            facts = self._facts()
+            rows = dict(facts["rows"])
+            return facts["of"] == self._of and all(self._store.count(i) >= n for i, n in rows.items())
+        except (FileNotFoundError, KeyError, TypeError, ValueError):
+            return False
+
+    def _facts(self) -> dict[str, Any]:
+        return read_facts(self.path)
+
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        return time.monotonic() - self._last >= self._every
+
+    def save(self, state: Any, place: Place) -> None:
+        """Writes where training stands."""
+        rows = {run_id: self._store.count(run_id) for run_id in self._missing}
+        facts = {"of": self._of, "rows": rows, "place": dataclasses.asdict(place)}
+        save_state(self.path, state, {**facts, "circumstances": self._circumstances})
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[Any, Place]:
+        """Reads the state, and cuts off rows that were stored after it.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        state, facts = load_state(self.path)
+        for run_id, rows in facts["rows"].items():
+            self._store.truncate(run_id, rows)
+        self._last = time.monotonic()
+        place = Place(**facts["place"])
+        return state, dataclasses.replace(place, interruptions=place.interruptions + 1)
+
+    def remove(self) -> None:
+        """Forgets it."""
+        shutil.rmtree(self.path, ignore_errors=True)
