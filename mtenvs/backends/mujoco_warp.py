@@ -32,8 +32,8 @@ LARGEST = 1e10
 
 PROBE_STEPS = 300
 """Control steps of every body that are probed for how many contacts and constraints there can be."""
-MARGIN = 1.5
-"""What is allocated over what was seen."""
+MARGIN = 2.0
+"""Contacts that are allocated over those that were seen: training finds more postures than any probe."""
 OVERHEAD = 2.0
 """Memory in all over that of Warp's Data: for what a step allocates for a while, and for observations."""
 
@@ -146,6 +146,8 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
     """How much the worlds of a topology need, by stepping each body in C MuJoCo.
 
     Half of the steps with motors at full strength to either side, half at random, from home and from lying.
+    Only contacts are probed: all limits, frictions and equalities can be active at once, and may well be in
+    no probe.
 
     Args:
         models: the distinct ones.
@@ -156,6 +158,7 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
     for model in models:
         data = mujoco.MjData(model)
         rng = np.random.default_rng(0)
+        seen = 0
         for step in range(steps):
             if step % (steps // 4) == 0:
                 mujoco.mj_resetDataKeyframe(model, data, 0)
@@ -165,8 +168,25 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
             data.ctrl = np.sign(noise) if step % 2 else noise
             for _ in range(frame_skip):
                 mujoco.mj_step(model, data)
-                contacts, rows = max(contacts, data.ncon), max(rows, data.nefc)
-    return Sizes(_rounded(MARGIN * contacts), _rounded(MARGIN * rows))
+                seen = max(seen, data.ncon)
+        seen = math.ceil(MARGIN * seen)
+        contacts, rows = max(contacts, seen), max(rows, _own_rows(model) + seen * _rows_each(model))
+    return Sizes(_rounded(contacts), _rounded(rows))
+
+
+def _own_rows(model: mujoco.MjModel) -> int:
+    """Most rows of constraints that a world can have without any contact."""
+    limits = np.count_nonzero(model.jnt_limited) + np.count_nonzero(model.tendon_limited)
+    frictions = np.count_nonzero(model.dof_frictionloss) + np.count_nonzero(model.tendon_frictionloss)
+    return int(limits + frictions + 6 * model.neq)  # six of a weld, fewer of others
+
+
+def _rows_each(model: mujoco.MjModel) -> int:
+    """Most rows of constraints that one contact has."""
+    dimensions = int(max(model.geom_condim.max(initial=1), model.pair_dim.max(initial=1)))
+    elliptic = model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
+    # of a pyramid, two edges for every direction but the normal
+    return dimensions if elliptic or dimensions == 1 else 2 * (dimensions - 1)
 
 
 def _rounded(count: float) -> int:
