@@ -296,7 +296,7 @@ class DeviceVectorEnv(VectorWorlds):
         self._check_open()
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device)
+        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device).detach()
         if self.device.type == "cpu":
             check_action(given.numpy(), (self.num_envs, self.num_actions))
         elif given.shape != self._actions.shape:

@@ -59,8 +59,11 @@ def check_device(device: str | torch.device) -> torch.device:
         ValueError: for a device of another kind.
     """
     _begin_warp()
-    found = torch.device(device)
-    if found.type not in ("cpu", "cuda"):
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):  # of PyTorch, for what is no name of a device
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
         raise ValueError(f"no worlds on device {str(device)!r}; valid: cpu, cuda, cuda:N")
     if found.type == "cpu":
         return found
