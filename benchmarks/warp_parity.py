@@ -47,7 +47,7 @@ MOST_FLAGS = 1e-3
 """Largest share of states whose termination or success may differ, which lie within rounding of a
 threshold."""
 
-WORLDS, STEPS = 16, 48
+WORLDS, STEPS = 16, 40
 """What is recorded of each task: so many worlds, half of them with motors at full strength, for so many
 control steps; fallen ones start anew."""
 HOLD = 8
@@ -75,7 +75,7 @@ class Parity:
     states: int
     """States that were compared."""
     touching: int
-    """Of these, those in which something touched or a limit held."""
+    """Of these, those in which, as Warp has it, something touched or a limit held."""
     forward: Level
     """Sensors, from equal positions and velocities."""
     step: Level
@@ -217,7 +217,7 @@ def _measure(
     _place(warp, oracle)
     forward_exempt = _moved(oracle, rows, lambda: None, ("sensordata",)) > FORWARD_TOLERANCE
     oracle.set_state(rows)
-    touching = np.array([oracle.data(i).nefc > 0 for i in range(len(rows))])
+    touching = warp._d.nefc.numpy() > 0  # rows of constraints
     forward = _deviation(warp.state, oracle.state, ("sensordata",))
 
     # level 3: the same numbers, whatever level 1 says of them

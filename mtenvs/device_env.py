@@ -358,7 +358,8 @@ class DeviceVectorEnv(VectorWorlds):
     def get_state(self) -> dict[str, Any]:
         """All that the worlds' futures depend on, on the CPU, but for tasks and options."""
         physics = [{k: v.cpu() for k, v in group.backend.get_state().items()} for group in self._groups]
-        return {"physics": physics, **{k: v.cpu() for k, v in self._carried().items()}}
+        # on the CPU, .cpu() is no copy
+        return {"physics": physics, **{k: v.clone().cpu() for k, v in self._carried().items()}}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`get_state` returned, in worlds of the same tasks."""
