@@ -31,8 +31,8 @@ FAMILIES = [mtenvs.get_family(name) for name in mtenvs.families()]
 COMPILED = 2
 """Topologies of each family that are tested unmarked: kernels of every further one compile for seconds."""
 CLOSE = 2e-3
-"""Of observations and rewards within an episode of 6 control steps: the tolerance of one step, STEP_TOLERANCE,
-is that of its worst states, and what a step gets wrong grows from step to step."""
+"""Of observations and rewards within an episode of 6 control steps: what a step gets wrong, 1e-5 of a
+velocity in most states, grows from step to step."""
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
 
@@ -72,7 +72,7 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 
 def starts(env: DeviceVectorEnv, episodes: int) -> torch.Tensor:
-    """Observations at the starts of the next episodes, which begin by themselves, ``(episodes, n, size)``."""
+    """Observations at the starts of episodes that begin by themselves, ``(episodes, n, size)``."""
     still = torch.zeros(env.action_space.shape)
     found = []
     while len(found) < episodes:
@@ -123,10 +123,6 @@ def heavier(backend: WarpBackend) -> None:
 
 def without_contacts(backend: WarpBackend) -> None:
     backend._m.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT
-
-
-def other_sensors(backend: WarpBackend) -> None:
-    backend.state.sensordata[:, 0] += 1e-4
 
 
 @pytest.mark.parametrize(
@@ -346,8 +342,8 @@ def test_a_reset_without_a_seed_repeats_nothing() -> None:
     torch.testing.assert_close(observations[0], seen[0][0], rtol=0, atol=0)
     later = starts(env, 1)[0]
     torch.testing.assert_close(later[0], seen[1][0], rtol=0, atol=0)
-    others = torch.cat([observations[1:], later[1:]])[:, env.observation_slices.body]
-    assert len(torch.unique(torch.cat([flat, others]), dim=0)) == 20
+    torch.testing.assert_close(observations[1], seen[3][1], rtol=0, atol=0)
+    torch.testing.assert_close(later[1], seen[4][1], rtol=0, atol=0)
 
 
 def test_unseeded_worlds_start_anywhere() -> None:
@@ -611,7 +607,7 @@ def test_rows_of_a_contact(condim: int, cone: str, rows: int) -> None:
     ("other", "field"),
     [
         (lambda: ball("box"), "geom_type"),
-        (lambda: ball(more='contype="2"'), "nxn_geom_pair|nxn_pairid|geom_contype|contype"),
+        (lambda: ball(more='contype="2"'), "body_contype"),
     ],
 )
 def test_models_that_cannot_share_a_batch_are_named(other: Any, field: str) -> None:
@@ -632,7 +628,7 @@ def test_options_that_cannot_differ_are_named() -> None:
 def test_what_warp_lacks_is_named() -> None:
     model = ball()
     model.opt.solver = mujoco.mjtSolver.mjSOL_PGS
-    with pytest.raises(ValueError, match="MuJoCo Warp cannot step round: .*PGS"):
+    with pytest.raises(ValueError, match=r"MuJoCo Warp cannot step round: .*PGS"):
         put_models([model], ["round"], np.array([0]))
 
 
@@ -659,9 +655,7 @@ def test_memory_is_told_in_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bytes_per_world(model, Sizes(8, 256)) > each + 2 * 4 * 224 * model.nv  # rows of the Jacobian
     monkeypatch.setattr(mujoco_warp, "check_device", lambda device: torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000 * each + 5, 2**40))
-    message = (
-        r"1,001 worlds need about 0.0 GiB and cuda:0 has 0.0 GiB free: about 1,000 worlds of this body fit"
-    )
+    message = r"1,001 worlds need about 0\.0 GiB and cuda:0 has 0\.0 GiB free: about 1,000 worlds of this body fit"
     with pytest.raises(MemoryError, match=message):
         WarpBackend([model] * 1001, ["nominal"] * 1001, {}, (), 2, torch.device("cuda:0"), sizes)
 
