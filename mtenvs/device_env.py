@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,8 @@ class DeviceVectorEnv(VectorWorlds):
         self.device = check_device(device)
         if options.get("num_threads"):
             raise ValueError("num_threads is for backend='batch': a device has its own")
-        self._steppers: list[Stepper] = []
+        # weakly: a learner that is gone shall not keep its arrays here
+        self._steppers: weakref.WeakSet[Stepper] = weakref.WeakSet()
         super().__init__(family, num_envs, **options)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             raise ValueError(
@@ -278,7 +280,7 @@ class DeviceVectorEnv(VectorWorlds):
             then: takes in what came of it, likewise.
         """
         made = Stepper(self, act, then)
-        self._steppers.append(made)
+        self._steppers.add(made)
         return made
 
     def step(self, actions: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
