@@ -27,7 +27,7 @@ from scipy import stats
 
 FAMILY, TASK = "Biped", 0
 RUNS, WORLDS, EPISODES = 12, 64, 16
-ROLLOUTS, BETWEEN = 96, 8
+ROLLOUTS, BETWEEN = 72, 6
 """Of 2,048 steps a run each, and of these those between two evaluations."""
 SEEDS = {"batch": range(1, 1 + RUNS), "warp": range(101, 101 + RUNS)}
 NAMES = {"batch": "C MuJoCo", "warp": "MuJoCo Warp"}

@@ -586,6 +586,22 @@ def test_probed_sizes_are_those_of_the_greediest_body() -> None:
     assert len({sizes.njmax for sizes in each}) > 1
 
 
+def test_a_solver_that_stops_early_is_no_divergence() -> None:
+    """As in C MuJoCo, a model's few iterations are what it asks for."""
+    model = mtenvs.model("Biped", 0).__copy__()
+    model.opt.iterations = 1
+    backend = WarpBackend([model] * 8, ["hasty"] * 8, {}, (), 2, CPU)
+    backend.state.qpos[:, 1] -= 0.002 * torch.arange(8)  # into the floor
+    backend.refresh()
+    for _ in range(5):
+        backend.step(torch.zeros(8, model.nu))
+    assert (backend._overflow != 0).any()
+    assert not backend.overflown().any()
+    assert not backend.diverged().any()
+    backend._overflow.fill_(int(mjw.OverflowType.NEFC))
+    assert backend.diverged().all()
+
+
 BALL = """<mujoco><worldbody>{floor}
 <body pos="0 0 0.09"><freejoint/><geom type="{kind}" size="0.1 0.1 0.1" {more}/></body>
 </worldbody><keyframe><key qpos="0 0 0.09 1 0 0 0"/></keyframe></mujoco>"""

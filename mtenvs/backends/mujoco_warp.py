@@ -37,6 +37,11 @@ MARGIN = 2.0
 OVERHEAD = 2.0
 """Memory in all over that of Warp's Data: for what a step allocates for a while, and for observations."""
 
+_NOT_CONVERGED = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
+OUTGROWN = int(mjw.OverflowType.ALL & ~_NOT_CONVERGED)
+"""Bits of Warp's ``overflow`` that tell of something left out. A solver that has used up its iterations, as
+models that allow few of them mean it to, leaves out nothing, and C MuJoCo does not mention it either."""
+
 NEEDED_DRIVER = (12, 4)
 """CUDA version of the driver from which a captured graph can loop until the solver has converged."""
 
@@ -390,7 +395,7 @@ class WarpBackend:
 
     def overflown(self) -> Tensor:
         """Worlds that had more contacts or constraints than :attr:`sizes`, ``(num_worlds,)`` of bool."""
-        return self._overflow != 0
+        return (self._overflow & OUTGROWN) != 0
 
     def get_state(self) -> dict[str, Tensor]:
         """All that the worlds' futures depend on but for their models, each ``(num_worlds, ...)``."""
