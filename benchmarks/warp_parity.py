@@ -97,7 +97,7 @@ class Parity:
         ):
             # what is no number is not at most anything
             if not level.largest <= tolerance:
-                found.append(f"{name} deviates by {level.largest:.1e}, tolerance {tolerance:.0e}")
+                found.append(f"{name}: deviates by {level.largest:.1e}, tolerance {tolerance:.0e}")
             if level.exempt > MOST_EXEMPT * self.states:
                 found.append(f"{level.exempt} of {self.states} states are exempt from {name}")
         if not self.step.median <= STEP_TOLERANCE / MEDIAN:

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode
 from helpers import actions, needs_gl
 
 import mtenvs
-from benchmarks.warp_parity import Parity, measure, topologies
+from benchmarks.warp_parity import Level, Parity, measure, topologies
 from mtenvs import device_env
 from mtenvs.backends import mujoco_warp
 from mtenvs.backends.mujoco_warp import Sizes, WarpBackend, bytes_per_world, probe_sizes, put_models
@@ -131,7 +131,7 @@ def without_contacts(backend: WarpBackend) -> None:
     ("change", "told"),
     [
         (heavier, "half of the states deviate"),
-        (without_contacts, "step deviates"),
+        (without_contacts, "step: deviates"),
     ],
 )
 def test_errors_of_physics_are_noticed(change: Callable[[WarpBackend], None], told: str) -> None:
@@ -139,6 +139,26 @@ def test_errors_of_physics_are_noticed(change: Callable[[WarpBackend], None], to
     tasks = mtenvs.get_family("Biped").tasks[:2]
     for found in measure("Biped", tasks, change=change).values():
         assert any(told in fault for fault in found.faults()), found.faults()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"forward": Level(math.nan, 0.0, 0)}, "forward: deviates by nan"),
+        ({"forward": Level(1e-6, 0.0, 20)}, "20 of 1000 states are exempt from forward"),
+        ({"step": Level(0.1, 0.0, 0)}, "step: deviates by 1.0e-01, tolerance 5e-03"),
+        ({"step": Level(1e-3, 9e-4, 0)}, "half of the states deviate by 9.0e-04"),
+        ({"functions": Level(1e-4, 0.0, 0)}, "functions: deviates by 1.0e-04"),
+        ({"flags": 2}, "termination or success differ in 2 of 1000 states"),
+        ({"lost": 1}, "1 of 1000 states diverged"),
+    ],
+)
+def test_whatever_breaks_a_tolerance_is_told(wrong: dict[str, Any], told: str) -> None:
+    good = Level(largest=1e-6, median=1e-7, exempt=3)
+    parity = Parity("task", 1000, 500, forward=good, step=good, functions=good, flags=1, lost=0)
+    assert parity.faults() == []
+    (fault,) = dataclasses.replace(parity, **wrong).faults()
+    assert fault.startswith(told)
 
 
 def test_bodies_that_differ_are_stacked_by_world() -> None:
