@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,8 @@ class DeviceVectorEnv(VectorWorlds):
         self.device = check_device(device)
         if options.get("num_threads"):
             raise ValueError("num_threads is for backend='batch': a device has its own")
-        self._steppers: list[Stepper] = []
+        # weakly: a learner that is gone shall not keep its arrays here
+        self._steppers: weakref.WeakSet[Stepper] = weakref.WeakSet()
         super().__init__(family, num_envs, **options)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             raise ValueError(
@@ -283,7 +285,7 @@ class DeviceVectorEnv(VectorWorlds):
             then: takes in what came of it, likewise.
         """
         made = Stepper(self, act, then)
-        self._steppers.append(made)
+        self._steppers.add(made)
         return made
 
     def step(self, actions: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -301,7 +303,7 @@ class DeviceVectorEnv(VectorWorlds):
         self._check_open()
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device)
+        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device).detach()
         if self.device.type == "cpu":
             check_action(given.numpy(), (self.num_envs, self.num_actions))
         elif given.shape != self._actions.shape:
@@ -363,7 +365,8 @@ class DeviceVectorEnv(VectorWorlds):
     def get_state(self) -> dict[str, Any]:
         """All that the worlds' futures depend on, on the CPU, but for tasks and options."""
         physics = [{k: v.cpu() for k, v in group.backend.get_state().items()} for group in self._groups]
-        return {"physics": physics, **{k: v.cpu() for k, v in self._carried().items()}}
+        # on the CPU, .cpu() is no copy
+        return {"physics": physics, **{k: v.clone().cpu() for k, v in self._carried().items()}}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`get_state` returned, in worlds of the same tasks."""

@@ -35,10 +35,15 @@ PROBE_STEPS = 300
 """Control steps of every body that are probed for how many contacts and constraints there can be."""
 THROWN = 2.0
 """How far, in rad and m, bodies are thrown from home while they are probed."""
-MARGIN = 1.5
-"""What is allocated over what was seen."""
+MARGIN = 2.0
+"""Contacts and iterations that are allowed over those that were seen: training finds more than any probe."""
 OVERHEAD = 2.0
 """Memory in all over that of Warp's Data: for what a step allocates for a while, and for observations."""
+
+_NOT_CONVERGED = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
+OUTGROWN = int(mjw.OverflowType.ALL & ~_NOT_CONVERGED)
+"""Bits of Warp's ``overflow`` that tell of something left out. A solver that has used up its iterations, as
+models that allow few of them mean it to, leaves out nothing, and C MuJoCo does not mention it either."""
 
 NEEDED_DRIVER = (12, 4)
 """CUDA version of the driver that MuJoCo Warp asks for."""
@@ -64,8 +69,11 @@ def check_device(device: str | torch.device) -> torch.device:
         ValueError: for a device of another kind.
     """
     _begin_warp()
-    found = torch.device(device)
-    if found.type not in ("cpu", "cuda"):
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):  # of PyTorch, for what is no name of a device
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
         raise ValueError(f"no worlds on device {str(device)!r}; valid: cpu, cuda, cuda:N")
     if found.type == "cpu":
         return found
@@ -151,7 +159,8 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
     """What the worlds of a topology need, by stepping each body in C MuJoCo.
 
     Every other step with motors at full strength to either side, the others at random; half of the time
-    from home, half thrown down in any posture.
+    from home, half thrown down in any posture. Of rows only those of contacts are probed: all limits,
+    frictions and equalities can be active at once, and may well be in no probe.
 
     Args:
         models: the distinct ones.
@@ -162,6 +171,7 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
     for model in models:
         data, most = mujoco.MjData(model), max(most, int(model.opt.iterations))
         rng = np.random.default_rng(0)
+        seen = 0
         for step in range(steps):
             if step % (steps // 4) == 0:
                 mujoco.mj_resetDataKeyframe(model, data, 0)
@@ -171,10 +181,27 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
             data.ctrl = np.sign(noise) if step % 2 else noise
             for _ in range(frame_skip):
                 mujoco.mj_step(model, data)
-                contacts, rows = max(contacts, data.ncon), max(rows, data.nefc)
+                seen = max(seen, data.ncon)
                 iterations = max(iterations, int(data.solver_niter.max()))
+        seen = math.ceil(MARGIN * seen)
+        contacts, rows = max(contacts, seen), max(rows, _own_rows(model) + seen * _rows_each(model))
     needed = min(most, _rounded(MARGIN * iterations))
-    return Sizes(_rounded(MARGIN * contacts), _rounded(MARGIN * rows), needed)
+    return Sizes(_rounded(contacts), _rounded(rows), needed)
+
+
+def _own_rows(model: mujoco.MjModel) -> int:
+    """Most rows of constraints that a world can have without any contact."""
+    limits = np.count_nonzero(model.jnt_limited) + np.count_nonzero(model.tendon_limited)
+    frictions = np.count_nonzero(model.dof_frictionloss) + np.count_nonzero(model.tendon_frictionloss)
+    return int(limits + frictions + 6 * model.neq)  # six of a weld, fewer of others
+
+
+def _rows_each(model: mujoco.MjModel) -> int:
+    """Most rows of constraints that one contact has."""
+    dimensions = int(max(model.geom_condim.max(initial=1), model.pair_dim.max(initial=1)))
+    elliptic = model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
+    # of a pyramid, two edges for every direction but the normal
+    return dimensions if elliptic or dimensions == 1 else 2 * (dimensions - 1)
 
 
 def _rounded(count: float) -> int:
@@ -394,7 +421,7 @@ class WarpBackend:
 
     def overflown(self) -> Tensor:
         """Worlds that had more contacts or constraints than :attr:`sizes`, ``(num_worlds,)`` of bool."""
-        return self._overflow != 0
+        return (self._overflow & OUTGROWN) != 0
 
     def get_state(self) -> dict[str, Tensor]:
         """All that the worlds' futures depend on but for their models, each ``(num_worlds, ...)``."""
