@@ -85,17 +85,18 @@ class DeviceVectorEnv(VectorWorlds):
         device: str | torch.device = "cuda",
         **options: Any,
     ) -> None:
+        mode = options.get("autoreset_mode", AutoresetMode.SAME_STEP)
+        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.SAME_STEP.value):
+            raise ValueError(
+                f"autoreset_mode {getattr(mode, 'value', mode)!r} is for backend='batch'; valid: "
+                f"{AutoresetMode.SAME_STEP.value!r}"
+            )
         self.device = check_device(device)
         if options.get("num_threads"):
             raise ValueError("num_threads is for backend='batch': a device has its own")
         # weakly: a learner that is gone shall not keep its arrays here
         self._steppers: weakref.WeakSet[Stepper] = weakref.WeakSet()
         super().__init__(family, num_envs, **options)
-        if self.autoreset_mode != AutoresetMode.SAME_STEP:
-            raise ValueError(
-                f"autoreset_mode {self.autoreset_mode.value!r} is for backend='batch'; valid: "
-                f"{AutoresetMode.SAME_STEP.value!r}"
-            )
         self._own_step = self.stepper(lambda: self._actions)
 
     # ------------------------------------------------------------------ worlds
@@ -146,7 +147,9 @@ class DeviceVectorEnv(VectorWorlds):
             family.reward_terms,
             family.frame_skip,
             self.device,
-            _sizes(family, [models[t] for t in dict.fromkeys(own)]),
+            _sizes(
+                family, models[own[0]], [models[t] for t in dict.fromkeys(own) if t not in family.tasks]
+            ),
         )
         rows = slice(None) if len(worlds) == self.num_envs else torch.tensor(worlds, device=self.device)
         columns = self.encoding.columns(own[0])
@@ -360,6 +363,13 @@ class DeviceVectorEnv(VectorWorlds):
         if wrong:
             raise ValueError(f"actions of {wrong:,} steps of single worlds were not finite")
 
+    def close(self, **kwargs: Any) -> None:
+        """Closes the worlds and gives their memory back."""
+        super().close(**kwargs)
+        self._groups = []
+        for stepper in self._steppers:
+            stepper.forget()
+
     # ------------------------------------------------------------------- state
 
     def get_state(self) -> dict[str, Any]:
@@ -388,16 +398,22 @@ class DeviceVectorEnv(VectorWorlds):
 _SIZES: dict[tuple[str, tuple[int, ...]], Sizes] = {}
 
 
-def _sizes(family: Family, models: Sequence[mujoco.MjModel]) -> Sizes:
-    """What bodies of a topology need, those that are published included.
+def _sizes(family: Family, model: mujoco.MjModel, unpublished: Sequence[mujoco.MjModel]) -> Sizes:
+    """What bodies of a topology need; those that are published are always included, and so have the same.
 
-    Then all worlds of a topology have the same, for which kernels are compiled once.
+    Args:
+        family: the family.
+        model: of the topology.
+        unpublished: bodies that are to be asked besides.
     """
-    shape = topology(models[0])
+    shape = topology(model)
     if (key := (family.id, shape)) not in _SIZES:
         published = [registry.model(family, task) for task in family.tasks]
         _SIZES[key] = probe_sizes([m for m in published if topology(m) == shape], family.frame_skip)
-    known, own = _SIZES[key], probe_sizes(models, family.frame_skip)
+    known = _SIZES[key]
+    if not unpublished:
+        return known
+    own = probe_sizes(unpublished, family.frame_skip)
     return Sizes(*map(max, dataclasses.astuple(known), dataclasses.astuple(own)))
 
 

@@ -145,12 +145,13 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
         templates = {task: self.encoding.template(task) for task in distinct}
         families = {task: self.family.of(task) for task in distinct}
         models = {task: registry.model(families[task], task) for task in distinct}
-        self.close_extras()  # cameras belong to the models of before
-        self._tasks = tuple(tasks)
         by_topology: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for world, task in enumerate(tasks):
             by_topology.setdefault((task.family, topology(models[task])), []).append(world)
-        self._groups = [self._group(worlds, tasks, models) for worlds in by_topology.values()]
+        # a device may be too small for them, or unable
+        groups = [self._group(worlds, tasks, models) for worlds in by_topology.values()]
+        self.close_extras()  # cameras belong to the models of before
+        self._tasks, self._groups = tuple(tasks), groups
         # the template of an observation: masks and codes are written once, bodies at every step
         self._observations = np.stack([templates[t] for t in tasks])
         if self._codes is not None:

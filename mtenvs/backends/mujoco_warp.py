@@ -36,7 +36,9 @@ PROBE_STEPS = 300
 THROWN = 2.0
 """How far, in rad and m, bodies are thrown from home while they are probed."""
 MARGIN = 2.0
-"""Contacts and iterations that are allowed over those that were seen: training finds more than any probe."""
+"""Contacts and iterations that are allowed over those that were seen: training finds more than a probe."""
+MOST_PAIRS, CONTACTS_OF_PAIR = 64, 4
+"""Pairs of geoms of which all contacts are allocated, whatever was seen; and contacts of a pair."""
 OVERHEAD = 2.0
 """Memory in all over that of Warp's Data: for what a step allocates for a while, and for observations."""
 
@@ -77,6 +79,12 @@ def check_device(device: str | torch.device) -> torch.device:
         raise ValueError(f"no worlds on device {str(device)!r}; valid: cpu, cuda, cuda:N")
     if found.type == "cpu":
         return found
+    driver = wp.get_cuda_driver_version()
+    if driver is not None and tuple(driver) < NEEDED_DRIVER:
+        raise MissingDeviceError(
+            f"the NVIDIA driver is too old: it knows CUDA {'.'.join(map(str, driver))}, and "
+            f"{'.'.join(map(str, NEEDED_DRIVER))} is needed"
+        )
     if not (torch.cuda.is_available() and wp.is_cuda_available()):
         missing = "PyTorch" if wp.is_cuda_available() else "Warp"
         raise MissingDeviceError(
@@ -85,14 +93,8 @@ def check_device(device: str | torch.device) -> torch.device:
         )
     count = torch.cuda.device_count()
     found = torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
-    if found.index is not None and found.index >= count:
+    if found.index >= count:
         raise MissingDeviceError(f"no device {str(device)!r}: this machine has {count}, from cuda:0 on")
-    driver = wp.get_cuda_driver_version()
-    if driver is not None and tuple(driver) < NEEDED_DRIVER:
-        raise MissingDeviceError(
-            f"the NVIDIA driver is too old: it knows CUDA {'.'.join(map(str, driver))}, and "
-            f"{'.'.join(map(str, NEEDED_DRIVER))} is needed"
-        )
     return found
 
 
@@ -218,8 +220,9 @@ def bytes_per_world(model: mujoco.MjModel, sizes: Sizes) -> int:
 
 
 def free_bytes(device: str | torch.device) -> int:
-    """Free memory of a CUDA device."""
-    return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    """Free memory of a CUDA device; what PyTorch keeps for itself and does not use is free."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(torch.device(device))[0]) + int(kept)
 
 
 def _size(owner: Any) -> int:
@@ -295,23 +298,22 @@ class WarpBackend:
             # Worlds that are solved cost little, so as many iterations are captured as are needed.
             self._m.opt.iterations = self.sizes.iterations
             self._m.opt.graph_conditional = self.device.type != "cuda"
-            # the broad phase lists candidates in the same memory as contacts
-            candidates = int(self._m.nxn_geom_pair_filtered.shape[0])
+            # contacts share one memory: where all that there can be fit, no world takes another's
+            pairs = min(int(self._m.nxn_geom_pair_filtered.shape[0]), MOST_PAIRS)
             self._d = mjw.make_data(
                 distinct[0],
                 nworld=len(models),
-                nconmax=max(self.sizes.nconmax, candidates),
+                nconmax=max(self.sizes.nconmax, CONTACTS_OF_PAIR * pairs),
                 njmax=self.sizes.njmax,
             )
             self._place_still(distinct, of_world)
         self._integrates_apart = distinct[0].opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
         self.home = self._tensor(np.stack([m.key_qpos[0] for m in distinct])[of_world])
         view = wp.to_torch
-        self._warmstart, self._acc, self._act = (
-            view(self._d.qacc_warmstart),
-            view(self._d.qacc),
-            view(self._d.act),
-        )
+        self._warmstart, self._act = view(self._d.qacc_warmstart), view(self._d.act)
+        # where Warp's solver gives up, qacc is that of the step before: what would be without constraints
+        # is as large as C MuJoCo's then
+        self._acc, self._smooth = view(self._d.qacc), view(self._d.qacc_smooth)
         self._overflow = view(self._d.overflow)
         self._largest = torch.zeros(len(models), device=device)
         self.state = State(
@@ -387,7 +389,8 @@ class WarpBackend:
                 # the first half of the first is what refresh() did
                 (mjw.step2 if i == 0 and not self._integrates_apart else mjw.step)(self._m, self._d)
             # both propagate what is not a number
-            torch.maximum(self._largest, self._acc.abs().amax(dim=1), out=self._largest)
+            for accelerations in (self._acc, self._smooth):
+                torch.maximum(self._largest, accelerations.abs().amax(dim=1), out=self._largest)
         self.refresh()
 
     def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
