@@ -26,7 +26,7 @@ from mtenvs.backends.mujoco_warp import Sizes, WarpBackend, capture_scope, check
 from mtenvs.cuda_graphs import captured
 from mtenvs.env import check_action
 from mtenvs.spec import Family, Task
-from mtenvs.vector_env import VectorWorlds
+from mtenvs.vector_env import VectorWorlds, check_autoreset_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +85,10 @@ class DeviceVectorEnv(VectorWorlds):
         device: str | torch.device = "cuda",
         **options: Any,
     ) -> None:
-        mode = options.get("autoreset_mode", AutoresetMode.SAME_STEP)
-        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.SAME_STEP.value):
+        mode = check_autoreset_mode(options.get("autoreset_mode", AutoresetMode.SAME_STEP))
+        if mode != AutoresetMode.SAME_STEP:
             raise ValueError(
-                f"autoreset_mode {getattr(mode, 'value', mode)!r} is for backend='batch'; valid: "
+                f"autoreset_mode {mode.value!r} is for backend='batch'; valid: "
                 f"{AutoresetMode.SAME_STEP.value!r}"
             )
         self.device = check_device(device)

@@ -72,7 +72,7 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
                 f"codes have shape {np.shape(codes)}, expected {(self.num_envs, code.stop - code.start)}"
             )
         self._codes = None if codes is None else np.array(codes, np.float32)
-        self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
+        self.autoreset_mode = check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
         self._given_limit = (
             None if max_episode_steps is None else check_count("max_episode_steps", max_episode_steps)
@@ -534,7 +534,7 @@ def _at(worlds: Any, columns: Any) -> Any:
     return worlds, columns
 
 
-def _check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+def check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
     """Returns ``mode`` as Gymnasium's enumeration."""
     valid = [m.value for m in AutoresetMode]
     if mode not in (*AutoresetMode, *valid):

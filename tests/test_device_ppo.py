@@ -247,6 +247,15 @@ def test_advantages_are_normalised_per_run_and_task_as_on_the_cpu() -> None:
         assert part.std().item() == pytest.approx(1.0, rel=1e-3)
 
 
+def test_a_run_of_fewer_tasks_than_its_neighbours_has_advantages_too() -> None:
+    envs = DeviceVectorEnv("Biped", 4, "cpu", tasks=[0, 0, 0, 1])
+    learner = PPO(envs, [0, 1], SMALL)
+    learner._enter(envs)
+    found = learner._normalise_advantages(torch.arange(40.0).view(10, 2, 2))
+    assert torch.isfinite(found).all()
+    assert found[:, 0].std().item() == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_diverged_run_idles_and_costs_its_neighbours_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(poison: bool) -> tuple[PPO, list[dict[str, torch.Tensor]]]:
         envs = worlds(2)

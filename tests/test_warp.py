@@ -23,6 +23,7 @@ import mtenvs
 from benchmarks.warp_parity import Level, Parity, measure, topologies
 from mtenvs import device_env
 from mtenvs.backends import mujoco_warp
+from mtenvs.backends.mujoco_batch import BatchBackend
 from mtenvs.backends.mujoco_warp import Sizes, WarpBackend, bytes_per_world, probe_sizes, put_models
 from mtenvs.device_env import DeviceVectorEnv
 from mtenvs.spec import MissingDeviceError
@@ -598,12 +599,31 @@ def test_probed_sizes_hold_in_play(family: mtenvs.Family) -> None:
 
 
 def test_probed_sizes_are_those_of_the_greediest_body() -> None:
-    models = [mtenvs.model("Biped", task) for task in range(4)]
+    models = [mtenvs.model("Biped", task) for task in (0, 4)]
     each = [probe_sizes([model], 2) for model in models]
     both = probe_sizes(models, 2)
-    for name in ("nconmax", "njmax"):
+    for name in ("nconmax", "njmax", "iterations"):
         assert getattr(both, name) == max(getattr(sizes, name) for sizes in each)
-    assert len({sizes.njmax for sizes in each}) > 1
+    assert len(set(each)) > 1
+
+
+def test_a_solver_that_gives_up_hides_no_divergence() -> None:
+    """Its qacc is then that of the step before, however large velocities are; C MuJoCo stops there."""
+    model = mtenvs.model("Biped", 0)
+    worlds = 64
+    velocities = np.random.default_rng(0).normal(size=(worlds, model.nv))
+    for size, bad in ((1.0, False), (1e6, True), (1e7, True)):
+        both = [
+            WarpBackend([model] * worlds, ["nominal"] * worlds, {}, (), 2, CPU),
+            BatchBackend([model] * worlds, {}, (), 2),
+        ]
+        warp, batch = both
+        home = torch.from_numpy(batch.home).float()
+        warp.reset(torch.ones(worlds, dtype=torch.bool), home, torch.from_numpy(size * velocities).float())
+        batch.reset(np.arange(worlds), batch.home, size * velocities)
+        for backend, ctrl in ((warp, torch.zeros(worlds, model.nu)), (batch, np.zeros((worlds, model.nu)))):
+            backend.step(ctrl)
+            assert (np.asarray(backend.diverged()) == bad).all(), (size, backend)
 
 
 def test_a_solver_that_stops_early_is_no_divergence() -> None:
