@@ -598,15 +598,6 @@ def test_probed_sizes_hold_in_play(family: mtenvs.Family) -> None:
         assert sizes.njmax <= 4 * rows + 8  # nor is memory wasted
 
 
-def test_probed_sizes_are_those_of_the_greediest_body() -> None:
-    models = [mtenvs.model("Biped", task) for task in (0, 4)]
-    each = [probe_sizes([model], 2) for model in models]
-    both = probe_sizes(models, 2)
-    for name in ("nconmax", "njmax", "iterations"):
-        assert getattr(both, name) == max(getattr(sizes, name) for sizes in each)
-    assert len(set(each)) > 1
-
-
 def test_a_solver_that_gives_up_hides_no_divergence() -> None:
     """Its qacc is then that of the step before, however large velocities are; C MuJoCo stops there."""
     model = mtenvs.model("Biped", 0)
@@ -667,6 +658,15 @@ def test_rows_of_a_contact(condim: int, cone: str, rows: int) -> None:
     assert (data.ncon, data.nefc) == (1, rows)
     sizes = probe_sizes([model], 1)
     assert (sizes.nconmax, sizes.njmax) == (4, 4 * math.ceil(2 * rows / 4))
+
+
+def test_probed_sizes_are_those_of_the_greediest_body() -> None:
+    plain, rough = ball(), ball()
+    plain.geom_condim[:], rough.geom_condim[:] = 1, 6
+    each = [probe_sizes([model], 1) for model in (plain, rough)]
+    assert each[0].njmax < each[1].njmax
+    assert probe_sizes([rough, plain], 1) == probe_sizes([plain, rough], 1)
+    assert probe_sizes([plain, rough], 1).njmax == each[1].njmax
 
 
 @pytest.mark.parametrize(
@@ -780,7 +780,7 @@ def test_cards_and_drivers_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"autoreset_mode": AutoresetMode.DISABLED}, "autoreset_mode 'Disabled' is for backend='batch'"),
         (
             {"autoreset_mode": "never"},
-            "unknown autoreset_mode 'never'; valid: NextStep, SameStep, Disabled",
+            r"autoreset_mode 'never'.*; valid: .*SameStep",
         ),
         ({"num_envs": 0}, "num_envs must be a positive integer, got 0"),
         ({"tasks": [0, 99]}, "unknown task number 99"),
