@@ -486,7 +486,8 @@ class PPO(Described):
         def sums(x: Tensor) -> Tensor:  # (T, R, W) to (R, K, 1)
             return torch.bmm(x.sum(0).unsqueeze(1), members).transpose(1, 2)
 
-        total = len(advantages) * members.sum(1).unsqueeze(2)
+        # runs may have fewer tasks than others
+        total = (len(advantages) * members.sum(1).unsqueeze(2)).clamp(min=1)
         centred = advantages - torch.bmm(members, sums(advantages) / total).squeeze(2)
         deviation = (sums(centred**2) / (total - 1).clamp(min=1)).sqrt()
         return centred / (torch.bmm(members, deviation).squeeze(2) + 1e-8)

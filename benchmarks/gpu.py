@@ -432,12 +432,16 @@ def _share_rows(measured: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _parity_rows(measured: Mapping[str, Any]) -> list[list[str]]:
-    levels = ("observation", "observation_after", "reward_after", "terminated_after")
-    rows = [["family", "states", *(f"{level}, 99% and largest" for level in levels), "within"]]
-    for family, found in measured.get("parity", {}).items():
-        if isinstance(found, dict):
-            cells = [f"{found[level]['typical']:.1e}, {found[level]['largest']:.1e}" for level in levels]
-            rows.append([family, f"{found['states']:,}", *cells, "yes" if found["within"] else "**no**"])
+    levels = ("forward", "step", "functions")
+    rows = [["task", "states", *(f"{level}, largest" for level in levels), "exempt", "within"]]
+    found = measured.get("parity", {})
+    for family in (name for name in found if f"{name}_faults" in found):
+        for task, of in found[family].items():
+            exempt = sum(of[level]["exempt"] for level in levels)
+            faults = "; ".join(found[f"{family}_faults"].get(task, []))
+            cells = [f"{of[level]['largest']:.1e}" for level in levels]
+            within = f"**no**: {faults}" if faults else "yes"
+            rows.append([f"{family}/{task}", f"{of['states']:,}", *cells, str(exempt), within])
     return rows
 
 

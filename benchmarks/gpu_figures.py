@@ -32,6 +32,7 @@ from torch import Tensor
 
 import mtenvs
 from baselines.ppo import PPO
+from benchmarks import warp_parity
 from benchmarks.gpu import NO_DEVICE
 from benchmarks.record import machine as describe_machine
 from benchmarks.record import spread
@@ -40,7 +41,6 @@ from mtenvs.backends.mujoco_batch import topology
 from mtenvs.backends.mujoco_warp import capture_scope, check_device
 from mtenvs.device_env import DeviceGroup, DeviceVectorEnv
 from mtenvs.spec import MissingDeviceError
-from mtenvs.vector_env import TaskVectorEnv
 
 PACKAGES = ("mujoco", "mujoco_warp", "warp-lang", "torch", "numpy", "gymnasium", "dm_control", "pandas")
 CHUNK = 16
@@ -262,85 +262,19 @@ def compile_one(figure: Figure, family: str, tasks: Sequence[int]) -> None:
 # --------------------------------------------------------------------------------------------- parity
 
 
-TOLERANCES = {
-    # the same state read by single precision: observations reach some ten, of which 1e-5 is a millionth
-    "observation": 2e-5,
-    # a control step from the same state, single precision against double, the solver of both stopping
-    # where it thinks fit; all but a hundredth of the states, for where a foot just meets the ground one
-    # side may have a contact a physics step before the other
-    "observation_after": 5e-3,
-    "reward_after": 1e-3,
-    # share of states on a threshold
-    "terminated_after": 5e-3,
-}
 SHARE = 0.99
-"""Of the states must be within the tolerance."""
+"""Of differences, of which all but the largest few tell what is typical."""
 
 
 def parity(figure: Figure, families: Sequence[str]) -> None:
-    """How far a control step on the device is from C MuJoCo's, from every state of a trajectory of C's."""
+    """How far Warp's worlds on the device are from C MuJoCo's, by task; :mod:`benchmarks.warp_parity`."""
     for name in families:
-        figure.know(**{name: deviations(name, figure.make, steps=4 if figure.quick else 64)})
-        figure.say(f"parity of {name}: {figure.known[name]}")
-
-
-def deviations(family: str, make: Callable[..., DeviceVectorEnv], steps: int) -> dict[str, Any]:
-    """Largest and typical differences of one family, by level, and whether they are as they should be.
-
-    Args:
-        family: its name; all published tasks.
-        make: as of :meth:`Figure.make`.
-        steps: of the trajectory in C MuJoCo, with random actions.
-    """
-    ours = TaskVectorEnv(family, len(mtenvs.get_family(family).tasks))
-    count = ours.num_envs
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1.0, 1.0, (steps, count, ours.num_actions)).astype(np.float32)
-    seen, _ = ours.reset(seed=0)
-    before, after, rewards, ended, states = [], [], [], [], []
-    for action in actions:
-        before.append(seen)
-        states.append([_copied(group.backend.state) for group in ours._groups])
-        seen, reward, terminated, truncated, info = ours.step(action)
-        last = seen.copy()
-        for world in np.flatnonzero(terminated | truncated):
-            last[world] = info["final_obs"][world]
-        after.append(last)
-        rewards.append(reward)
-        ended.append(terminated)
-    # a world of the device for every state, so that one step does it
-    theirs = make(family, steps * count, tasks=ours.tasks * steps)
-    theirs.reset(seed=0)
-    for number, group in enumerate(theirs._groups):
-        steps_of, tasks_of = np.divmod(group.worlds, count)
-        rows = np.searchsorted(ours._groups[number].worlds, tasks_of)
-        state = group.backend.get_state()
-        for key in states[0][number]:
-            values = np.stack([states[t][number][key][i] for t, i in zip(steps_of, rows, strict=True)])
-            state[key].copy_(torch.from_numpy(values))
-        group.backend.set_state(state)
-        theirs.observations[group.observation] = group.family.observe(group.backend.state)
-    differences = {
-        "observation": np.abs(theirs.observations.cpu().numpy() - np.concatenate(before)).max(axis=1)
-    }
-    _, reward, terminated, _, info = theirs.step(actions.reshape(-1, theirs.num_actions))
-    final = info["final_obs"].cpu().numpy()
-    differences["observation_after"] = np.abs(final - np.concatenate(after)).max(axis=1)
-    differences["reward_after"] = np.abs(reward.cpu().numpy() - np.concatenate(rewards))
-    found: dict[str, Any] = {
-        key: {"typical": float(np.quantile(value, SHARE)), "largest": float(value.max())}
-        for key, value in differences.items()
-    }
-    other = terminated.cpu().numpy() != np.concatenate(ended)
-    found["terminated_after"] = {"typical": float(other.mean()), "largest": float(other.mean())}
-    within = {key: found[key]["typical"] <= limit for key, limit in TOLERANCES.items()}
-    return {"states": steps * count, **found, "within": all(within.values())}
-
-
-def _copied(state: Any) -> dict[str, np.ndarray]:
-    """What of C's State one of the device's follows from."""
-    own = {name: np.array(getattr(state, name)) for name in ("time", "qpos", "qvel", "ctrl")}
-    return own | {f"total_{term}": np.array(total) for term, total in state.totals.items()}
+        tasks = mtenvs.tasks(name)[:2] if figure.quick else None
+        found = warp_parity.measure(name, tasks, figure.device)
+        figure.know(**{name: {task: dataclasses.asdict(of) for task, of in found.items()}})
+        faults = {task: of.faults() for task, of in found.items() if of.faults()}
+        figure.know(**{f"{name}_faults": faults})
+        figure.say(f"parity of {name}: {faults or 'within its tolerances'}")
 
 
 # ----------------------------------------------------------------------------------------- throughput

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "training.runs": "training:runs",
     "architectures": "architectures:architectures",
     "curves": "curves:curves",
+    "warp_curves": "warp_curves:curves",
     "layout_pilot": "layout_pilot:pilot",
     "physics_study.speed": "physics_study:speed",
     "physics_study.training": "physics_study:training",

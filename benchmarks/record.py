@@ -19,7 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("mtenvs", "mujoco", "numpy", "gymnasium", "torch", "stable_baselines3", "envpool")
+PACKAGES = (
+    "mtenvs",
+    "mujoco",
+    "mujoco_warp",
+    "numpy",
+    "gymnasium",
+    "torch",
+    "stable_baselines3",
+    "envpool",
+)
 README_HEAD = """# Speed and fidelity, measured
 
 Written by `python -m benchmarks`. Each ratio is the median of the pairwise ratios of interleaved

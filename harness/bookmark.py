@@ -1,13 +1,15 @@
 """Where a cohort's training stands, so that a killed one goes on as if nothing had happened.
 
-    DIR/resume/<first run>/    state of learner and worlds, and how many rows each run had then
+    DIR/resume/<first run>/0 and 1    state of learner and worlds, and how many rows each run had then
 
-A bookmark is written between two rollouts, whole or not at all, and goes when its cohort is finished. Rows
-that were stored after it are cut off when it is taken up again, for they will be written again, the same.
+A bookmark is written between two rollouts, the older of the two over, so that there is always a whole one;
+both go when their cohort is finished. Rows that were stored after it are cut off when it is taken up again,
+for they will be written again, the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -56,6 +58,8 @@ class Bookmark:
         every: float = SAVE_SECONDS,
     ) -> None:
         self.path = directory / "resume" / cohort[0]
+        self._places = (self.path / "0", self.path / "1")
+        self._number = 0
         self._store, self._missing, self._every = store, list(missing), every
         # what the state must be of; the plan holds tasks, seeds, hyperparameters and the agent's version
         self._of = content_hash([store.plan["sha256"], list(cohort), sorted(missing)])
@@ -64,15 +68,20 @@ class Bookmark:
 
     def there(self) -> bool:
         """Whether it can be gone on with: state and rows of the same runs of the same plan."""
-        try:
-            facts = self._facts()
-            rows = dict(facts["rows"])
-            return facts["of"] == self._of and all(self._store.count(i) >= n for i, n in rows.items())
-        except (FileNotFoundError, KeyError, TypeError, ValueError):
-            return False
+        return bool(self._whole())
 
-    def _facts(self) -> dict[str, Any]:
-        return read_facts(self.path)
+    def _whole(self) -> list[Path]:
+        """Where bookmarks are that can be gone on with, the newest first."""
+        found = []
+        for place in self._places:
+            try:
+                facts = read_facts(place)
+                rows = dict(facts["rows"])
+                if facts["of"] == self._of and all(self._store.count(i) >= n for i, n in rows.items()):
+                    found.append((int(facts["number"]), place))
+            except (FileNotFoundError, KeyError, TypeError, ValueError):
+                continue
+        return [place for _, place in sorted(found, reverse=True)]
 
     def due(self) -> bool:
         """Whether it is time for another one."""
@@ -80,24 +89,34 @@ class Bookmark:
 
     def save(self, state: Any, place: Place) -> None:
         """Writes where training stands."""
+        self._number += 1
+        where = self._places[self._number % 2]
+        shutil.rmtree(where, ignore_errors=True)
         rows = {run_id: self._store.count(run_id) for run_id in self._missing}
-        facts = {"of": self._of, "rows": rows, "place": dataclasses.asdict(place)}
-        save_state(self.path, state, {**facts, "circumstances": self._circumstances})
+        facts = {"of": self._of, "number": self._number, "rows": rows, "place": dataclasses.asdict(place)}
+        save_state(where, state, {**facts, "circumstances": self._circumstances})
         self._last = time.monotonic()
 
-    def load(self) -> tuple[Any, Place]:
-        """Reads the state, and cuts off rows that were stored after it.
+    def load(self) -> tuple[Any, Place] | None:
+        """Reads the newest state that is whole, and cuts off rows that were stored after it.
 
-        Raises:
-            ValueError: if it cannot be read.
+        Returns:
+            The state and where it stands; ``None`` if there is none that can be read.
         """
-        state, facts = load_state(self.path)
-        for run_id, rows in facts["rows"].items():
-            self._store.truncate(run_id, rows)
-        self._last = time.monotonic()
-        place = Place(**facts["place"])
-        return state, dataclasses.replace(place, interruptions=place.interruptions + 1)
+        for where in self._whole():
+            try:
+                state, facts = load_state(where)
+                place = Place(**facts["place"])
+            except (OSError, TypeError, ValueError):
+                continue
+            for run_id, rows in facts["rows"].items():
+                self._store.truncate(run_id, rows)
+            self._last, self._number = time.monotonic(), int(facts["number"])
+            return state, dataclasses.replace(place, interruptions=place.interruptions + 1)
+        return None
 
     def remove(self) -> None:
         """Forgets it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are there
+            self.path.parent.rmdir()

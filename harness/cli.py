@@ -123,12 +123,7 @@ class Experiment:
         """Makes and writes the plan, or finds the same one already there."""
         _processes(self.device, self.processes)
         family, settings = mtenvs.get_family(self.family).name, self.settings
-        if (
-            choose_backend(settings.agent, self.device, self.backend) == "warp"
-            and settings.cohort_runs is None
-        ):
-            fit = runs_that_fit(family, settings.worlds_per_run, self.device)
-            settings = dataclasses.replace(settings, cohort_runs=fit)
+        stepped_by = choose_backend(settings.agent, self.device, self.backend)
         told: dict[str, Any] = {"conditioning": settings.conditioning}
         if settings.layout is not None:
             told["layout"] = settings.layout
@@ -136,6 +131,13 @@ class Experiment:
         learner = dataclasses.asdict(
             describe_learner(settings.agent, family, self.changes(), blind=blind, **told)
         )
+        title = "" if kind == "loo" else f"-{kind}"
+        directory = self.out or Path("runs") / f"{family}-{self.preset}{title}".lower()
+        if stepped_by == "warp" and settings.cohort_runs is None:
+            fit = self.planned_runs(directory) or runs_that_fit(
+                family, settings, learner["rollout"], self.device
+            )
+            settings = dataclasses.replace(settings, cohort_runs=fit)
         if kind == "joint":
             if settings.arms != PRESETS[self.preset].arms:
                 raise ValueError("--arms are those of leave-one-out; a joint experiment has --joint-arms")
@@ -150,10 +152,13 @@ class Experiment:
         self.warn(plan)
         if (dealt := plan["worlds_per_run"]) != (asked := settings.worlds_per_run):
             say(f"{dealt} worlds a run instead of {asked}, so that all tasks of a run have equally many")
-        kind = "" if plan["kind"] == "leave_one_out" else f"-{plan['kind']}"
-        directory = self.out or Path("runs") / f"{family}-{self.preset}{kind}".lower()
         write_plan(plan, directory)
         return directory
+
+    @staticmethod
+    def planned_runs(directory: Path) -> int | None:
+        """Runs of a batch in the plan that is there already, made when the device had other memory free."""
+        return int(load_plan(directory)["cohort_runs"]) if (directory / PLAN).is_file() else None
 
     def warn(self, plan: Mapping[str, Any]) -> None:
         """Says so where runs are too short for their agent to learn anything."""
@@ -215,7 +220,7 @@ class Plan(Experiment):
         """Runs the command."""
         directory = self.write(self.kind)
         print_plan(directory, self.place, self.settings.agent)
-        say(f"wrote {directory / PLAN}; train it with: {run_command(directory)}")
+        say(f"wrote {directory / PLAN}; train it with: {run_command(directory, self.device, self.backend)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -775,7 +780,8 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
             ),
         )
     except KeyboardInterrupt:
-        say(f"stopped; finished runs are kept. Go on with: {run_command(directory)}")
+        go_on = run_command(directory, place.device, place.backend)
+        say(f"stopped; finished runs are kept. Go on with: {go_on}")
         raise SystemExit(130) from None
     finally:
         status = list(Store(directory).status().values())

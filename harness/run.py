@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
+import gc
 import json
 import math
 import multiprocessing
@@ -37,6 +39,7 @@ from harness.plan import (
     COHORT_RUNS,
     NO_FOLD,
     PlanError,
+    Preset,
     checkpoints_of,
     evaluation_seeds,
     load_plan,
@@ -45,7 +48,8 @@ from harness.plan import (
 from harness.store import CODES, COMPLETE, Store
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
-from mtenvs.make import BACKENDS, check_warp, make_vector_env, worlds_that_fit
+from mtenvs.cuda_graphs import WARM_UP
+from mtenvs.make import BACKENDS, check_warp, make_vector_env, world_bytes
 from mtenvs.registry import TaskLike
 from mtenvs.spec import did_you_mean
 
@@ -163,10 +167,36 @@ def agent_to_run(plan: Mapping[str, Any], directory: Path, agent: str | None) ->
         raise PlanError(str(error)) from None
 
 
-def run_command(directory: Path) -> str:
-    """What to type to train what is left of a plan."""
+def run_command(directory: Path, device: str = "cpu", backend: str | None = None) -> str:
+    """What to type to train what is left of a plan, where it was begun."""
     name = load_plan(directory)["learner"]["name"]
-    return f"mtenvs run {directory}" + ("" if name in AGENTS else f" --agent {name}")
+    options = {
+        "agent": None if name in AGENTS else name,
+        "device": None if device == "cpu" else device,
+        "backend": backend,
+    }
+    given = [f" --{option} {value}" for option, value in options.items() if value is not None]
+    return f"mtenvs run {directory}{''.join(given)}"
+
+
+def check_unmixed(store: Store, stepped_by: str, backend: str | None) -> None:
+    """Makes sure that a plan whose runs were made with one backend goes on with it.
+
+    Args:
+        store: of the plan.
+        stepped_by: the backend that is to be used.
+        backend: that was asked for; whoever names it means it.
+
+    Raises:
+        harness.plan.PlanError: otherwise.
+    """
+    made = {record.get("backend", "batch") for record in store.records()} - {stepped_by}
+    if made and backend is None:
+        raise PlanError(
+            f"runs of this plan were made with backend {made.pop()!r}, here it would be {stepped_by!r}, "
+            "whose physics rounds otherwise: go on as you began, with --device and --backend, or name "
+            f"--backend {stepped_by} to have both in one plan"
+        )
 
 
 def check_device(device: str) -> None:
@@ -245,21 +275,35 @@ ROW_BYTES = 260
 """Of a stored row."""
 
 
-MOST_RUNS = 240
-"""Runs that are trained as one batch on a GPU at most: what is stored at a time, and lost with it."""
-SHARE = 0.4
-"""Of a GPU's memory, for the worlds that are trained on; in others it is evaluated, and there is more."""
+MOST_RUNS, MOST_STEPS = 240, 200_000_000
+"""Runs that a GPU trains as one batch at most, and steps of all of them: what is stored at a time."""
+SHARE = 0.7
+"""Of a GPU's free memory that is planned with."""
+COPIES = 8
+"""Of what a rollout brings, as the learner has it in inputs, tables and shuffles, in float32."""
 
 
-def runs_that_fit(family: str, worlds_per_run: int, device: str) -> int:
-    """How many runs of a family a device trains as one batch; ``MOST_RUNS`` of them at most, 1 at least."""
+def runs_that_fit(family: str, preset: Preset, rollout: int, device: str) -> int:
+    """How many runs of a plan a device trains as one batch, 1 at least.
+
+    Args:
+        family: its name.
+        preset: what is planned.
+        rollout: control steps of a world between updates.
+        device: where.
+    """
     if not device.startswith("cuda"):
         return COHORT_RUNS
     definition = registry.get_family(family)
     models = [registry.model(definition, task) for task in definition.tasks]
-    return max(
-        1, min(MOST_RUNS, int(SHARE * worlds_that_fit(models, definition, device)) // worlds_per_run)
-    )
+    encoding = Encoding(definition, preset.conditioning, preset.layout)
+    free, each = world_bytes(models, definition, device)
+    learned = 4 * COPIES * rollout * (encoding.slices.size + encoding.num_actions)
+    # a task that is new is shown with every code; beside, the episodes of a checkpoint are played
+    evaluated = (1 + len(CODES)) * preset.first_episodes + preset.episodes * len(models)
+    run = preset.worlds_per_run * (each + learned) + evaluated * each
+    steps = max(preset.budget, preset.pretrain_budget or 0)
+    return max(1, min(MOST_RUNS, MOST_STEPS // steps, int(SHARE * free) // run))
 
 
 def estimate_cost(
@@ -371,6 +415,8 @@ def _probe(
         raise TrainingError(f"agent {agent} meets a number that is not finite at once")
     worlds.reset(seed=0)
     actions = np.zeros((worlds.num_envs, worlds.num_actions))
+    for _ in range(WARM_UP + 1 if where.backend == "warp" else 0):
+        worlds.step(actions)
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < duration / 3:
         _, rewards, *_ = worlds.step(actions)
@@ -416,6 +462,7 @@ def run_plan(
     agent = agent_to_run(plan, directory, agent)
     check_suite(plan, agent)
     stepped_by = choose_backend(agent, device, backend)
+    check_unmixed(store, stepped_by, backend)
     if processes < 1:
         raise ValueError(f"processes must be positive, got {processes}")
     missing = _missing(plan, store)
@@ -469,7 +516,7 @@ def run_plan(
             f"{len(failed)} run{'s' * (len(failed) > 1)} failed or could not begin, first {first}: "
             f"{failed[first]}. "
             f"The traceback is in {directory / 'runs' / first / 'done.json'}; "
-            f"'{run_command(directory)}' tries again"
+            f"'{run_command(directory, device, backend)}' tries again"
         )
 
 
@@ -537,6 +584,10 @@ class Where:
     """Threads of the backend ``"batch"``; 0 for all processors."""
     save_every: float = SAVE_SECONDS
     """Seconds after which a training is saved."""
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
+"""Errors of a disk that nothing can be stored on any more, which end a plan's training, not its runs."""
 
 
 class TrainingError(RuntimeError):
@@ -732,12 +783,24 @@ class _Cohort:
         Raises:
             TrainingError: if something failed in the midst of it; the runs are stored as failed.
         """
+        try:
+            self._begin(progress)
+        finally:
+            for made in self._kept.values():
+                made.close()
+            self._kept.clear()
+            if self.where.device.startswith("cuda"):
+                # worlds, graphs and learner hold one another, and the next cohort wants their memory
+                gc.collect()
+                torch.cuda.empty_cache()
+
+    def _begin(self, progress: Progress | None) -> None:
         missing = [self.runs[r]["id"] for r in self.missing]
         worlds = None
         try:
             learner, worlds = self.learner()
-            if self.bookmark.there():
-                state, self._place = self.bookmark.load()
+            if (found := self.bookmark.load()) is not None:
+                state, self._place = found
                 learner.set_state(state, worlds)  # type: ignore[attr-defined]  # only those are saved
             else:
                 self.bookmark.remove()
@@ -748,12 +811,13 @@ class _Cohort:
         except PlanError:  # what it starts from is gone: nothing of this cohort has begun
             raise
         except (Exception, SystemExit) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise  # no fault of the run: it goes on where it was saved
             _fail(self.store, missing, traceback.format_exc())
             raise TrainingError(f"agent {self.agent}: {type(error).__name__}: {error}") from error
         finally:
-            for made in (worlds, *self._kept.values()):
-                if made is not None:
-                    made.close()
+            if worlds is not None:
+                worlds.close()
 
     def _train(self, learner: Learner, worlds: Worlds, progress: Progress | None) -> None:
         plan, runs = self.plan, self.runs
@@ -779,7 +843,7 @@ class _Cohort:
                 trained = self._steps(learner, worlds, step, advance)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
                 tasks = [run["tasks"] for run in runs]
-                self._evaluate(learner, tasks, index, step, episodes, told=self._told())
+                self._evaluate(learner, tasks, index, step, episodes, told=self._told(), again=True)
             self._hand_on(learner)
         wall = time.perf_counter() - started
         diverged = learner.diverged()
@@ -914,18 +978,6 @@ class _Cohort:
         for name, told in (("mean", mean), ("wrong", wrong)):
             self._evaluate(learner, tasks, index, steps, plan["first_episodes"], name, told, kept)
 
-    def _to_evaluate(
-        self, tasks: Sequence[Sequence[int]], episodes: int, told: Sequence[np.ndarray] | None
-    ) -> Worlds:
-        """Worlds ``[run, task, episode]``; on a device, those that were made before for the same."""
-        if self.where.backend == "batch":
-            return self._worlds(tasks, episodes, told)
-        codes = None if told is None else np.stack(told).tobytes()
-        key = (tuple(map(tuple, tasks)), episodes, codes)
-        if key not in self._kept:
-            self._kept[key] = self._worlds(tasks, episodes, told)
-        return self._kept[key]
-
     def _evaluate(
         self,
         learner: Learner,
@@ -936,10 +988,20 @@ class _Cohort:
         code: str = "true",
         told: Sequence[np.ndarray] | None = None,
         kept: Sequence[bool] | None = None,
+        again: bool = False,
     ) -> None:
-        """Evaluates every run on its tasks, given by number, and stores rows, of all or of those kept."""
+        """Evaluates every run on its tasks, given by number, and stores rows, of all or of those kept.
+
+        Worlds on a device, which are not quick to make, stay to be played in ``again``.
+        """
         plan, runs = self.plan, self.runs
-        worlds = self._to_evaluate(tasks, episodes, told)
+        again = again and self.where.backend != "batch"
+        key = tuple(map(tuple, tasks)), episodes
+        worlds = self._kept.get(key) if again else None
+        if worlds is None:
+            worlds = self._worlds(tasks, episodes, told)
+            if again:
+                self._kept[key] = worlds
         # start states are shared by all runs, arms and codes, and fresh at every checkpoint
         seeds = [
             seed
@@ -948,7 +1010,7 @@ class _Cohort:
             for seed in evaluation_seeds(plan["root_seed"], task, index, episodes)
         ]
         played = learner.evaluate(worlds, seeds)
-        if self.where.backend == "batch":
+        if not again:
             worlds.close()
         diverged = learner.diverged()
         rows = []

@@ -307,6 +307,11 @@ class Store:
 
     # --- inside ------------------------------------------------------------------------------------
 
+    def records(self) -> list[dict[str, Any]]:
+        """What was recorded of every run that has its result."""
+        found = [self._done(run_id) for run_id in self._planned]
+        return [done for done in found if done is not None and done["status"] in COMPLETE]
+
     def _run_directory(self, run_id: str) -> Path:
         if run_id not in self._planned:
             raise StoreError(f"run {run_id!r} is not in {self.directory / 'plan.json'}")

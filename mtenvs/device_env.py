@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from mtenvs.backends.mujoco_warp import Sizes, WarpBackend, capture_scope, check
 from mtenvs.cuda_graphs import captured
 from mtenvs.env import check_action
 from mtenvs.spec import Family, Task
-from mtenvs.vector_env import VectorWorlds
+from mtenvs.vector_env import VectorWorlds, check_autoreset_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +86,18 @@ class DeviceVectorEnv(VectorWorlds):
         device: str | torch.device = "cuda",
         **options: Any,
     ) -> None:
+        mode = check_autoreset_mode(options.get("autoreset_mode", AutoresetMode.SAME_STEP))
+        if mode != AutoresetMode.SAME_STEP:
+            raise ValueError(
+                f"autoreset_mode {mode.value!r} is for backend='batch'; valid: "
+                f"{AutoresetMode.SAME_STEP.value!r}"
+            )
         self.device = check_device(device)
         if options.get("num_threads"):
             raise ValueError("num_threads is for backend='batch': a device has its own")
-        self._steppers: list[Stepper] = []
+        # weakly: a learner that is gone shall not keep its arrays here
+        self._steppers: weakref.WeakSet[Stepper] = weakref.WeakSet()
         super().__init__(family, num_envs, **options)
-        if self.autoreset_mode != AutoresetMode.SAME_STEP:
-            raise ValueError(
-                f"autoreset_mode {self.autoreset_mode.value!r} is for backend='batch'; valid: "
-                f"{AutoresetMode.SAME_STEP.value!r}"
-            )
         self._own_step = self.stepper(lambda: self._actions)
 
     # ------------------------------------------------------------------ worlds
@@ -145,7 +148,9 @@ class DeviceVectorEnv(VectorWorlds):
             family.reward_terms,
             family.frame_skip,
             self.device,
-            _sizes(family, [models[t] for t in dict.fromkeys(own)]),
+            _sizes(
+                family, models[own[0]], [models[t] for t in dict.fromkeys(own) if t not in family.tasks]
+            ),
         )
         rows = slice(None) if len(worlds) == self.num_envs else torch.tensor(worlds, device=self.device)
         columns = self.encoding.columns(own[0])
@@ -284,7 +289,7 @@ class DeviceVectorEnv(VectorWorlds):
             then: takes in what came of it, likewise.
         """
         made = Stepper(self, act, then)
-        self._steppers.append(made)
+        self._steppers.add(made)
         return made
 
     def step(self, actions: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -302,7 +307,7 @@ class DeviceVectorEnv(VectorWorlds):
         self._check_open()
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device)
+        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device).detach()
         if self.device.type == "cpu":
             check_action(given.numpy(), (self.num_envs, self.num_actions))
         elif given.shape != self._actions.shape:
@@ -359,6 +364,13 @@ class DeviceVectorEnv(VectorWorlds):
         if wrong:
             raise ValueError(f"actions of {wrong:,} steps of single worlds were not finite")
 
+    def close(self, **kwargs: Any) -> None:
+        """Closes the worlds and gives their memory back."""
+        super().close(**kwargs)
+        self._groups = []
+        for stepper in self._steppers:
+            stepper.forget()
+
     # ------------------------------------------------------------------- state
 
     def get_state(self) -> dict[str, Any]:
@@ -369,7 +381,9 @@ class DeviceVectorEnv(VectorWorlds):
         physics = [{k: v.cpu() for k, v in group.backend.get_state().items()} for group in self._groups]
         self._streams()
         counted = {"seeds": list(self._seeds), "steps_taken": self.steps_taken}
-        return {"physics": physics, **counted, **{k: v.cpu() for k, v in self._carried().items()}}
+        # on the CPU, .cpu() is no copy
+        carried = {k: v.clone().cpu() for k, v in self._carried().items()}
+        return {"physics": physics, **counted, **carried}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`get_state` returned, in worlds of the same tasks."""
@@ -393,16 +407,22 @@ class DeviceVectorEnv(VectorWorlds):
 _SIZES: dict[tuple[str, tuple[int, ...]], Sizes] = {}
 
 
-def _sizes(family: Family, models: Sequence[mujoco.MjModel]) -> Sizes:
-    """What bodies of a topology need, those that are published included.
+def _sizes(family: Family, model: mujoco.MjModel, unpublished: Sequence[mujoco.MjModel]) -> Sizes:
+    """What bodies of a topology need; those that are published are always included, and so have the same.
 
-    Then all worlds of a topology have the same, for which kernels are compiled once.
+    Args:
+        family: the family.
+        model: of the topology.
+        unpublished: bodies that are to be asked besides.
     """
-    shape = topology(models[0])
+    shape = topology(model)
     if (key := (family.id, shape)) not in _SIZES:
         published = [registry.model(family, task) for task in family.tasks]
         _SIZES[key] = probe_sizes([m for m in published if topology(m) == shape], family.frame_skip)
-    known, own = _SIZES[key], probe_sizes(models, family.frame_skip)
+    known = _SIZES[key]
+    if not unpublished:
+        return known
+    own = probe_sizes(unpublished, family.frame_skip)
     return Sizes(*map(max, dataclasses.astuple(known), dataclasses.astuple(own)))
 
 

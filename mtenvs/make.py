@@ -63,13 +63,13 @@ def check_warp(device: Any) -> None:
     check_device(device)
 
 
-def worlds_that_fit(models: Sequence[mujoco.MjModel], family: Family, device: Any) -> int:
-    """About how many worlds fit into the free memory of a CUDA device, if all are of the largest model."""
+def world_bytes(models: Sequence[mujoco.MjModel], family: Family, device: Any) -> tuple[int, int]:
+    """Free memory of a CUDA device, and about what a world of the largest of some models takes of it."""
     with _needing_warp():
         from mtenvs.backends import mujoco_warp
     largest = max(models, key=lambda model: (model.nv, model.nsensordata))
     sizes = mujoco_warp.probe_sizes(models, family.frame_skip)
-    return mujoco_warp.free_bytes(device) // mujoco_warp.bytes_per_world(largest, sizes)
+    return mujoco_warp.free_bytes(device), mujoco_warp.bytes_per_world(largest, sizes)
 
 
 @contextlib.contextmanager

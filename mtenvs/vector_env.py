@@ -72,7 +72,7 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
                 f"codes have shape {np.shape(codes)}, expected {(self.num_envs, code.stop - code.start)}"
             )
         self._codes = None if codes is None else np.array(codes, np.float32)
-        self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
+        self.autoreset_mode = check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
         self._given_limit = (
             None if max_episode_steps is None else check_count("max_episode_steps", max_episode_steps)
@@ -145,12 +145,13 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
         templates = {task: self.encoding.template(task) for task in distinct}
         families = {task: self.family.of(task) for task in distinct}
         models = {task: registry.model(families[task], task) for task in distinct}
-        self.close_extras()  # cameras belong to the models of before
-        self._tasks = tuple(tasks)
         by_topology: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for world, task in enumerate(tasks):
             by_topology.setdefault((task.family, topology(models[task])), []).append(world)
-        self._groups = [self._group(worlds, tasks, models) for worlds in by_topology.values()]
+        # a device may be too small for them, or unable
+        groups = [self._group(worlds, tasks, models) for worlds in by_topology.values()]
+        self.close_extras()  # cameras belong to the models of before
+        self._tasks, self._groups = tuple(tasks), groups
         # the template of an observation: masks and codes are written once, bodies at every step
         self._observations = np.stack([templates[t] for t in tasks])
         if self._codes is not None:
@@ -553,8 +554,9 @@ class TaskVectorEnv(VectorWorlds):
             group.backend.set_state(np.asarray(rows))
             for term, total in group.backend.state.totals.items():
                 total[:] = np.asarray(sums[term])
-        self._observations = np.array(state["observations"])
-        self._elapsed, self._ended = np.array(state["elapsed"]), np.array(state["ended"])
+        self._observations = np.asarray(state["observations"]).copy()
+        self._elapsed = np.asarray(state["elapsed"]).copy()
+        self._ended = np.asarray(state["ended"]).copy()
 
     def __getstate__(self) -> dict[str, Any]:
         # batches and OpenGL contexts do not pickle: the state rows travel, the rest is rebuilt
@@ -582,7 +584,7 @@ def _at(worlds: Any, columns: Any) -> Any:
     return worlds, columns
 
 
-def _check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+def check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
     """Returns ``mode`` as Gymnasium's enumeration."""
     valid = [m.value for m in AutoresetMode]
     if mode not in (*AutoresetMode, *valid):

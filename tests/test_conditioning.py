@@ -158,7 +158,7 @@ def test_conditioning_leaves_the_body_alone(task: mtenvs.Task, env_id: str) -> N
 
 
 def test_unknown_conditioning_is_named_with_the_valid_ones(family: mtenvs.Family) -> None:
-    message = "unknown conditioning 'onehot'; valid: descriptor, one_hot, none"
+    message = "unknown conditioning 'onehot' .*did you mean 'one_hot'.*; valid: descriptor, one_hot, none"
     with pytest.raises(ValueError, match=message):
         gym.make(family.id, task=0, conditioning="onehot")
     with pytest.raises(ValueError, match=message):

@@ -10,9 +10,16 @@ import harness.run
 import mtenvs
 from baselines.registry import describe_learner
 from harness.cli import main
-from harness.plan import COHORT_RUNS, PRESETS, load_plan, make_plan, write_plan
+from harness.plan import COHORT_RUNS, PRESETS, PlanError, load_plan, make_plan, write_plan
 from harness.report import write_report
-from harness.run import choose_backend, estimate_cost, run_plan, runs_that_fit
+from harness.run import (
+    check_unmixed,
+    choose_backend,
+    estimate_cost,
+    run_command,
+    run_plan,
+    runs_that_fit,
+)
 from harness.store import Store
 from mtenvs.backends import mujoco_warp
 from mtenvs.device_env import DeviceVectorEnv
@@ -121,17 +128,45 @@ def test_the_backend_follows_from_agent_and_device(monkeypatch):
 
 
 def test_a_gpu_trains_as_many_runs_at_once_as_it_holds(monkeypatch):
-    assert runs_that_fit("Biped", 56, "cpu") == COHORT_RUNS
+    standard, wide = PRESETS["standard"], PRESETS["wide"]
+    assert runs_that_fit("Biped", standard, 32, "cpu") == COHORT_RUNS
     each = mujoco_warp.bytes_per_world(mtenvs.model("Biped", 0), mujoco_warp.Sizes(8, 32, 8))
-    for free, least, most in (
-        (2**37, harness.run.MOST_RUNS, harness.run.MOST_RUNS),
-        (2**28, 10, 100),
-        (1, 1, 1),
-    ):
+    given = {}
+    for free in (2**37, 2**32, 1):
         monkeypatch.setattr(mujoco_warp, "free_bytes", lambda device, free=free: free)
-        runs = runs_that_fit("Biped", 56, "cuda")
-        assert least <= runs <= most
-        assert runs == 1 or runs * 56 * each <= free
+        given[free] = runs_that_fit("Biped", standard, 32, "cuda")
+        # those it is trained in, those it is evaluated in, and what the learner keeps
+        assert given[free] == 1 or given[free] * (56 + 4 * 112) * each < free
+    assert given[2**37] == harness.run.MOST_RUNS > given[2**32] > given[1] == 1
+    # what is stored at a time, and lost with it, is bounded too
+    monkeypatch.setattr(mujoco_warp, "free_bytes", lambda device: 2**40)
+    assert 1 < runs_that_fit("Biped", wide, 32, "cuda") * wide.budget <= harness.run.MOST_STEPS
+
+
+def test_one_plan_keeps_to_one_backend(trained):
+    _, (batch, warp), _ = trained
+    for directory, other in ((batch, "warp"), (warp, "batch")):
+        store = Store(directory)
+        made = {"warp": "batch", "batch": "warp"}[other]
+        check_unmixed(store, made, None)
+        check_unmixed(store, other, other)  # whoever names it means it
+        with pytest.raises(PlanError, match=f"made with backend '{made}', here it would be '{other}'"):
+            check_unmixed(store, other, None)
+    with pytest.raises(PlanError, match="go on as you began, with --device and --backend"):
+        run_plan(warp)
+    assert run_command(warp, "cuda", "warp") == f"mtenvs run {warp} --device cuda --backend warp"
+    assert run_command(warp) == f"mtenvs run {warp}"
+
+
+def test_a_plan_that_is_there_keeps_its_batches(tmp_path, monkeypatch):
+    """Whatever memory is free when it is gone on with."""
+    asked = iter((7, 9))
+    monkeypatch.setattr("harness.cli.runs_that_fit", lambda *_: next(asked))
+    monkeypatch.setattr("harness.cli.estimate_cost", lambda *_: harness.run.Cost(0.1, 1.0, 1.0, 1.0))
+    words = ["plan", "Biped", "--preset", "quick", "--backend", "warp", "--out", str(tmp_path / "p")]
+    for _ in range(2):
+        main(words)
+    assert load_plan(tmp_path / "p")["cohort_runs"] == 7
 
 
 def test_the_command_line_hands_the_backend_on(tmp_path, monkeypatch, capsys):

@@ -588,7 +588,7 @@ def test_the_agent_is_described_and_what_is_not_as_usual_stands_under_the_title(
         "parameters of one network 12,345",
         "from a zoo of &lt;agents&gt;",
         "told of a new task the mean of its sources",
-        "handed on of a network that is handed on only the last layers learn (freeze_trunk)",
+        "handed on of a network that is handed on only the last layers learn, the log standard deviation",
     ):
         assert sentence in text, sentence
     assert "what telling it the task&#x27;s own code would be worth is not seen here" in page

@@ -339,7 +339,7 @@ def test_what_is_told_is_what_the_code_says(tmp_path):
             return worlds
 
     runs = [run for run in plan["runs"] if run["phase"] == "pretrain"]
-    cohort = Watching(directory, plan, Store(directory), runs, "ppo", "cpu", 0)
+    cohort = Watching(directory, plan, Store(directory), runs, "ppo", harness.run.Where())
     learner, _ = cohort.learner()
     for run in runs:
         cohort.store.begin(run["id"])

@@ -35,10 +35,17 @@ PROBE_STEPS = 300
 """Control steps of every body that are probed for how many contacts and constraints there can be."""
 THROWN = 2.0
 """How far, in rad and m, bodies are thrown from home while they are probed."""
-MARGIN = 1.5
-"""What is allocated over what was seen."""
+MARGIN = 2.0
+"""Contacts and iterations that are allowed over those that were seen: training finds more than a probe."""
+MOST_PAIRS, CONTACTS_OF_PAIR = 64, 4
+"""Pairs of geoms of which all contacts are allocated, whatever was seen; and contacts of a pair."""
 OVERHEAD = 2.0
 """Memory in all over that of Warp's Data: for what a step allocates for a while, and for observations."""
+
+_NOT_CONVERGED = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
+OUTGROWN = int(mjw.OverflowType.ALL & ~_NOT_CONVERGED)
+"""Bits of Warp's ``overflow`` that tell of something left out. A solver that has used up its iterations, as
+models that allow few of them mean it to, leaves out nothing, and C MuJoCo does not mention it either."""
 
 NEEDED_DRIVER = (12, 4)
 """CUDA version of the driver that MuJoCo Warp asks for."""
@@ -64,11 +71,20 @@ def check_device(device: str | torch.device) -> torch.device:
         ValueError: for a device of another kind.
     """
     _begin_warp()
-    found = torch.device(device)
-    if found.type not in ("cpu", "cuda"):
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):  # of PyTorch, for what is no name of a device
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
         raise ValueError(f"no worlds on device {str(device)!r}; valid: cpu, cuda, cuda:N")
     if found.type == "cpu":
         return found
+    driver = wp.get_cuda_driver_version()
+    if driver is not None and tuple(driver) < NEEDED_DRIVER:
+        raise MissingDeviceError(
+            f"the NVIDIA driver is too old: it knows CUDA {'.'.join(map(str, driver))}, and "
+            f"{'.'.join(map(str, NEEDED_DRIVER))} is needed"
+        )
     if not (torch.cuda.is_available() and wp.is_cuda_available()):
         missing = "PyTorch" if wp.is_cuda_available() else "Warp"
         raise MissingDeviceError(
@@ -77,14 +93,8 @@ def check_device(device: str | torch.device) -> torch.device:
         )
     count = torch.cuda.device_count()
     found = torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
-    if found.index is not None and found.index >= count:
+    if found.index >= count:
         raise MissingDeviceError(f"no device {str(device)!r}: this machine has {count}, from cuda:0 on")
-    driver = wp.get_cuda_driver_version()
-    if driver is not None and tuple(driver) < NEEDED_DRIVER:
-        raise MissingDeviceError(
-            f"the NVIDIA driver is too old: it knows CUDA {'.'.join(map(str, driver))}, and "
-            f"{'.'.join(map(str, NEEDED_DRIVER))} is needed"
-        )
     return found
 
 
@@ -151,7 +161,8 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
     """What the worlds of a topology need, by stepping each body in C MuJoCo.
 
     Every other step with motors at full strength to either side, the others at random; half of the time
-    from home, half thrown down in any posture.
+    from home, half thrown down in any posture. Of rows only those of contacts are probed: all limits,
+    frictions and equalities can be active at once, and may well be in no probe.
 
     Args:
         models: the distinct ones.
@@ -162,6 +173,7 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
     for model in models:
         data, most = mujoco.MjData(model), max(most, int(model.opt.iterations))
         rng = np.random.default_rng(0)
+        seen = 0
         for step in range(steps):
             if step % (steps // 4) == 0:
                 mujoco.mj_resetDataKeyframe(model, data, 0)
@@ -171,10 +183,27 @@ def probe_sizes(models: Iterable[mujoco.MjModel], frame_skip: int, steps: int = 
             data.ctrl = np.sign(noise) if step % 2 else noise
             for _ in range(frame_skip):
                 mujoco.mj_step(model, data)
-                contacts, rows = max(contacts, data.ncon), max(rows, data.nefc)
+                seen = max(seen, data.ncon)
                 iterations = max(iterations, int(data.solver_niter.max()))
+        seen = math.ceil(MARGIN * seen)
+        contacts, rows = max(contacts, seen), max(rows, _own_rows(model) + seen * _rows_each(model))
     needed = min(most, _rounded(MARGIN * iterations))
-    return Sizes(_rounded(MARGIN * contacts), _rounded(MARGIN * rows), needed)
+    return Sizes(_rounded(contacts), _rounded(rows), needed)
+
+
+def _own_rows(model: mujoco.MjModel) -> int:
+    """Most rows of constraints that a world can have without any contact."""
+    limits = np.count_nonzero(model.jnt_limited) + np.count_nonzero(model.tendon_limited)
+    frictions = np.count_nonzero(model.dof_frictionloss) + np.count_nonzero(model.tendon_frictionloss)
+    return int(limits + frictions + 6 * model.neq)  # six of a weld, fewer of others
+
+
+def _rows_each(model: mujoco.MjModel) -> int:
+    """Most rows of constraints that one contact has."""
+    dimensions = int(max(model.geom_condim.max(initial=1), model.pair_dim.max(initial=1)))
+    elliptic = model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
+    # of a pyramid, two edges for every direction but the normal
+    return dimensions if elliptic or dimensions == 1 else 2 * (dimensions - 1)
 
 
 def _rounded(count: float) -> int:
@@ -191,8 +220,9 @@ def bytes_per_world(model: mujoco.MjModel, sizes: Sizes) -> int:
 
 
 def free_bytes(device: str | torch.device) -> int:
-    """Free memory of a CUDA device."""
-    return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    """Free memory of a CUDA device; what PyTorch keeps for itself and does not use is free."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(torch.device(device))[0]) + int(kept)
 
 
 def _size(owner: Any) -> int:
@@ -268,23 +298,22 @@ class WarpBackend:
             # Worlds that are solved cost little, so as many iterations are captured as are needed.
             self._m.opt.iterations = self.sizes.iterations
             self._m.opt.graph_conditional = self.device.type != "cuda"
-            # the broad phase lists candidates in the same memory as contacts
-            candidates = int(self._m.nxn_geom_pair_filtered.shape[0])
+            # contacts share one memory: where all that there can be fit, no world takes another's
+            pairs = min(int(self._m.nxn_geom_pair_filtered.shape[0]), MOST_PAIRS)
             self._d = mjw.make_data(
                 distinct[0],
                 nworld=len(models),
-                nconmax=max(self.sizes.nconmax, candidates),
+                nconmax=max(self.sizes.nconmax, CONTACTS_OF_PAIR * pairs),
                 njmax=self.sizes.njmax,
             )
             self._place_still(distinct, of_world)
         self._integrates_apart = distinct[0].opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
         self.home = self._tensor(np.stack([m.key_qpos[0] for m in distinct])[of_world])
         view = wp.to_torch
-        self._warmstart, self._acc, self._act = (
-            view(self._d.qacc_warmstart),
-            view(self._d.qacc),
-            view(self._d.act),
-        )
+        self._warmstart, self._act = view(self._d.qacc_warmstart), view(self._d.act)
+        # where Warp's solver gives up, qacc is that of the step before: what would be without constraints
+        # is as large as C MuJoCo's then
+        self._acc, self._smooth = view(self._d.qacc), view(self._d.qacc_smooth)
         self._overflow = view(self._d.overflow)
         self._largest = torch.zeros(len(models), device=device)
         self.state = State(
@@ -360,7 +389,8 @@ class WarpBackend:
                 # the first half of the first is what refresh() did
                 (mjw.step2 if i == 0 and not self._integrates_apart else mjw.step)(self._m, self._d)
             # both propagate what is not a number
-            torch.maximum(self._largest, self._acc.abs().amax(dim=1), out=self._largest)
+            for accelerations in (self._acc, self._smooth):
+                torch.maximum(self._largest, accelerations.abs().amax(dim=1), out=self._largest)
         self.refresh()
 
     def reset(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
@@ -394,7 +424,7 @@ class WarpBackend:
 
     def overflown(self) -> Tensor:
         """Worlds that had more contacts or constraints than :attr:`sizes`, ``(num_worlds,)`` of bool."""
-        return self._overflow != 0
+        return (self._overflow & OUTGROWN) != 0
 
     def get_state(self) -> dict[str, Tensor]:
         """All that the worlds' futures depend on but for their models, each ``(num_worlds, ...)``."""
