@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import operator
 import os
 import sys
@@ -64,6 +65,7 @@ from harness.run import (
     runs_that_fit,
 )
 from harness.show import Player, check_display, check_film, film, frames, sheet, summary, view
+from harness.status import status_of
 from harness.store import COMPLETE, Store
 from harness.table import columns_page, export_table
 from mtenvs.export import export
@@ -281,6 +283,45 @@ class Run:
         place = Place(self.device, self.backend, self.processes, self.save_every)
         train(self.directory, place, self.agent)
         say(f"report it with: mtenvs report {self.directory}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Says how far the training of a plan is: what is done, running and failed, and the time left."""
+
+    directory: tyro.conf.Positional[Path]
+    """Directory of the experiment."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        found = status_of(self.directory)
+        runs = sum(found.runs.values())
+        say(f"{self.directory}: {plural(runs, 'run')}, {found.steps / 1e6:.1f}M steps")
+        for name, meaning in STATUS_WORDS.items():
+            if count := found.runs.get(name, 0):
+                say(f"  {count:>5} {meaning}")
+        for first, (who, count) in found.running.items():
+            say(f"  {who} trains {plural(count, 'run')}, the first {first}")
+        for run_id, why in found.failed.items():
+            say(f"  {run_id} failed: {why}")
+        if not found.steps_left:
+            say(f"report it with: mtenvs report {self.directory}")
+            return
+        share = 1.0 - found.steps_left / found.steps
+        left = "" if math.isnan(found.hours_left) else f", about {_duration(found.hours_left)} left"
+        say(f"{share:.0%} of the steps{left}")
+        if not found.running:
+            say(f"nobody trains it now; go on with: {run_command(self.directory)}")
+
+
+STATUS_WORDS = {
+    "finished": "finished",
+    "diverged": "diverged, which is a result",
+    "failed": "failed",
+    "started": "begun",
+    "missing": "not begun",
+}
+"""Statuses of runs, in words."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -741,12 +782,14 @@ def print_plan(directory: Path, place: Place, agent: str) -> None:
     with console.status("measuring this machine's speed for some seconds"):
         at_a_time = _processes(place.device, place.processes)
         estimate = estimate_cost(directory, place.device, at_a_time, agent, place.backend)
-    hours = estimate.hours
-    duration = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     say(
-        f"about {duration} here ({estimate.train_speed:,.0f} steps/s trained, "
+        f"about {_duration(estimate.hours)} here ({estimate.train_speed:,.0f} steps/s trained, "
         f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
 
 
 def _processes(device: str, asked: int | None) -> int:
@@ -844,6 +887,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = (
         commands
         | Annotated[Run, tyro.conf.subcommand("run")]
+        | Annotated[Status, tyro.conf.subcommand("status")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Tasks, tyro.conf.subcommand("tasks")]
         | Annotated[

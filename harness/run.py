@@ -34,6 +34,7 @@ from baselines.learner import DEFAULT_START, Episodes, Learner, Start
 from baselines.registry import AGENTS, agent_of, find_agent, make_learner
 from harness.bookmark import SAVE_SECONDS, Bookmark, Place
 from harness.family_code import family_code
+from harness.lock import locked
 from harness.measures import damaged_runs
 from harness.plan import (
     COHORT_RUNS,
@@ -53,6 +54,8 @@ from mtenvs.make import BACKENDS, check_warp, make_vector_env, world_bytes
 from mtenvs.registry import TaskLike
 from mtenvs.spec import did_you_mean
 
+BUSY_SECONDS = 2.0
+"""How long is waited before a cohort is asked for again that another process trains."""
 PROBE_SECONDS = 6.0
 """How long a plan's cost is probed."""
 EXIT_SECONDS = 5.0
@@ -439,8 +442,9 @@ def run_plan(
     """Trains whatever of a plan has no result yet, and again what has lost part of its rows.
 
     Results do not depend on the number of processes. A run that fails is stored as failed, with its
-    traceback, and the others go on. A training that was killed goes on where it last was saved, if its
-    learner has all its state to give (ours has), to the same rows.
+    traceback, and the others go on. Several processes may work on one plan: each cohort is trained by one,
+    and the others wait for it or take the next. A training that was killed goes on where it was last saved,
+    if its learner has all its state to give (ours has), to the same rows.
 
     Args:
         directory: of the plan.
@@ -466,16 +470,12 @@ def run_plan(
     if processes < 1:
         raise ValueError(f"processes must be positive, got {processes}")
     missing = _missing(plan, store)
-    # what is going on goes on; of what is not nothing is left
-    for cohort in plan["cohorts"]:
-        if not bookmark_of(directory, store, cohort, missing).there():
-            for run_id in missing & {*cohort}:
-                store.discard(run_id)
     # cohorts are the plan's alone: the missing runs are trained beside the same neighbours again
     waiting = [cohort for cohort in plan["cohorts"] if missing & {*cohort}]
     starts = {run["id"]: run["start"] for run in plan["runs"]}
     failed: dict[str, str] = {}
-    futures: dict[Future[None], list[str]] = {}
+    busy = False
+    futures: dict[Future[bool], list[str]] = {}
     # what others have written may end its process, which is not to be this one
     with _Workers(min(processes, widest(plan)), apart=agent not in AGENTS) as workers:
         while waiting or futures:
@@ -490,6 +490,8 @@ def run_plan(
             ready = ready[: workers.count - len(futures)]
             if not ready and not futures:
                 continue  # all that waited is lost
+            if busy and not futures:
+                time.sleep(BUSY_SECONDS)
             threads = workers.threads(len(ready) + len(futures))
             for cohort in ready:
                 waiting.remove(cohort)
@@ -499,7 +501,11 @@ def run_plan(
             for future in workers.wait(futures, progress):
                 cohort = futures.pop(future)
                 try:
-                    future.result()
+                    if not future.result():  # another process trains it: perhaps it is done the next time
+                        busy = True
+                        waiting.append(cohort)
+                        continue
+                    busy = False
                 except TrainingError as error:
                     why = str(error)
                 except BrokenProcessPool:
@@ -565,11 +571,23 @@ def _train_cohort(
     agent: str,
     where: Where,
     progress: Progress | None = None,
-) -> None:
+) -> bool:
+    """Trains a cohort, unless another process does; whether it is trained now."""
     use_one_torch_thread()
     plan, store = load_plan(directory), Store(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
-    _Cohort(directory, plan, store, [by_id[i] for i in cohort], agent, where).train(progress)
+    with locked(directory / "locks" / cohort[0]) as mine:
+        if not mine:
+            return False
+        # only now, for another process may have trained it in the meantime
+        missing = _missing(plan, store) & {*cohort}
+        if not missing:
+            return True
+        if not bookmark_of(directory, store, cohort, missing).there():
+            for run_id in missing:
+                store.discard(run_id)
+        _Cohort(directory, plan, store, [by_id[i] for i in cohort], agent, where).train(progress)
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""One process at a time for each cohort, whoever started it.
+
+    DIR/locks/<first run>    there while a process trains the cohort; says which one
+
+The lock is the operating system's, on the open file: it ends with the process that holds it, however that
+ends, so that nobody has to guess whether a file that was left behind still means something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Takes a lock, if nobody has it.
+
+    Args:
+        path: of the file, made if it is missing; it goes when the lock is given back.
+
+    Yields:
+        Whether it was taken.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        if not _is(path, file):  # it was given back, and its file removed, between opening and locking
+            yield False
+            return
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {platform.node()}\n".encode())
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)  # while it is held: nobody can have taken it
+            with contextlib.suppress(OSError):  # others are there
+                path.parent.rmdir()
+    finally:
+        os.close(file)
+
+
+def holder(path: Path) -> str | None:
+    """Who has a lock, such as ``process 12 on here``; ``None`` if nobody does."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(file, 1000).decode(errors="replace").strip()
+    finally:
+        os.close(file)
+    return None
+
+
+def _is(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
