@@ -17,7 +17,7 @@ class Status:
     """How far a plan is."""
 
     runs: dict[str, int]
-    """Number of runs by status, of :data:`harness.store.STATUSES`; those that are not trained are left out."""
+    """Number of runs by status, of :data:`harness.store.STATUSES`."""
     running: dict[str, tuple[str, int]]
     """Cohorts that a process trains now, by their first run: which process, and how many runs."""
     failed: dict[str, str]
@@ -27,7 +27,7 @@ class Status:
     steps_left: int
     """Of these, those of runs that have no result."""
     hours_left: float
-    """Estimated from what runs took so far, with as many processes as there are now; NaN if none has ended."""
+    """Estimated from what runs took, with as many processes as there are now; NaN if none has ended."""
 
 
 def status_of(directory: Path) -> Status:
