@@ -601,6 +601,11 @@ def main() -> None:
     """Takes all figures; exit status 1 if any failed."""
     arguments = tyro.cli(Arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as by the keyboard
+    # before anything is written over, and in a process whose memory on the card goes with it
+    asked = f"from mtenvs.make import check_warp; check_warp({arguments.device!r})"
+    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    if answer.returncode:
+        raise SystemExit(f"gpu-check: {answer.stderr.strip().splitlines()[-1]}")
     check = Check(arguments)
     failed = check.run()
     print(page(check.known))

@@ -152,6 +152,8 @@ class Experiment:
             make = make_matrix_plan if kind == "matrix" else make_plan
             plan = make(family, settings, learner, self.preset)
         self.warn(plan)
+        if self.preset == "wide" and self.device == "cpu":
+            say("note: wide is for a GPU: see 'mtenvs plan' for the hours that it takes here")
         if (dealt := plan["worlds_per_run"]) != (asked := settings.worlds_per_run):
             say(f"{dealt} worlds a run instead of {asked}, so that all tasks of a run have equally many")
         write_plan(plan, directory)
@@ -619,7 +621,7 @@ class View:
         families = get_families(self.family)
         task, taught = as_task(families, self.task), policy.lessons.tasks
         if taught and task.name not in taught:
-            say(f"note: this network was not trained on {task.name}, but on {', '.join(taught)}")
+            say(f"note: this network was last trained on {', '.join(taught)}, not on {task.name}")
         if policy.lessons.code is not None:
             say("note: it was taught with the mean of its sources' codes, not its task's: it is told that")
         return policy

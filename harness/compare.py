@@ -443,6 +443,8 @@ def _notes(names: Sequence[str], analyses: Sequence[Analysis], folds: Sequence[i
             yield f"Not all plans have {', '.join(left)}, which {name} has: left out."
         if analysis.marks:
             yield f"{name} is {' and '.join(analysis.marks)}."
+        if analysis.physics:
+            yield f"{name}: {analysis.physics}"
 
 
 def _circumstances(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -630,7 +632,7 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
             continue
         headline = analysis.headline
         ratio = headline.log_ratio.exp()
-        marks = list(analysis.marks)
+        marks = [*analysis.marks, *_physics(analysis)]
         if len(headline.estimable) < len(plan["folds"]):
             # the mean is not over all that its group is about
             marks.append(f"{len(headline.estimable)} of {len(plan['folds'])} folds")
@@ -687,6 +689,11 @@ def _learner(plan: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _physics(analysis: Analysis) -> list[str]:
+    """What stepped the worlds, as a mark."""
+    return [f"physics {' and '.join(analysis.backends)}"] * bool(analysis.physics)
+
+
 def _joint_rows(name: str, analysis: Analysis, group: int) -> list[dict[str, Any]]:
     """The joint arms of a plan, a row each."""
     plan = analysis.plan
@@ -718,7 +725,7 @@ def _joint_rows(name: str, analysis: Analysis, group: int) -> list[dict[str, Any
                 "parameters": costs["parameters"],
                 "minutes": costs["wall_seconds"] / 60,
                 "worlds": plan["worlds_per_run"],
-                "marks": ", ".join(analysis.marks),
+                "marks": ", ".join([*analysis.marks, *_physics(analysis)]),
             }
         )
     return rows

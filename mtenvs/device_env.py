@@ -219,6 +219,9 @@ class DeviceVectorEnv(VectorWorlds):
         Args:
             actions: ``(num_envs, num_actions)``, clipped to [-1, 1].
         """
+        if not isinstance(actions, Tensor) or actions.shape != self._actions.shape:
+            found = tuple(actions.shape) if isinstance(actions, Tensor) else type(actions).__name__
+            raise ValueError(f"actions are {found}, expected a tensor {tuple(self._actions.shape)}")
         wrong = ~torch.isfinite(actions)
         self._faults[0] += wrong.any(dim=1).sum()
         actions = actions.masked_fill(wrong, 0.0).clamp(-1.0, 1.0)
@@ -304,9 +307,7 @@ class DeviceVectorEnv(VectorWorlds):
             gymnasium.error.ResetNeeded: before the first reset.
             gymnasium.error.ClosedEnvironmentError: after ``close()``.
         """
-        self._check_open()
-        if not self._started:
-            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        self.check_ready()
         given = torch.as_tensor(actions, dtype=torch.float32, device=self.device).detach()
         if self.device.type == "cpu":
             check_action(given.numpy(), (self.num_envs, self.num_actions))
@@ -363,6 +364,23 @@ class DeviceVectorEnv(VectorWorlds):
                 )
         if wrong:
             raise ValueError(f"actions of {wrong:,} steps of single worlds were not finite")
+
+    def check_ready(self) -> None:
+        """Makes sure that a step can be made.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+            gymnasium.error.ClosedEnvironmentError: after ``close()``.
+        """
+        self._check_open()
+        if not self._started:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            "worlds on a device cannot be pickled or copied: make others with the same tasks and give them "
+            "what get_state() returns"
+        )
 
     def close(self, **kwargs: Any) -> None:
         """Closes the worlds and gives their memory back."""
@@ -444,7 +462,13 @@ class Stepper:
         self._then()
 
     def __call__(self) -> None:
-        """Makes the step."""
+        """Makes the step.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+            gymnasium.error.ClosedEnvironmentError: after ``close()``.
+        """
+        self._worlds.check_ready()
         with torch.no_grad():
             self._run()
         self._worlds.steps_taken += self._worlds.num_envs

@@ -298,10 +298,10 @@ def test_who_watches_a_network_hears_what_it_was_taught(tmp_path, monkeypatch, c
     words = ["record", "Biped", "--policy", str(tmp_path / "policy"), "--episodes", "1", "--out"]
     main([*words, str(tmp_path / "data")])
     said = capsys.readouterr().out
-    assert "note: this network was not trained on nominal, but on child" in said
+    assert "note: this network was last trained on child, not on nominal" in said
     assert "note: it was taught with the mean of its sources' codes" in said
     main([*words, str(tmp_path / "again"), "--task", "child"])
-    assert "was not trained on" not in capsys.readouterr().out
+    assert "was last trained on" not in capsys.readouterr().out
     for text, message in (
         ("{", "JSONDecodeError"),
         ('{"tasks": [], "code": [0]}', "its code has 1 numbers: [0.0]"),

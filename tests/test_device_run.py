@@ -10,8 +10,9 @@ import harness.run
 import mtenvs
 from baselines.registry import describe_learner
 from harness.cli import main
+from harness.compare import leaderboard
 from harness.plan import COHORT_RUNS, PRESETS, PlanError, load_plan, make_plan, write_plan
-from harness.report import write_report
+from harness.report import summary_table, write_report
 from harness.run import (
     check_unmixed,
     choose_backend,
@@ -72,6 +73,17 @@ def test_every_run_finishes_and_says_where_it_was_made(trained):
             assert (done["backend"], done["device"], done["steps"]) == (backend, "cpu", run["steps"])
             assert ("mujoco-warp" in done["versions"]) == (backend == "warp")
     assert "incomplete" not in write_report(warp).read_text().split("<h1>")[1].split("</h1>")[0]
+
+
+def test_reports_and_comparisons_say_what_stepped_the_worlds(trained):
+    _, (batch, warp), _ = trained
+    said = "Worlds were stepped by MuJoCo Warp."
+    assert said in summary_table(warp)
+    assert said in write_report(warp).read_text()
+    assert "stepped by" not in summary_table(batch)
+    for directory in (batch, warp):
+        (mark,) = leaderboard(directory.parent).table["marks"]
+        assert ("physics warp" in mark) == (directory == warp)
 
 
 def test_an_untrained_network_is_worth_the_same_on_both(trained):

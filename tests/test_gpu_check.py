@@ -263,6 +263,11 @@ def test_without_a_card_nothing_more_is_tried(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="no device 'cuda'"):
         Check(Arguments(device="cuda", quick=True, out=tmp_path)).run()
     assert read(tmp_path) == {"a": "failed"}
+    # and the command asks before it writes over what a card has measured
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match=r"gpu-check: .*no device 'cuda'"):
+        gpu.main()
+    assert not (tmp_path / "none").exists()
 
 
 # ------------------------------------------------------------------------------------------- projections

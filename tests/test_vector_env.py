@@ -183,7 +183,9 @@ def test_reset_can_give_worlds_other_tasks(family: mtenvs.Family) -> None:
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_gymnasiums_vectorization_modes(family: mtenvs.Family, mode: str) -> None:
-    env = gym.make_vec(family.id, num_envs=2, vectorization_mode=mode, task=3)
+    # not forked: a process that has had thousands of worlds can be too large for that
+    options = {"context": "spawn"} if mode == "async" else {}
+    env = gym.make_vec(family.id, num_envs=2, vectorization_mode=mode, vector_kwargs=options, task=3)
     native = gym.make_vec(family.id, num_envs=2, tasks=[3], autoreset_mode="NextStep")
     assert_same(rollout(env, steps=40), rollout(native, steps=40))
     env.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -905,3 +906,23 @@ def test_a_card_does_what_the_cpu_does() -> None:
             for ours, theirs in zip(seen[:4], expected[:4], strict=True):
                 np.testing.assert_allclose(ours.cpu(), theirs, rtol=CLOSE, atol=CLOSE)
         card.check()
+
+
+def test_a_step_needs_a_reset_and_actions_that_fit() -> None:
+    worlds = DeviceVectorEnv("Biped", 2, "cpu", tasks=[0])
+    step = worlds.stepper(lambda: torch.zeros(2, worlds.num_actions))
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        step()
+    worlds.reset(seed=0)
+    step()
+    wrong = {r"\(2, 5\)": torch.zeros(2, 5), "NoneType": None, "ndarray": np.zeros((2, 6))}
+    for found, given in wrong.items():
+        with pytest.raises(ValueError, match=rf"actions are {found}, expected a tensor \(2, 6\)"):
+            worlds.stepper(lambda given=given: given)()
+    with pytest.raises(TypeError, match=r"cannot be pickled or copied.*get_state"):
+        pickle.dumps(worlds)
+    with pytest.raises(TypeError, match=r"for backend='batch'.*`terms`"):
+        mtenvs.vector_reward(worlds)
+    worlds.close()
+    with pytest.raises(gym.error.ClosedEnvironmentError):
+        step()

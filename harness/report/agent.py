@@ -49,10 +49,15 @@ def variant(plan: Mapping[str, Any]) -> str:
     return ", ".join([*unusual, *departures(plan)])
 
 
-def standing(plan: Mapping[str, Any]) -> list[str]:
-    """What stands under the title: who learned, and, if it is so, that this is not the usual experiment."""
+def standing(plan: Mapping[str, Any], physics: str = "") -> list[str]:
+    """What stands under the title: who learned, in what, and, if so, that this is not the usual experiment.
+
+    Args:
+        plan: the plan.
+        physics: what stepped the worlds, as a sentence, where it is not as usual.
+    """
     built = f", architecture {found}" if (found := architecture(plan)) else ""
-    who = f"Agent {plan['learner']['name']}{built}."
+    who = f"Agent {plan['learner']['name']}{built}." + (f" {physics}" if physics else "")
     clauses = unusual(plan)
     return [who, f"Not the usual experiment: {clauses}."] if clauses else [who]
 

@@ -154,6 +154,16 @@ class Analysis:
     """Complete runs whose rows are not those that they were finished with."""
     errors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Of the runs that failed, in the plan's order, the last line of what was stored of the error."""
+    backends: Sequence[str] = ()
+    """What stepped the worlds of its runs, ``batch`` or ``warp``, each once."""
+
+    @property
+    def physics(self) -> str:
+        """What stepped the worlds, as a sentence, if not all of them MuJoCo on the CPU."""
+        if "warp" not in self.backends:
+            return ""
+        others = ", those of others by MuJoCo on the CPU" if len(self.backends) > 1 else ""
+        return f"Worlds{' of some runs' * bool(others)} were stepped by MuJoCo Warp{others}."
 
     @property
     def kind(self) -> str:
@@ -278,6 +288,8 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
         store.unknown(),
         store.changed(),
         {run: last_error(store.directory, run) for run in runs.loc[runs["status"] == "failed", "run"]},
+        # of before there was a choice, none is recorded
+        sorted({str(record.get("backend", "batch")) for record in store.records()}),
     )
 
 

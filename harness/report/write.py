@@ -127,7 +127,9 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
         if path.suffix in (".svg", ".csv") and path.name not in files:
             path.unlink()
     path = figures.parent / "index.html"
-    whole = page(str(analysis.plan["title"]), analysis.marks, shown, standing(analysis.plan))
+    whole = page(
+        str(analysis.plan["title"]), analysis.marks, shown, standing(analysis.plan, analysis.physics)
+    )
     _write(path, whole.encode())
     return path
 

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from mtenvs.env import TaskEnv
-from mtenvs.vector_env import TaskVectorEnv
+from mtenvs.vector_env import TaskVectorEnv, VectorWorlds
 
 ROUNDING = 1e-9
 """By which a vector's sum may differ from the scalar reward, whose terms are added in another order."""
@@ -36,6 +36,11 @@ class _Terms:
                 names = ", ".join(layer.reward_names)
                 raise ValueError(f"the reward of {env} is a vector already, of {names}")
             layer = layer.env
+        if isinstance(layer, VectorWorlds) and not isinstance(layer, TaskVectorEnv):
+            raise TypeError(
+                f"vector_reward is for backend='batch', got {layer}; on a device the terms are in its "
+                "`terms` after every step, and in info"
+            )
         if not isinstance(layer, (TaskEnv, TaskVectorEnv)):
             advice = (
                 "; around Gymnasium's own vectors it cannot be: give MO-Gymnasium's MOSyncVectorEnv "
