@@ -19,7 +19,8 @@ import mtenvs
 from baselines.learner import play_episodes
 from baselines.registry import describe_learner, make_learner
 from harness.family_code import family_code
-from harness.run import check_device, make_worlds, use_one_torch_thread
+from harness.run import check_device, make_worlds
+from harness.workers import use_one_torch_thread
 from mtenvs.registry import as_task
 from mtenvs.spec import Family, Task
 

@@ -9,17 +9,14 @@ import functools
 import gc
 import json
 import math
-import multiprocessing
-import os
 import platform
 import random
 import shutil
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +44,7 @@ from harness.plan import (
     model_hash,
 )
 from harness.store import CODES, COMPLETE, Store
+from harness.workers import Progress, Workers, use_one_torch_thread
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
 from mtenvs.cuda_graphs import WARM_UP
@@ -58,11 +56,6 @@ BUSY_SECONDS = 2.0
 """How long is waited before a cohort is asked for again that another process trains."""
 PROBE_SECONDS = 6.0
 """How long a plan's cost is probed."""
-EXIT_SECONDS = 5.0
-"""How long a process that is ending is waited for."""
-
-Progress = Callable[[int], object]
-"""Called with control steps just trained."""
 
 Worlds = Any
 """A ``TaskVectorEnv``, or a ``DeviceVectorEnv`` for a learner that can train on one."""
@@ -240,17 +233,6 @@ def choose_backend(agent: str, device: str = "cpu", backend: str | None = None) 
     return found
 
 
-def use_one_torch_thread() -> None:
-    """Leaves the other cores to the physics, unless the user has set OMP_NUM_THREADS.
-
-    PyTorch's threads wait for each other by spinning. These matrices are so small that the waiting,
-    against MuJoCo's threads and whatever else runs, costs more than the second core brings: one run of
-    56 worlds was seen to train 50 times slower with two threads than with one.
-    """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-
-
 def pending_steps(directory: Path) -> int:
     """Control steps that remain to be trained, summed over runs."""
     plan = load_plan(directory)
@@ -341,7 +323,7 @@ def estimate_cost(
         shapes.setdefault(json.dumps([len(first["tasks"]), first.get("config")]), []).append(cohort)
     processes = min(processes, widest(plan))
     seconds = trained = tested = testing = 0.0
-    with _Workers(processes, apart=agent not in AGENTS) as workers:
+    with Workers(processes, apart=agent not in AGENTS) as workers:
         for cohorts in shapes.values():
             largest = max(cohorts, key=len)
             threads = workers.threads(processes)
@@ -477,7 +459,7 @@ def run_plan(
     busy = False
     futures: dict[Future[bool], list[str]] = {}
     # what others have written may end its process, which is not to be this one
-    with _Workers(min(processes, widest(plan)), apart=agent not in AGENTS) as workers:
+    with Workers(min(processes, widest(plan)), apart=agent not in AGENTS) as workers:
         while waiting or futures:
             unfinished = {i for cohort in (*waiting, *futures.values()) for i in cohort}
             # of neighbours that were finished before, the network is as it was
@@ -610,116 +592,6 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTA
 
 class TrainingError(RuntimeError):
     """Something failed in the midst of training."""
-
-
-class _Workers:
-    """Calls functions, several at a time in processes of their own, or one at a time in this one.
-
-    Args:
-        count: how many at a time.
-        apart: never in this process.
-    """
-
-    def __init__(self, count: int, apart: bool = False) -> None:
-        self.count = count
-        self._apart = apart or count > 1
-        # one process each, so that one that dies takes no other's work along
-        self._idle: list[ProcessPoolExecutor] = []
-        self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
-        self._steps: Any = None
-
-    def __enter__(self) -> _Workers:
-        use_one_torch_thread()
-        if self._apart:
-            # not forked: a copy of this process would hold locks of threads that it does not have
-            self._context = multiprocessing.get_context("spawn")
-            self._steps = self._context.SimpleQueue()
-        return self
-
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        for pool in (*self._idle, *self._busy.values()):
-            if kind is not None:  # what has begun is of no use any more
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
-            pool.shutdown(cancel_futures=True)
-
-    @staticmethod
-    def threads(running: int) -> int:
-        """Threads for the physics of each of so many calls; 0 for all processors."""
-        return 0 if running == 1 else max(1, (os.cpu_count() or 1) // running)
-
-    def submit(
-        self, function: Callable[..., Any], *args: Any, progress: Progress | None = None
-    ) -> Future[Any]:
-        """Begins a call, or, if it is one at a time, ends it too."""
-        if self._apart:
-            self._reclaim()
-            pool = self._idle.pop() if self._idle else self._process()
-            started = pool.submit(function, *args, *([_send_steps] if progress else []))
-            self._busy[started] = pool
-            return started
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*args, *([progress] if progress else [])))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def exit_code(self, futures: Iterable[Future[Any]]) -> str:
-        """How the first process ended of those calls that were broken off, as the end of a sentence."""
-        for future in futures:
-            if future.done() and isinstance(future.exception(), BrokenProcessPool):
-                # private, but there is no other way to learn it
-                for process in (self._busy[future]._processes or {}).values():
-                    process.join(EXIT_SECONDS)
-                    if (code := process.exitcode) is not None:
-                        return f", by signal {-code}" if code < 0 else f", with exit code {code}"
-        return ""
-
-    def _process(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, initializer=_set_steps, initargs=(self._steps,))
-
-    def _reclaim(self) -> None:
-        """Takes back the processes whose calls have ended."""
-        for future in [future for future in self._busy if future.done()]:
-            pool = self._busy.pop(future)
-            if isinstance(future.exception(), BrokenProcessPool):
-                pool.shutdown(wait=False)  # it has no process any more
-            else:
-                self._idle.append(pool)
-
-    def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
-        """Waits for any of the calls, handing their progress on."""
-        while True:
-            done = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED).done
-            while self._steps is not None and not self._steps.empty():
-                steps = self._steps.get()
-                if progress is not None:
-                    progress(steps)
-            if done:
-                return done
-
-
-_steps: Any = None
-"""In a worker process: where steps trained are reported."""
-
-
-def _set_steps(queue: Any) -> None:
-    global _steps
-    _steps = queue
-    # one that outlived a killed command would write beside those that go on with its plan
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _send_steps(steps: int) -> None:
-    _steps.put(steps)
 
 
 class _Cohort:

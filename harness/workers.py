@@ -1,0 +1,140 @@
+"""Where cohorts are trained: in this process, or several at a time in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+EXIT_SECONDS = 5.0
+"""How long a process that is ending is waited for."""
+
+Progress = Callable[[int], object]
+"""Called with control steps just trained."""
+
+
+def use_one_torch_thread() -> None:
+    """Leaves the other cores to the physics, unless the user has set OMP_NUM_THREADS.
+
+    PyTorch's threads wait for each other by spinning. These matrices are so small that the waiting,
+    against MuJoCo's threads and whatever else runs, costs more than the second core brings: one run of
+    56 worlds was seen to train 50 times slower with two threads than with one.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+class Workers:
+    """Calls functions, several at a time in processes of their own, or one at a time in this one.
+
+    Args:
+        count: how many at a time.
+        apart: never in this process.
+    """
+
+    def __init__(self, count: int, apart: bool = False) -> None:
+        self.count = count
+        self._apart = apart or count > 1
+        # one process each, so that one that dies takes no other's work along
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
+        self._steps: Any = None
+
+    def __enter__(self) -> Workers:
+        use_one_torch_thread()
+        if self._apart:
+            # not forked: a copy of this process would hold locks of threads that it does not have
+            self._context = multiprocessing.get_context("spawn")
+            self._steps = self._context.SimpleQueue()
+        return self
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        for pool in (*self._idle, *self._busy.values()):
+            if kind is not None:  # what has begun is of no use any more
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+            pool.shutdown(cancel_futures=True)
+
+    @staticmethod
+    def threads(running: int) -> int:
+        """Threads for the physics of each of so many calls; 0 for all processors."""
+        return 0 if running == 1 else max(1, (os.cpu_count() or 1) // running)
+
+    def submit(
+        self, function: Callable[..., Any], *args: Any, progress: Progress | None = None
+    ) -> Future[Any]:
+        """Begins a call, or, if it is one at a time, ends it too."""
+        if self._apart:
+            self._reclaim()
+            pool = self._idle.pop() if self._idle else self._process()
+            started = pool.submit(function, *args, *([_send_steps] if progress else []))
+            self._busy[started] = pool
+            return started
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, *([progress] if progress else [])))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def exit_code(self, futures: Iterable[Future[Any]]) -> str:
+        """How the first process ended of those calls that were broken off, as the end of a sentence."""
+        for future in futures:
+            if future.done() and isinstance(future.exception(), BrokenProcessPool):
+                # private, but there is no other way to learn it
+                for process in (self._busy[future]._processes or {}).values():
+                    process.join(EXIT_SECONDS)
+                    if (code := process.exitcode) is not None:
+                        return f", by signal {-code}" if code < 0 else f", with exit code {code}"
+        return ""
+
+    def _process(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, self._context, initializer=_set_steps, initargs=(self._steps,))
+
+    def _reclaim(self) -> None:
+        """Takes back the processes whose calls have ended."""
+        for future in [future for future in self._busy if future.done()]:
+            pool = self._busy.pop(future)
+            if isinstance(future.exception(), BrokenProcessPool):
+                pool.shutdown(wait=False)  # it has no process any more
+            else:
+                self._idle.append(pool)
+
+    def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
+        """Waits for any of the calls, handing their progress on."""
+        while True:
+            done = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED).done
+            while self._steps is not None and not self._steps.empty():
+                steps = self._steps.get()
+                if progress is not None:
+                    progress(steps)
+            if done:
+                return done
+
+
+_steps: Any = None
+"""In a worker process: where steps trained are reported."""
+
+
+def _set_steps(queue: Any) -> None:
+    global _steps
+    _steps = queue
+    # one that outlived a killed command would write beside those that go on with its plan
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _send_steps(steps: int) -> None:
+    _steps.put(steps)
