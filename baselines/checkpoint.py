@@ -31,11 +31,23 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mappi
     """
     directory.mkdir(parents=True, exist_ok=True)
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    safetensors.torch.save_file(whole, directory / f"{TENSORS}.part")
-    os.replace(directory / f"{TENSORS}.part", directory / TENSORS)
-    part = directory / f"{FACTS}.part"
-    part.write_text(json.dumps({"format": FORMAT, **facts}, indent=1, sort_keys=True) + "\n")
-    os.replace(part, directory / FACTS)
+    # not by its save_file, which says of a full disk only in words that it is one
+    _write(directory / TENSORS, safetensors.torch.save(whole))
+    _write(directory / FACTS, _text({"format": FORMAT, **facts}))
+
+
+def _text(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole or not at all, also if the machine loses its power."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +61,7 @@ class Lessons:
 
     def write(self, directory: Path) -> None:
         """Writes them beside a checkpoint."""
-        text = json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
-        part = directory / f"{LESSONS}.part"
-        part.write_text(text + "\n")
-        os.replace(part, directory / LESSONS)
+        _write(directory / LESSONS, _text({"format": FORMAT, **dataclasses.asdict(self)}))
 
 
 def read_lessons(directory: Path) -> Lessons:

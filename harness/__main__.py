@@ -15,6 +15,8 @@ def main() -> None:
     """Runs the command line, or says what it needs: the environments alone install without it."""
     try:
         from harness.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as error:
         # any other is somebody's mistake, as in a family file of one's own, and keeps its traceback
         if (error.name or "").split(".")[0] not in TRAIN:

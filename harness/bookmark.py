@@ -89,6 +89,7 @@ class Bookmark:
 
     def save(self, state: Any, place: Place) -> None:
         """Writes where training stands."""
+        self._store.check_there()
         self._number += 1
         where = self._places[self._number % 2]
         shutil.rmtree(where, ignore_errors=True)

@@ -9,6 +9,7 @@ import json
 import math
 import operator
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -315,6 +316,9 @@ class Status:
         if not found.running:
             say(f"nobody trains it now; go on with: {run_command(self.directory)}")
 
+
+INTERRUPTED = 130
+"""What the command ends with after Ctrl-C, as a shell's commands do."""
 
 STATUS_WORDS = {
     "finished": "finished",
@@ -816,6 +820,9 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
     if total == 0:
         say("nothing left to train")
         return
+    go_on = run_command(directory, place.device, place.backend)
+    # what ends a job on a cluster is to lose no more than Ctrl-C does
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with_bar(
             "training",
@@ -825,15 +832,23 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
             ),
         )
     except KeyboardInterrupt:
-        go_on = run_command(directory, place.device, place.backend)
-        say(f"stopped; finished runs are kept. Go on with: {go_on}")
-        raise SystemExit(130) from None
+        say(f"stopped; what was trained is kept. Go on with: {go_on}")
+        raise SystemExit(INTERRUPTED) from None
+    except OSError:
+        say(f"stopped; what was stored is whole. When that is mended, go on with: {go_on}")
+        raise
     finally:
-        status = list(Store(directory).status().values())
-        if diverged := status.count("diverged"):
-            say(
-                f"{diverged} of {plural(len(status), 'run')} diverged: numbers that are not finite were met"
-            )
+        signal.signal(signal.SIGTERM, before)
+        # which cannot be told where the directory is gone
+        with contextlib.suppress(OSError, ValueError):
+            say_diverged(directory)
+
+
+def say_diverged(directory: Path) -> None:
+    """Prints how many runs of a plan met numbers that are not finite, if any."""
+    status = list(Store(directory).status().values())
+    if diverged := status.count("diverged"):
+        say(f"{diverged} of {plural(len(status), 'run')} diverged: numbers that are not finite were met")
 
 
 def progress(name: str, unit: str) -> Progress:
@@ -922,6 +937,9 @@ def main(arguments: list[str] | None = None) -> None:
     except TrainingError as error:
         errors.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        errors.print("mtenvs: interrupted", style="red")
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _measured(arguments: list[str]) -> ReferenceConfig:

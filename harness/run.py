@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import gc
 import json
@@ -43,8 +42,8 @@ from harness.plan import (
     load_plan,
     model_hash,
 )
-from harness.store import CODES, COMPLETE, Store
-from harness.workers import Progress, Workers, use_one_torch_thread
+from harness.store import CODES, COMPLETE, UNUSABLE, Store
+from harness.workers import Progress, Workers, asked_to_stop, use_one_torch_thread
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
 from mtenvs.cuda_graphs import WARM_UP
@@ -586,10 +585,6 @@ class Where:
     """Seconds after which a training is saved."""
 
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
-"""Errors of a disk that nothing can be stored on any more, which end a plan's training, not its runs."""
-
-
 class TrainingError(RuntimeError):
     """Something failed in the midst of training."""
 
@@ -701,8 +696,10 @@ class _Cohort:
         except PlanError:  # what it starts from is gone: nothing of this cohort has begun
             raise
         except (Exception, SystemExit) as error:
-            if isinstance(error, OSError) and error.errno in FULL:
-                raise  # no fault of the run: it goes on where it was saved
+            # what is no fault of the run, which goes on where it was saved
+            if isinstance(error, OSError) and error.errno in UNUSABLE:
+                raise
+            self.store.check_usable()
             _fail(self.store, missing, traceback.format_exc())
             raise TrainingError(f"agent {self.agent}: {type(error).__name__}: {error}") from error
         finally:
@@ -716,9 +713,12 @@ class _Cohort:
         def advance(steps: int) -> None:
             if progress is not None:
                 progress(steps)
-            if self.bookmark.due() and hasattr(learner, "get_state"):
+            stop = asked_to_stop()
+            if (stop or self.bookmark.due()) and hasattr(learner, "get_state"):
                 seconds = time.perf_counter() - started
                 self.bookmark.save(learner.get_state(), dataclasses.replace(self._place, seconds=seconds))
+            if stop:
+                raise KeyboardInterrupt
 
         if progress is not None and worlds.steps_taken:
             progress(worlds.steps_taken)

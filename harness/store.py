@@ -10,6 +10,8 @@ left behind is recognised (no ``done.json``) and discarded when the run begins a
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -25,6 +27,9 @@ import pandas as pd
 STATUSES = ("missing", "started", "finished", "diverged", "failed")
 COMPLETE = ("finished", "diverged")
 """Statuses of a run that has its result and is not trained again; divergence is a result (PROTOCOL §4)."""
+
+PROBE_BYTES = 65536
+"""That a disk must have left to be one that rows can be stored on."""
 
 ROW_COLUMNS = {
     "run": "str",
@@ -75,6 +80,10 @@ def differences(values: Sequence[Any], name: str = "") -> list[str]:
 def digest(plan: Mapping[str, Any]) -> str:
     """SHA-256 of a plan's canonical form, without its own field."""
     return content_hash({key: value for key, value in plan.items() if key != "sha256"})
+
+
+UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN})
+"""Errors of a disk that nothing can be stored on any more."""
 
 
 class StoreError(ValueError):
@@ -130,6 +139,7 @@ class Store:
         Raises:
             StoreError: for a run that is not in the plan, or that already has its result.
         """
+        self.check_there()
         directory = self._run_directory(run_id)
         status = self._status(run_id)
         if status in COMPLETE:
@@ -158,6 +168,7 @@ class Store:
                     f"{sorted(set(ROW_COLUMNS) - set(row))}, unknown: {sorted(set(row) - set(ROW_COLUMNS))}"
                 )
             lines.setdefault(row["run"], []).append(_dumps({key: row[key] for key in ROW_COLUMNS}))
+        self.check_there()
         # all rows are checked before the first is written
         for run_id in lines:
             status = self._status(run_id)
@@ -167,6 +178,29 @@ class Store:
             with (self._run_directory(run_id) / "rows.jsonl").open("a", encoding="utf-8") as file:
                 # one write call for all rows of a checkpoint: a kill tears at most the last of them
                 file.write("".join(line + "\n" for line in run_lines))
+
+    def check_there(self) -> None:
+        """Makes sure that nothing is written to where the experiment no longer is.
+
+        Raises:
+            OSError: if its directory is gone, as with a file system that was unmounted.
+        """
+        if not (self.directory / "plan.json").is_file():
+            raise OSError(errno.ESTALE, "the experiment's directory is gone", str(self.directory))
+
+    def check_usable(self) -> None:
+        """Makes sure that rows can be stored.
+
+        Raises:
+            OSError: if the directory is gone, or cannot be written to.
+        """
+        self.check_there()
+        probe = self.directory / f".probe-{os.getpid()}"
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
 
     def count(self, run_id: str) -> int:
         """Whole rows of a run, which a torn one at the end is not."""
@@ -207,6 +241,7 @@ class Store:
             )
         if record.get("run", run_id) != run_id:
             raise StoreError(f"the record speaks of run {record['run']!r}, not of {run_id!r}")
+        self.check_there()
         if not directory.is_dir():
             raise StoreError(f"run {run_id!r} is missing; call begin() before finish()")
         rows = directory / "rows.jsonl"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -14,6 +17,9 @@ import torch
 
 EXIT_SECONDS = 5.0
 """How long a process that is ending is waited for."""
+
+GRACE_SECONDS = 3.0
+"""How long those that are asked to stop are given, to save where they are."""
 
 Progress = Callable[[int], object]
 """Called with control steps just trained."""
@@ -45,21 +51,27 @@ class Workers:
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
         self._steps: Any = None
+        self._stop: Any = threading.Event()
 
     def __enter__(self) -> Workers:
         use_one_torch_thread()
         if self._apart:
             # not forked: a copy of this process would hold locks of threads that it does not have
             self._context = multiprocessing.get_context("spawn")
-            self._steps = self._context.SimpleQueue()
+            self._steps, self._stop = self._context.SimpleQueue(), self._context.Event()
         return self
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        for pool in (*self._idle, *self._busy.values()):
-            if kind is not None:  # what has begun is of no use any more
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
-            pool.shutdown(cancel_futures=True)
+        try:
+            if kind is not None and self._apart:
+                self._stop.set()
+                wait(self._busy, timeout=GRACE_SECONDS)
+        finally:
+            for pool in (*self._idle, *self._busy.values()):
+                if kind is not None:  # it had its time
+                    for process in list((pool._processes or {}).values()):
+                        process.terminate()
+                pool.shutdown(cancel_futures=True)
 
     @staticmethod
     def threads(running: int) -> int:
@@ -73,12 +85,14 @@ class Workers:
         if self._apart:
             self._reclaim()
             pool = self._idle.pop() if self._idle else self._process()
-            started = pool.submit(function, *args, *([_send_steps] if progress else []))
+            with _without_interrupts():
+                started = pool.submit(function, *args, *([_send_steps] if progress else []))
             self._busy[started] = pool
             return started
         future: Future[Any] = Future()
         try:
-            future.set_result(function(*args, *([progress] if progress else [])))
+            with _interrupts_ask(self._stop):
+                future.set_result(function(*args, *([progress] if progress else [])))
         except Exception as error:
             future.set_exception(error)
         return future
@@ -95,7 +109,7 @@ class Workers:
         return ""
 
     def _process(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, initializer=_set_steps, initargs=(self._steps,))
+        return ProcessPoolExecutor(1, self._context, initializer=_begin, initargs=(self._steps, self._stop))
 
     def _reclaim(self) -> None:
         """Takes back the processes whose calls have ended."""
@@ -120,11 +134,55 @@ class Workers:
 
 _steps: Any = None
 """In a worker process: where steps trained are reported."""
+_asked: Any = None
+"""Where functions that are called look whether they are to stop: an event, or nothing."""
 
 
-def _set_steps(queue: Any) -> None:
-    global _steps
-    _steps = queue
+def asked_to_stop() -> bool:
+    """Whether who is called by a worker shall save where it is and raise ``KeyboardInterrupt``."""
+    return _asked is not None and _asked.is_set()
+
+
+@contextlib.contextmanager
+def _interrupts_ask(stop: threading.Event) -> Iterator[None]:
+    """Lets the first Ctrl-C ask to stop, and a second one, or the end of the time given, interrupt."""
+    global _asked
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    timer = threading.Timer(GRACE_SECONDS, _thread.interrupt_main)
+    timer.daemon = True
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        timer.start()
+
+    _asked, before = stop, signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
+        _asked = None
+    if stop.is_set():  # too late for the call to notice, but no other is to begin
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Keeps Ctrl-C from the processes that are started here: a terminal sends it to all, we tell them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(queue: Any, stop: Any) -> None:
+    global _steps, _asked
+    _steps, _asked = queue, stop
     # one that outlived a killed command would write beside those that go on with its plan
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
