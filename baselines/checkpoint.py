@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -32,8 +33,34 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mappi
     directory.mkdir(parents=True, exist_ok=True)
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     # not by its save_file, which says of a full disk only in words that it is one
-    _write(directory / TENSORS, safetensors.torch.save(whole))
-    _write(directory / FACTS, _text({"format": FORMAT, **facts}))
+    content = safetensors.torch.save(whole)
+    told = {"format": FORMAT, **facts, "tensors_sha256": hashlib.sha256(content).hexdigest()}
+    _write(directory / TENSORS, content)
+    # of what will be read: JSON knows no tuples, and no numbers as names
+    _write(directory / FACTS, _text({**told, "sha256": _digest(json.loads(_text(told)))}))
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    text = json.dumps({key: facts[key] for key in facts if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _load_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Reads a checkpoint's tensors.
+
+    Raises:
+        ValueError: if they are not those that its facts were written with.
+    """
+    content = (directory / TENSORS).read_bytes()
+    # checkpoints of before had no hash
+    if facts.get("tensors_sha256", known := hashlib.sha256(content).hexdigest()) != known:
+        raise ValueError(
+            f"checkpoint {directory} is damaged: {TENSORS} is not what was written with {FACTS}"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
 
 
 def _text(value: Mapping[str, Any]) -> bytes:
@@ -119,10 +146,7 @@ def load_state(directory: Path) -> tuple[Any, dict[str, Any]]:
         ValueError: if it cannot be read.
     """
     facts = read_facts(directory)
-    try:
-        tensors = safetensors.torch.load_file(directory / TENSORS)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+    tensors = _load_tensors(directory, facts)
 
     def together(value: Any) -> Any:
         if isinstance(value, dict):
@@ -153,6 +177,8 @@ def read_facts(directory: Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {directory} is damaged: {FACTS}: {error}") from None
     if not isinstance(facts, dict):
         raise ValueError(f"checkpoint {directory} is damaged: {FACTS} holds no object")
+    if facts.get("sha256", known := _digest(facts)) != known:
+        raise ValueError(f"checkpoint {directory} is damaged: {FACTS} was changed after it was written")
     return facts
 
 
@@ -171,10 +197,7 @@ def load_checkpoint(
         NotFiniteError: which is a ValueError, if a number in it is not finite.
     """
     facts = read_facts(directory)
-    try:
-        tensors = safetensors.torch.load_file(directory / TENSORS)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+    tensors = _load_tensors(directory, facts)
     for name, value in {"format": FORMAT, **expected}.items():
         if facts.get(name) != value:
             raise ValueError(

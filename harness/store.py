@@ -160,6 +160,7 @@ class Store:
             StoreError: for a row with missing or unknown keys, of an unknown run, or of a run that has
                 not begun or is complete.
         """
+        self.check_there()
         lines: dict[str, list[str]] = {}
         for row in ({"code": CODES[0], **row} for row in rows):
             if set(row) != set(ROW_COLUMNS):
@@ -168,7 +169,6 @@ class Store:
                     f"{sorted(set(ROW_COLUMNS) - set(row))}, unknown: {sorted(set(row) - set(ROW_COLUMNS))}"
                 )
             lines.setdefault(row["run"], []).append(_dumps({key: row[key] for key in ROW_COLUMNS}))
-        self.check_there()
         # all rows are checked before the first is written
         for run_id in lines:
             status = self._status(run_id)

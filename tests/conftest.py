@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from helpers import why_nothing_draws
 
 import harness.plan
 import mtenvs
+from benchmarks.faults import planned
+from harness.run import run_plan
 
 FAMILIES = [mtenvs.get_family(name) for name in mtenvs.families()]
 
@@ -65,3 +68,13 @@ def gl() -> None:
 @pytest.fixture
 def env_id(task: mtenvs.Task) -> str:
     return mtenvs.get_family(task.family).id
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small plan that nothing happened to; nothing may be changed in it."""
+    directory = planned(tmp_path_factory.mktemp("whole") / "plan")
+    run_plan(directory)
+    assert not (directory / "resume").exists()
+    assert not (directory / "locks").exists()
+    return directory

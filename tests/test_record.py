@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -14,6 +13,7 @@ import gymnasium as gym
 import minari
 import numpy as np
 import pytest
+from helpers import rewrite_facts
 from test_show import save_policy
 
 import harness.record
@@ -257,8 +257,7 @@ def test_whose_a_checkpoint_is_can_be_said(
 ) -> None:
     """No file may name code to be run."""
     save_policy(tmp_path)
-    facts = tmp_path / "learner.json"
-    facts.write_text(json.dumps({**json.loads(facts.read_text()), "learner": "nobodys:Agent"}))
+    rewrite_facts(tmp_path, learner="nobodys:Agent")
     for words, message in (
         ([], "add --agent nobodys:Agent"),
         (["--agent", "ppo"], "is of agent 'nobodys:Agent', not of 'ppo'"),

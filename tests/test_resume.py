@@ -1,6 +1,5 @@
 """A training that was killed goes on as if nothing had happened: the same weights, the same rows."""
 
-import dataclasses
 import errno
 import itertools
 import json
@@ -8,9 +7,6 @@ import os
 import pickle
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,55 +17,16 @@ import harness.bookmark
 import mtenvs
 from baselines.checkpoint import FACTS, TENSORS, load_state, save_state
 from baselines.ppo import PPO, PPOConfig
-from baselines.registry import describe_learner
-from harness.plan import PRESETS, load_plan, make_plan, write_plan
+from benchmarks.faults import begun, harass, interruptions, planned, rows
+from harness.bookmark import Bookmark
+from harness.plan import load_plan
 from harness.run import run_plan
 from harness.store import Store
 from mtenvs.vector_env import TaskVectorEnv
 
-ROOT = Path(__file__).parents[1]
-SOURCES = len(mtenvs.tasks("Biped")) - 1
-PRESET = dataclasses.replace(
-    PRESETS["quick"],
-    folds=(5,),
-    seeds=2,
-    budget=6 * 32 * SOURCES,
-    pretrain_budget=4 * 32 * SOURCES,
-    worlds_per_run=SOURCES,
-    checkpoints=4,
-    episodes=2,
-    first_episodes=100,
-)
-
 
 class Killed(BaseException):
     """What ends a process without a word."""
-
-
-def planned(directory: Path, **changes: object) -> Path:
-    learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
-    preset = dataclasses.replace(PRESET, **changes)
-    return write_plan(make_plan("Biped", preset, learner, "quick"), directory).parent
-
-
-def rows(directory: Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in sorted(directory.glob("runs/*/rows.jsonl"))}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A plan that nothing happened to."""
-    directory = planned(tmp_path_factory.mktemp("whole") / "plan")
-    run_plan(directory)
-    assert not (directory / "resume").exists()
-    return directory
-
-
-def begun(whole: Path, directory: Path) -> Path:
-    """The same plan, of which nothing is trained."""
-    directory.mkdir()
-    shutil.copy(whole / "plan.json", directory)
-    return directory
 
 
 def killed_after(directory: Path, rollouts: int, **options: object) -> bool:
@@ -137,19 +94,16 @@ def test_the_state_that_is_given_is_a_copy() -> None:
 # -------------------------------------------------------------------------------------------- plans
 
 
-@pytest.mark.parametrize("rollouts", [0, 1, 3, 5, 9, 11])
+@pytest.mark.parametrize("rollouts", [0, 3, 11])
 def test_a_plan_that_was_killed_ends_with_the_same_rows(whole: Path, tmp_path: Path, rollouts: int) -> None:
     directory = begun(whole, tmp_path / "plan")
     assert killed_after(directory, rollouts, save_every=0.0)
     run_plan(directory, save_every=0.0)
     assert rows(directory) == rows(whole)
     assert not (directory / "resume").exists()
-    done = [json.loads(path.read_text()) for path in directory.glob("runs/*/done.json")]
-    # nothing was saved before the first rollout of all
-    # of two pretrainings, or of the four runs that follow
-    assert sum(record["interruptions"] for record in done) == (
-        0 if rollouts == 0 else 2 if rollouts < 5 else 4
-    )
+    # nothing was saved before the first rollout of all; then two pretrainings go on, or the four runs that
+    # follow
+    assert interruptions(directory) == (0 if rollouts == 0 else 2 if rollouts < 5 else 4)
 
 
 def test_a_plan_that_is_killed_at_every_rollout_ends(whole: Path, tmp_path: Path) -> None:
@@ -169,26 +123,54 @@ DAMAGE = {
     "no facts": lambda place: (place / FACTS).unlink(),
     "torn facts": lambda place: (place / FACTS).write_text((place / FACTS).read_text()[:-50]),
     "other facts": lambda place: (place / FACTS).write_text("[]"),
+    "nothing": lambda place: shutil.rmtree(place),
 }
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize("slots", [1, 2])
-def test_a_bookmark_that_is_damaged_is_not_gone_on_with(
-    whole: Path, tmp_path: Path, how: str, slots: int
-) -> None:
-    """The one before is, and where both are damaged, nothing is."""
-    directory = begun(whole, tmp_path / "plan")
+@pytest.fixture(scope="module")
+def stopped(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plan whose pretraining was killed when both its bookmarks were there."""
+    directory = begun(whole, tmp_path_factory.mktemp("stopped") / "plan")
     assert killed_after(directory, 3, save_every=0.0)
+    return directory
+
+
+def places(directory: Path) -> list[Path]:
+    """Where the bookmarks of a plan's only cohort are, the newest first."""
     (resume,) = (directory / "resume").iterdir()
-    numbers = {place: json.loads((place / FACTS).read_text())["number"] for place in resume.iterdir()}
-    assert len(numbers) == 2
-    for place in sorted(numbers, key=numbers.get, reverse=True)[:slots]:
-        DAMAGE[how](place)
-    run_plan(directory, save_every=0.0)
+    return sorted(resume.iterdir(), key=lambda place: -json.loads((place / FACTS).read_text())["number"])
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_bookmark_that_is_damaged_is_not_gone_on_with(stopped: Path, tmp_path: Path, how: str) -> None:
+    """The one before is, and where both are damaged, nothing is."""
+    directory = tmp_path / "plan"
+    shutil.copytree(stopped, directory)
+    newest, older = places(directory)
+    store = Store(directory)
+    cohort = store.plan["cohorts"][0]
+    bookmark = Bookmark(directory, store, cohort, cohort, {})
+    steps = [load_state(place)[0]["steps"] for place in (newest, older)]
+    assert steps[0] > steps[1] > 0
+    assert bookmark.load()[0]["steps"] == steps[0]
+    DAMAGE[how](newest)
+    state, place = bookmark.load()
+    assert state["steps"] == steps[1]
+    assert place.interruptions == 1
+    DAMAGE[how](older)
+    assert bookmark.load() is None
+
+
+def test_a_training_whose_bookmarks_are_damaged_begins_again(
+    whole: Path, stopped: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "plan"
+    shutil.copytree(stopped, directory)
+    for place in places(directory):
+        DAMAGE["torn tensors"](place)
+    run_plan(directory)
     assert rows(directory) == rows(whole)
-    done = [json.loads(path.read_text())["interruptions"] for path in directory.glob("runs/*/done.json")]
-    assert sum(done) == (2 if slots == 1 else 0)
+    assert interruptions(directory) == 0
 
 
 def test_a_full_disk_stops_the_plan_and_loses_nothing(
@@ -220,9 +202,7 @@ def test_another_plans_bookmark_is_not_gone_on_with(whole: Path, tmp_path: Path)
     shutil.copytree(resume, second / "resume" / ids[0])
     run_plan(second)
     assert set(Store(second).status().values()) == {"finished"}
-    assert all(
-        json.loads(path.read_text())["interruptions"] == 0 for path in second.glob("runs/*/done.json")
-    )
+    assert interruptions(second) == 0
 
 
 def test_rows_are_cut_only_of_runs_that_go_on(whole: Path) -> None:
@@ -233,32 +213,7 @@ def test_rows_are_cut_only_of_runs_that_go_on(whole: Path) -> None:
         store.truncate(run_id, 1)
 
 
-def kill_at_random(whole: Path, directory: Path, kills: int, seed: int) -> int:
-    """Runs the command, killed with all its processes at random moments; how often it was."""
-    rng, done = random.Random(seed), 0
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    while done < kills:
-        words = ["run", str(directory), "--save-every", "0.2", "--processes", str(1 + done % 2)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness", *words],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            process.wait(timeout=rng.uniform(3.0, 9.0))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            done += 1
-        else:
-            assert process.returncode == 0
-            break
-    run_plan(directory)
-    assert rows(directory) == rows(whole)
-    return done
-
-
 def test_the_command_that_is_killed_ends_with_the_same_rows(whole: Path, tmp_path: Path) -> None:
-    assert kill_at_random(whole, begun(whole, tmp_path / "plan"), 2, seed=0) > 0
+    toll = harass(whole, tmp_path, 2, seed=0)
+    assert (toll.faults, toll.lost, toll.surplus) == (2, 0, 0)
+    assert toll.rows == sum(len(lines.splitlines()) for lines in rows(whole).values()) > 20

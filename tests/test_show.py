@@ -14,7 +14,7 @@ from typing import Any
 import mujoco
 import numpy as np
 import pytest
-from helpers import needs_gl
+from helpers import needs_gl, rewrite_facts
 from PIL import Image
 
 import baselines.registry
@@ -114,26 +114,33 @@ WRONG_FACTS: dict[str, dict[str, Any]] = {
 
 
 def damage(directory: Path, how: str) -> None:
-    facts = json.loads((directory / FACTS).read_text())
     if how == "no tensors":
         (directory / TENSORS).unlink()
+    elif how == "a flipped bit":
+        whole = bytearray((directory / TENSORS).read_bytes())
+        whole[-9] ^= 1
+        (directory / TENSORS).write_bytes(bytes(whole))
+    elif how == "a changed fact":
+        facts = json.loads((directory / FACTS).read_text())
+        (directory / FACTS).write_text(json.dumps(facts | {"hidden": [9]}))
     elif how == "torn tensors":
         (directory / TENSORS).write_bytes((directory / TENSORS).read_bytes()[:-100])
     elif how == "not a number":
         whole = bytearray((directory / TENSORS).read_bytes())
         whole[-64:] = b"\xff" * 64  # as float32 and float64: NaN
         (directory / TENSORS).write_bytes(bytes(whole))
+        rewrite_facts(directory)
     elif how == "no text":
         (directory / FACTS).write_bytes(b"\xff\xfe")
     elif how == "no object":
         (directory / FACTS).write_text("[]")
     elif how == "another learner":
-        (directory / FACTS).write_text(json.dumps(facts | {"learner": "sac"}))
+        rewrite_facts(directory, learner="sac")
     elif how in WRONG_FACTS:
-        (directory / FACTS).write_text(json.dumps(facts | WRONG_FACTS[how]))
+        rewrite_facts(directory, **WRONG_FACTS[how])
     elif how == "another network":
-        config = facts["config"] | {"hidden": [9]}
-        (directory / FACTS).write_text(json.dumps(facts | {"hidden": [9], "config": config}))
+        config = json.loads((directory / FACTS).read_text())["config"] | {"hidden": [9]}
+        rewrite_facts(directory, hidden=[9], config=config)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +148,8 @@ def damage(directory: Path, how: str) -> None:
     [
         ("no tensors", "no checkpoint in .*it needs learner.json and tensors.safetensors"),
         ("torn tensors", "is damaged"),
+        ("a flipped bit", "is damaged: tensors.safetensors is not what was written with learner.json"),
+        ("a changed fact", "is damaged: learner.json was changed after it was written"),
         ("not a number", "has diverged: its numbers are not finite"),
         ("no text", "is damaged: learner.json"),
         ("no object", "is damaged: learner.json holds no object"),
