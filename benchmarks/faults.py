@@ -77,7 +77,12 @@ def start(*words: object, output: int = subprocess.DEVNULL) -> subprocess.Popen[
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "1000"}
     return subprocess.Popen(
-        command(*words), env=environment, stdout=output, stderr=output, text=True, start_new_session=True
+        command(*words),
+        env=environment,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 

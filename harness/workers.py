@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import multiprocessing
 import os
@@ -150,7 +149,9 @@ def _interrupts_ask(stop: threading.Event) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
         yield
         return
-    timer = threading.Timer(GRACE_SECONDS, _thread.interrupt_main)
+    # a signal indeed, for it is to wake what sleeps
+    again = (threading.main_thread().ident, signal.SIGINT)
+    timer = threading.Timer(GRACE_SECONDS, signal.pthread_kill, again)
     timer.daemon = True
 
     def ask(number: int, frame: Any) -> None:
