@@ -2,7 +2,7 @@
 #   PYTHON=python3.12      the Python that makes the virtual environment, 3.11 or 3.12; gpu-check runs on it
 #   VENV=.venv             where the virtual environment lies
 #   TORCH_INDEX=URL        an index to take another build of PyTorch from, for instance for CUDA
-#   ARGS="-k biped"        further arguments of `make test`, `make bench` and `make gpu-check`
+#   ARGS="-k biped"        further arguments of `make test`, `make bench`, `make soak` and `make gpu-check`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(TORCH_INDEX),-$(subst /,_,$(subst :,_,$(TORCH_INDEX))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check bench gpu-check export clean
+.PHONY: help install quickstart test check bench soak gpu-check export clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/pip install -c constraints.txt --force-reinstall --no-deps --index-url $(TORCH_INDEX) torch
 endif
-	$(BIN)/pip install -c constraints.txt --config-settings editable_mode=compat -e '.[train,sb3,bench,dm-control,offline,video,dev]'
+	$(BIN)/pip install -c constraints.txt --config-settings editable_mode=compat -e '.[train,sb3,bench,dm-control,offline,ray,video,dev]'
 	@touch $(STAMP) $(VENV)/.installed
 
 quickstart: install  ## run a small leave-one-out on the bipeds and write its report
@@ -48,6 +48,9 @@ check: install  ## lint, formatting, types, directions of imports
 
 bench: install  ## measure speed beside the peers
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: install  ## inject faults by the hundred, for an hour or two, and count what is lost
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 # needs neither the virtual environment nor a network: PyTorch and the rest are found on the path
 gpu-check:  ## measure and check all of it on a CUDA card, within nine minutes

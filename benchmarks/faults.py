@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -104,6 +105,8 @@ class Toll:
     """Rows that one of these has and that plan has not, or that it has twice."""
     tracebacks: int = 0
     """Commands that ended in one."""
+    slowest: float = 0.0
+    """Seconds that the slowest command took to end after its fault."""
 
     def compare(self, whole: Path, directory: Path) -> None:
         """Counts what a finished plan lacks, or has too much."""
@@ -155,7 +158,9 @@ def harass(
                 text = process.communicate(timeout=None if last else rng.uniform(*moments))[0]
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, number)
+                before = time.monotonic()
                 text = process.communicate()[0]
+                toll.slowest = max(toll.slowest, time.monotonic() - before)
                 toll.faults += 1
                 toll.tracebacks += "Traceback" in text
                 continue
@@ -164,6 +169,39 @@ def harass(
             break
         toll.compare(whole, copy)
         shutil.rmtree(copy)
+    return toll
+
+
+def fill(whole: Path, directory: Path, faults: int, seed: int) -> Toll:
+    """Trains copies of a plan on disks of a random size, made larger whenever they are full.
+
+    Args:
+        whole: the plan, trained undisturbed.
+        directory: where the disks are mounted.
+        faults: how many times a disk is to be full.
+        seed: of the sizes.
+
+    Returns:
+        What came of it.
+    """
+    rng, toll = random.Random(seed), Toll()
+    while toll.faults < faults:
+        size = rng.randint(100, 700)
+        with small_disk(directory / str(toll.plans), size) as disk:
+            copy = begun(whole, disk / "plan")
+            while True:
+                some = ["--processes", 1] if rng.random() < 0.5 else []
+                process = start("run", copy, "--save-every", SAVE_SECONDS, *some, output=subprocess.PIPE)
+                text = process.communicate()[0]
+                if process.returncode == 0:
+                    break
+                if process.returncode != 2 or "No space left" not in text:
+                    raise AssertionError(f"{copy}: ended with {process.returncode}: {text}")
+                toll.faults += 1
+                toll.tracebacks += "Traceback" in text
+                size = rng.randint(size, size + 400) if toll.faults < faults else 100_000
+                resize(disk, size)
+            toll.compare(whole, copy)
     return toll
 
 

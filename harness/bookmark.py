@@ -34,6 +34,8 @@ class Place:
     """That it has taken so far."""
     interruptions: int = 0
     """How often it was taken up again."""
+    before: tuple[Mapping[str, Any], ...] = ()
+    """Circumstances of what was trained before it was taken up again, where they were others."""
 
 
 class Bookmark:
@@ -107,13 +109,19 @@ class Bookmark:
         for where in self._whole():
             try:
                 state, facts = load_state(where)
-                place = Place(**facts["place"])
-            except (OSError, TypeError, ValueError):
+                place, made = Place(**facts["place"]), dict(facts["circumstances"])
+            except (KeyError, OSError, TypeError, ValueError):
                 continue
             for run_id, rows in facts["rows"].items():
                 self._store.truncate(run_id, rows)
             self._last, self._number = time.monotonic(), int(facts["number"])
-            return state, dataclasses.replace(place, interruptions=place.interruptions + 1)
+            before = list(place.before)
+            # with which the last digits would have been others
+            if made not in (self._circumstances, *before):
+                before.append(made)
+            return state, dataclasses.replace(
+                place, interruptions=place.interruptions + 1, before=tuple(before)
+            )
         return None
 
     def remove(self) -> None:

@@ -752,9 +752,9 @@ class _Cohort:
                 "wall_seconds": round(wall / len(runs), 3),  # a run's share of its cohort
                 "cohort_runs": len(runs),
                 "interruptions": self._place.interruptions,
+                **({"before": list(self._place.before)} if self._place.before else {}),
                 "device": self.where.device,
                 "backend": self.where.backend,
-                "torch_threads": torch.get_num_threads(),
                 **circumstances(self.where),
                 **learner.describe(),
             }
@@ -928,14 +928,16 @@ class _Cohort:
 
 @functools.cache
 def circumstances(where: Where = Where()) -> dict[str, Any]:
-    """What a run's last digits depend on: versions of what computes them, and the processor."""
+    """What a run's last digits depend on: processor, threads, and versions of what computes them."""
+    threads = torch.get_num_threads()
     if where.device.startswith("cuda"):
-        return {"processor": torch.cuda.get_device_name(where.device), "versions": _versions(where)}
+        card = torch.cuda.get_device_name(where.device)
+        return {"processor": card, "torch_threads": threads, "versions": _versions(where)}
     processor = platform.processor()
     with contextlib.suppress(OSError, StopIteration):  # Linux says more there than by the call
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return {"processor": processor, "versions": _versions(where)}
+    return {"processor": processor, "torch_threads": threads, "versions": _versions(where)}
 
 
 def _versions(where: Where) -> dict[str, str]:

@@ -178,7 +178,7 @@ def test_an_agent_that_does_not_stop_is_ended(long: Path, tmp_path: Path) -> Non
 def test_a_disk_that_is_full_stops_the_command(whole: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 400) as disk:
         directory = begun(whole, disk / "plan")
-        sizes = [400, 3000, 50_000]
+        sizes = [400, 900, 50_000]
         stops = 0
         for size in sizes:
             resize(disk, size)

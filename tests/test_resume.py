@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import harness.bookmark
+import harness.run
 import mtenvs
 from baselines.checkpoint import FACTS, TENSORS, load_state, save_state
 from baselines.ppo import PPO, PPOConfig
@@ -203,6 +204,23 @@ def test_another_plans_bookmark_is_not_gone_on_with(whole: Path, tmp_path: Path)
     run_plan(second)
     assert set(Store(second).status().values()) == {"finished"}
     assert interruptions(second) == 0
+
+
+def test_a_training_that_goes_on_elsewhere_says_so(
+    whole: Path, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "plan"
+    shutil.copytree(stopped, directory)
+    here = harness.run.circumstances()
+    assert here["torch_threads"] == torch.get_num_threads()
+    there = here | {"processor": "another one"}
+    monkeypatch.setattr(harness.run, "circumstances", lambda *args: there)
+    run_plan(directory)
+    done = {path.parent.name: json.loads(path.read_text()) for path in directory.glob("runs/*/done.json")}
+    for run_id, record in done.items():
+        assert record["processor"] == "another one"
+        assert record.get("before") == ([here] if run_id.startswith("pretrain") else None)
+    assert not any("before" in path.read_text() for path in whole.glob("runs/*/done.json"))
 
 
 def test_rows_are_cut_only_of_runs_that_go_on(whole: Path) -> None:

@@ -1,0 +1,190 @@
+"""``python -m benchmarks.soak [parts...]``: faults by the hundred, and what came of them (`make soak`).
+
+Writes ``reliability.json`` after every part and ``reliability.md`` from it. A part that finds fault raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import mtenvs
+from benchmarks.faults import ROOT, Toll, can_mount, fill, harass, planned
+from benchmarks.record import machine
+from harness.run import run_plan
+
+HEAD = """# Reliability, measured
+
+Written by `make soak`: faults are injected into small plans that are trained by the command, each plan is
+trained to its end, and its rows are compared, byte by byte, with those of the same plan that nothing
+happened to. *Lost* are rows that differ or are not there, *surplus* those that are there and should not be.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is done."""
+
+    kills: int = 100
+    """By SIGKILL, of one family's plan."""
+    others: int = 10
+    """Of each of the other families' plans."""
+    interrupts: int = 20
+    """By Ctrl-C, and again by SIGTERM."""
+    disks: int = 20
+    """That are full."""
+    tasks: int = 10_000
+    """Sampled of each family."""
+
+
+QUICK = Size(kills=2, others=1, interrupts=1, disks=2, tasks=50)
+
+
+def trained(family: str, directory: Path) -> Path:
+    """A small plan that nothing happens to."""
+    whole = planned(directory, family)
+    run_plan(whole)
+    return whole
+
+
+def check(name: str, toll: Toll) -> dict[str, Any]:
+    """What a fault has done, for the record.
+
+    Raises:
+        AssertionError: if anything was lost, or nothing was put to the test.
+    """
+    if toll.lost or toll.surplus or toll.tracebacks or not toll.rows:
+        raise AssertionError(f"{name}: {toll}")
+    return {"what": name, **dataclasses.asdict(toll)}
+
+
+def kills(size: Size, directory: Path) -> list[dict[str, Any]]:
+    """Ends the command and all its processes at once at random moments."""
+    found = []
+    for number, family in enumerate(mtenvs.families()):
+        whole = trained(family, directory / family / "whole")
+        # bodies that take longer are also killed later
+        last = 4.0 + 2.0 * _seconds(whole)
+        faults = size.others if number else size.kills
+        toll = harass(whole, directory / family, faults, seed=number, moments=(2.5, last))
+        found.append(check(f"kill -9, {family}", toll))
+    return found
+
+
+def _seconds(whole: Path) -> float:
+    done = [json.loads(path.read_text()) for path in whole.glob("runs/*/done.json")]
+    return sum(record["wall_seconds"] for record in done)
+
+
+def interrupts(size: Size, directory: Path) -> list[dict[str, Any]]:
+    """Ends the command as a user or a cluster does, with the moments before it trains."""
+    whole = trained("Biped", directory / "whole")
+    found = []
+    for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM)):
+        toll = harass(whole, directory / name, size.interrupts, seed=1, number=number, moments=(4.0, 9.0))
+        found.append(check(name, toll))
+        if toll.slowest >= 5.0:
+            raise AssertionError(f"{name}: took {toll.slowest:.1f} s to end")
+    return found
+
+
+def disks(size: Size, directory: Path) -> list[dict[str, Any]]:
+    """Trains on disks that are full again and again."""
+    if not can_mount():
+        print("disks: file systems can be mounted by root on Linux only: left out")
+        return []
+    whole = trained("Biped", directory / "whole")
+    return [check("full disk", fill(whole, directory / "disks", size.disks, seed=0))]
+
+
+WORDS = {
+    "what": "what",
+    "faults": "faults injected",
+    "plans": "plans that ended",
+    "resumed": "runs taken up again",
+    "rows": "rows compared",
+    "lost": "lost",
+    "surplus": "surplus",
+    "tracebacks": "tracebacks",
+    "slowest": "slowest to end, s",
+}
+"""Headings of the page's tables."""
+TITLES = {
+    "kills": "Killed at random moments",
+    "interrupts": "Asked to stop at random moments",
+    "disks": "Full disks",
+}
+
+
+def page(known: Mapping[str, Any]) -> str:
+    """The page for people, made of the record."""
+    parts = [HEAD]
+    for name in (name for name in TITLES if known.get(name)):
+        found, made = known[name]["found"], known[name]["machine"]
+        if not found:
+            continue
+        keys = list(found[0])
+        lines = [[_text(row[key]) for key in keys] for row in found]
+        table = [[WORDS[key] for key in keys], ["---"] * len(keys), *lines]
+        packages = ", ".join(f"{key} {value}" for key, value in made["packages"].items() if value)
+        parts += [
+            f"\n## {TITLES[name]}\n",
+            *(f"| {' | '.join(line)} |" for line in table),
+            f"\n`python -m benchmarks.soak {name}`, {known[name]['minutes']:.0f} minutes; "
+            f"{made['cpu']}, {made['cores']} cores; Python {made['python']}, {packages}.",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
+Part = Callable[[Size, Path], list[dict[str, Any]]]
+PARTS: dict[str, Part] = {"kills": kills, "interrupts": interrupts, "disks": disks}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Injects faults by the hundred and writes what came of them."""
+
+    parts: tyro.conf.Positional[tuple[str, ...]] = tuple(PARTS)
+    """What to do."""
+    quick: bool = False
+    """A few of each: shows that it runs."""
+    out: Path | None = None
+    """Where to write; results, or runs/soak-quick with --quick."""
+
+
+def main() -> None:
+    """Does the chosen parts in turn."""
+    arguments = tyro.cli(Arguments)
+    if unknown := [name for name in arguments.parts if name not in PARTS]:
+        raise SystemExit(f"unknown part {unknown[0]!r}; valid: {', '.join(PARTS)}")
+    out = arguments.out or ROOT / ("runs/soak-quick" if arguments.quick else "results")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "reliability.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    for name in arguments.parts:
+        print(f"== {name}", flush=True)
+        before = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="mtenvs-soak-") as directory:
+            found = PARTS[name](QUICK if arguments.quick else Size(), Path(directory))
+        minutes = (time.monotonic() - before) / 60
+        known[name] = {"found": found, "minutes": round(minutes, 1), "machine": machine()}
+        path.write_text(json.dumps(known, indent=1) + "\n")
+        (out / "reliability.md").write_text(page(known))
+        print(f"== {name} took {minutes:.1f} minutes", flush=True)
+    print(f"figures: {out / 'reliability.md'}")
+
+
+if __name__ == "__main__":
+    main()
