@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import mtenvs
@@ -20,6 +20,8 @@ from baselines.registry import describe_learner
 from harness.plan import PRESETS, make_plan, write_plan
 
 ROOT = Path(__file__).parents[1]
+EARLY = 1 / 8
+"""Of the moments at which a command is ended, those before it trains."""
 SAVE_SECONDS = 0.2
 """Between two bookmarks, so that what is killed has some."""
 
@@ -127,10 +129,11 @@ def harass(
     faults: int,
     seed: int,
     number: signal.Signals = signal.SIGKILL,
-    moments: tuple[float, float] = (2.5, 9.0),
-    options: Sequence[object] = (),
+    seconds: float = 3.0,
 ) -> Toll:
     """Trains copies of a plan by the command, which is ended again and again at random moments.
+
+    One in eight of these is before training, while the command is still beginning.
 
     Args:
         whole: the plan, trained undisturbed.
@@ -139,8 +142,7 @@ def harass(
         seed: of the moments.
         number: the signal that ends it: SIGKILL for it and all its processes at once, others as a user or
             a cluster sends them.
-        moments: seconds after which it is ended, from and to. The command takes some to begin.
-        options: of the command.
+        seconds: of training within which it is ended.
 
     Returns:
         What came of it.
@@ -151,11 +153,14 @@ def harass(
         while True:
             # one process, or as many as there are cores
             some = ["--processes", 1] if rng.random() < 0.5 else []
-            words = ["run", copy, "--save-every", SAVE_SECONDS, *some, *options]
-            process = start(*words, output=subprocess.PIPE)
+            process = start("run", copy, "--save-every", SAVE_SECONDS, *some, output=subprocess.PIPE)
+            moment = rng.uniform(0.0, seconds)
+            if rng.random() >= EARLY:
+                while process.poll() is None and not any(copy.glob("locks/*")):
+                    time.sleep(0.01)
             last = toll.faults == faults  # this one may end
             try:
-                text = process.communicate(timeout=None if last else rng.uniform(*moments))[0]
+                text = process.communicate(timeout=None if last else moment)[0]
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, number)
                 before = time.monotonic()

@@ -71,15 +71,14 @@ def kills(size: Size, directory: Path) -> list[dict[str, Any]]:
     found = []
     for number, family in enumerate(mtenvs.families()):
         whole = trained(family, directory / family / "whole")
-        # bodies that take longer are also killed later
-        last = 4.0 + 2.0 * _seconds(whole)
         faults = size.others if number else size.kills
-        toll = harass(whole, directory / family, faults, seed=number, moments=(2.5, last))
+        toll = harass(whole, directory / family, faults, seed=number, seconds=_seconds(whole))
         found.append(check(f"kill -9, {family}", toll))
     return found
 
 
 def _seconds(whole: Path) -> float:
+    """That a plan took to train."""
     done = [json.loads(path.read_text()) for path in whole.glob("runs/*/done.json")]
     return sum(record["wall_seconds"] for record in done)
 
@@ -89,7 +88,7 @@ def interrupts(size: Size, directory: Path) -> list[dict[str, Any]]:
     whole = trained("Biped", directory / "whole")
     found = []
     for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM)):
-        toll = harass(whole, directory / name, size.interrupts, seed=1, number=number, moments=(4.0, 9.0))
+        toll = harass(whole, directory / name, size.interrupts, 1, number, _seconds(whole))
         found.append(check(name, toll))
         if toll.slowest >= 5.0:
             raise AssertionError(f"{name}: took {toll.slowest:.1f} s to end")
