@@ -1,9 +1,9 @@
 """Tries to break the physics: thousands of sampled bodies of every family, shaken as hard as motors can.
 
 ``python -m benchmarks.soak_physics --tasks 10000 --out soak.json``. Half of the tasks are drawn as
-``sample_task`` does; the others lie at the extremes of the ranges, every second of these with all parameters
-at an end, the rest with each at an end or within. Every task is stepped for a whole episode's time in the
-vector environment, and all that comes out of it is looked at.
+``sample_task`` does; the others lie at the extremes of the ranges, every second of these with all its
+parameters at an end, the rest with each at an end or within. Every task is stepped for a whole episode's
+time in the vector environment, and all that comes out of it is looked at.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ POLICIES = (
     "constant, mixed",
 )
 """What actions do, in turn: uniform; each motor's full torque to a random side at every step; full torque
-that changes sides at every step, all motors alike or every other against the rest; likewise at random times,
-each motor or all together; along with the motion; and full torque that never changes."""
+that changes sides at every step, all motors alike or every other against the rest; at random times, each
+motor on its own or all together; along with the motion; and full torque that never changes."""
 SWITCHING = 0.1
 """Chance that full torque changes sides in a step, where it does at random times."""
 KEPT = 20
@@ -293,7 +293,7 @@ def measure(
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Steps sampled bodies with violent actions, and says what came of it; fails if bad numbers come out."""
+    """Steps sampled bodies with violent actions and says what came of it; fails if bad numbers come out."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Families, or AllFamilies; all of these if none is named."""

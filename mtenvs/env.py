@@ -17,7 +17,6 @@ from mtenvs.rendering import Camera, Viewer, check_render_mode, frames_per_secon
 from mtenvs.spec import FamilySet, NotFiniteError, Task
 from mtenvs.state import Layout, State, bad_numbers
 
-
 NUMBERS = "biufO"
 """Kinds of dtype that actions may have; what is in an array of objects is asked itself."""
 
@@ -208,7 +207,8 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         self._started = True
         self._observation = self._template.copy()
         body = family.observe(self._state)
-        if bad_numbers(body, {})[0]:  # it is shown as zeros, and its first step ends it as diverged
+        # it is shown as zeros, and its first step ends it as diverged
+        if diverged(self.data) or bad_numbers(body, {})[0]:
             self.data.qpos[:] = math.nan
         else:
             self._see(body)

@@ -413,7 +413,7 @@ class TaskVectorEnv(VectorWorlds):
             qpos, qvel = family.start(group.backend.home[local], self._draws(family, worlds))
             group.backend.reset(local, qpos, qvel)
             body = family.observe(group.backend.state.rows(local))
-            bad = bad_numbers(body, {})
+            bad = group.backend.diverged()[local] | bad_numbers(body, {})
             if bad.any():  # they are shown as zeros, and their first step ends them as diverged
                 group.backend.state.qpos[local[bad]] = math.nan
                 body = np.where(bad[:, None], 0.0, body)
