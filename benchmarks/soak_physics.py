@@ -178,9 +178,15 @@ class Shaker:
 
 
 def shake(
-    family: Family | FamilySet, numbers: Sequence[int], seed: int, mode: str, threads: int, found: Found
+    family: Family | FamilySet,
+    numbers: Sequence[int],
+    seed: int,
+    mode: str,
+    threads: int,
+    steps: int,
+    found: Found,
 ) -> None:
-    """Steps the tasks of some numbers for an episode's time, and adds what was seen.
+    """Steps the tasks of some numbers, and adds what was seen.
 
     Args:
         family: or a set, whose families take turns.
@@ -188,6 +194,7 @@ def shake(
         seed: of start states and actions.
         mode: how worlds start again, ``"SameStep"`` or ``"NextStep"``.
         threads: to step on; 0 for all processors.
+        steps: that every world is stepped.
         found: is added to.
     """
     members = family.families
@@ -201,7 +208,7 @@ def shake(
     skips = np.array([family.of(task).frame_skip for task in tasks])
     observations, _ = envs.reset(seed=seed + numbers[0])
     _look(found, envs, observations)
-    for _ in range(family.episode_steps):
+    for _ in range(steps):
         observations, rewards, terminations, truncations, info = envs.step(shaker())
         _look(found, envs, observations)
         ended = terminations | truncations
@@ -262,7 +269,11 @@ def watched(found: Found) -> Iterator[None]:
 
 
 def measure(
-    tasks: int, seed: int = 0, names: Sequence[str] | None = None, threads: int = 1
+    tasks: int,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    threads: int = 1,
+    most_steps: int | None = None,
 ) -> dict[str, Any]:
     """Shakes the bodies of every family, and of all of them together.
 
@@ -271,6 +282,7 @@ def measure(
         seed: of the tasks, start states and actions.
         names: of families, or ``"AllFamilies"``; ``None`` for all of these.
         threads: to step on; 0 for all processors.
+        most_steps: of every task; ``None`` for a whole episode's.
 
     Returns:
         ``seed``, ``tasks``, ``policies`` and ``families``: by name, the fields of :class:`Found`.
@@ -281,11 +293,12 @@ def measure(
         bare = tuple(without_pictures(family) for family in whole.families)
         family = FamilySet(name, bare) if isinstance(whole, FamilySet) else bare[0]
         found, began = Found(), time.perf_counter()
+        steps = min(family.episode_steps, most_steps or family.episode_steps)
         with watched(found):
             for first in range(0, tasks, BATCH):
                 numbers = range(seed * tasks + first, seed * tasks + min(first + BATCH, tasks))
                 mode = ("SameStep", "NextStep")[first // BATCH % 2]
-                shake(family, numbers, seed, mode, threads, found)
+                shake(family, numbers, seed, mode, threads, steps, found)
         found.seconds = round(time.perf_counter() - began, 1)
         results[name] = dataclasses.asdict(found)
     return {"seed": seed, "tasks": tasks, "policies": list(POLICIES), "families": results}

@@ -314,13 +314,17 @@ class DeviceVectorEnv(VectorWorlds):
             gymnasium.error.ClosedEnvironmentError: after ``close()``.
         """
         self.check_ready()
-        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device).detach()
         if self.device.type == "cpu":
-            check_action(given.numpy(), (self.num_envs, self.num_actions))
-        elif given.shape != self._actions.shape:
-            raise ValueError(
-                f"actions have shape {tuple(given.shape)}, expected {tuple(self._actions.shape)}"
-            )
+            own = actions.detach().numpy() if isinstance(actions, Tensor) else actions
+            given = torch.from_numpy(check_action(own, (self.num_envs, self.num_actions)))
+        else:
+            given = torch.as_tensor(actions, device=self.device).detach()
+            if given.shape != self._actions.shape:
+                raise ValueError(
+                    f"actions have shape {tuple(given.shape)}, expected {tuple(self._actions.shape)}"
+                )
+            # what is finite stays so in float32, and what is not is not clipped
+            given = torch.where(torch.isfinite(given), given.clamp(-1.0, 1.0), given)
         self._actions.copy_(given)
         self._own_step()
         return (

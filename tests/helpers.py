@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +19,9 @@ from mtenvs.spec import Family, FamilySet
 
 needs_gl = pytest.mark.usefixtures("gl")
 """Of tests that draw: skipped where nothing can; see :func:`why_nothing_draws`."""
+
+SICK = 1
+"""The task whose functions give bad numbers."""
 
 TRY_TO_DRAW = """
 import mtenvs
@@ -119,3 +124,38 @@ def present_entries(
     known = layout if layout in own.layouts else next(iter(own.layouts), "")
     observations, actions = own.names(task.parameters, known)
     return set(observations), set(actions)
+
+
+def sick(family: Family, where: str, value: float, since: float) -> Family:
+    """The family, of whose task ``SICK`` a function gives a bad number.
+
+    Args:
+        family: as it should be.
+        where: ``"observe"``, ``"reward"`` or ``"start"``.
+        value: the bad number.
+        since: seconds of an episode after which it comes; below 0 also where the episode starts.
+    """
+    own = family.tasks[SICK].parameters
+
+    def constants(p: Mapping[str, float]) -> dict[str, float]:
+        return {**family.constants(p), "sick": float(p == own)}
+
+    def ill(state: Any) -> Any:
+        return (state.constant("sick") > 0) & (state.time > since)
+
+    def spoilt(array: Any, bad: Any) -> Any:
+        array = array.clone() if hasattr(array, "clone") else array.copy()  # PyTorch's, or NumPy's
+        array[bad] = value
+        return array
+
+    def observe(state: Any) -> Any:
+        body, bad = family.observe(state), ill(state)
+        body[:, -1] = spoilt(body[:, -1], bad)
+        return body
+
+    def reward(state: Any) -> Any:
+        terms, bad, last = family.reward(state), ill(state), family.reward_terms[-1]
+        return terms | {last: spoilt(terms[last], bad)}
+
+    changes = {"observe": observe} if where == "observe" else {"reward": reward}
+    return dataclasses.replace(family, constants=constants, **changes)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import decimal
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from helpers import actions, assert_same
+from helpers import SICK, actions, assert_same, sick
 from test_resume import killed_after, planned, rows
 
 import mtenvs
@@ -26,6 +26,7 @@ from benchmarks import soak_physics
 from harness.plan import load_plan
 from harness.run import run_plan
 from harness.store import Store
+from mtenvs import registry
 from mtenvs.adapters import sb3
 from mtenvs.env import TaskEnv, check_action
 from mtenvs.spec import FamilySet, NotFiniteError
@@ -34,43 +35,6 @@ from mtenvs.vector_env import TaskVectorEnv
 
 BAD = {"SameStep": (math.nan, 1e300), "NextStep": (-math.inf, 1e30)}
 """Bad numbers, by the mode of the worlds that they are tried in."""
-SICK = 1
-"""The task whose functions give bad numbers."""
-
-
-def sick(family: mtenvs.Family, where: str, value: float, since: float) -> mtenvs.Family:
-    """The family, of whose task ``SICK`` a function gives a bad number.
-
-    Args:
-        family: as it should be.
-        where: ``"observe"``, ``"reward"`` or ``"start"``.
-        value: the bad number.
-        since: seconds of an episode after which it comes; below 0 also where the episode starts.
-    """
-    own = family.tasks[SICK].parameters
-
-    def constants(p: Mapping[str, float]) -> dict[str, float]:
-        return {**family.constants(p), "sick": float(p == own)}
-
-    def ill(state: Any) -> Any:
-        return (state.constant("sick") > 0) & (state.time > since)
-
-    def spoilt(array: Any, bad: Any) -> Any:
-        array = array.clone() if isinstance(array, torch.Tensor) else array.copy()
-        array[bad] = value
-        return array
-
-    def observe(state: Any) -> Any:
-        body, bad = family.observe(state), ill(state)
-        body[:, -1] = spoilt(body[:, -1], bad)
-        return body
-
-    def reward(state: Any) -> Any:
-        terms, bad, last = family.reward(state), ill(state), family.reward_terms[-1]
-        return terms | {last: spoilt(terms[last], bad)}
-
-    changes = {"observe": observe} if where == "observe" else {"reward": reward}
-    return dataclasses.replace(family, constants=constants, **changes)  # type: ignore[arg-type]
 
 
 def finite(value: Any) -> bool:
@@ -527,12 +491,45 @@ def test_a_plan_whose_runs_diverge_keeps_the_rows_of_the_others(
 
 
 def test_no_body_at_the_extremes_lets_bad_numbers_out() -> None:
-    """The soak of ``make soak``, small; most of the time is that of whole episodes of the walkers."""
-    found = soak_physics.measure(100)
+    """The soak of ``make soak``, small."""
+    found = soak_physics.measure(100, most_steps=50)
     assert set(found["families"]) == {*mtenvs.families(), "AllFamilies"}
     for seen in found["families"].values():
         assert seen["faults"] == {}
         assert seen["tasks"] == 100
-        assert seen["episodes"] >= 100
-        assert seen["diverged"] <= 1
+        assert 0.98 * 5_000 <= seen["control_steps"] <= 5_000
+        assert seen["diverged"] <= 2
         assert 1.0 < seen["largest_observation"] < 1e4
+
+
+def test_the_soak_notices_what_it_looks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = mtenvs.get_family("Biped")
+
+    def observe(state: Any) -> Any:
+        body = family.observe(state)
+        body[state.time > 0.05] = math.nan
+        return body
+
+    broken = dataclasses.replace(family, observe=observe)
+    with monkeypatch.context() as patch:
+        patch.setitem(registry._families(), "Biped", broken)
+        seen = soak_physics.measure(8, names=["Biped"], most_steps=9)["families"]["Biped"]
+    assert seen["faults"] == {}
+    assert (seen["diverged_tasks"], len(seen["examples"])) == (8, 8)
+    assert seen["diverged"] == sum(seen["by_kind"].values()) == sum(seen["by_policy"].values()) >= 16
+    assert set(seen["by_kind"]) == set(soak_physics.KINDS)
+    own = TaskVectorEnv.step
+
+    def leaking(self: TaskVectorEnv, given: np.ndarray) -> Any:
+        observations, rewards, *rest = own(self, given)
+        observations[0, 0], rewards[1] = math.nan, math.inf
+        Path("MUJOCO_LOG.TXT").write_text("unstable")
+        np.log(np.zeros(1))
+        return (observations, rewards, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskVectorEnv, "step", leaking)
+        faults = soak_physics.measure(4, names=["Octopus"], most_steps=3)["families"]["Octopus"]["faults"]
+    assert faults["an observation that is not finite"] == faults["a reward that is not finite"] == 3
+    assert faults["a file MUJOCO_LOG.TXT"] == 1
+    assert faults["RuntimeWarning: divide by zero encountered in log"] == 3
