@@ -131,7 +131,7 @@ def sick(family: Family, where: str, value: float, since: float) -> Family:
 
     Args:
         family: as it should be.
-        where: ``"observe"``, ``"reward"`` or ``"start"``.
+        where: ``"observe"`` or ``"reward"``.
         value: the bad number.
         since: seconds of an episode after which it comes; below 0 also where the episode starts.
     """
