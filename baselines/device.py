@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from baselines.experience import Experience
+from baselines.experience import Experience, idle
 from baselines.learner import Episodes
 from mtenvs.device_env import DeviceVectorEnv
 
@@ -32,7 +32,8 @@ class Rollouts:
         steps: T.
         act: means of the actions.
         std: standard deviations of the actions, ``(R, 1, num_actions)``, computed anew at every step.
-        active: runs that act, ``(R,)`` of bool; the others idle.
+        active: runs that act, ``(R,)`` of bool; the others idle. Those that give actions which are not
+            finite are struck out.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Rollouts:
         actions = torch.addcmul(self._mean(seen), self._std(), noise)
         kept.observed.index_copy_(0, now, seen.unsqueeze(0))
         kept.actions.index_copy_(0, now, actions.unsqueeze(0))
-        return torch.where(self._active.view(-1, 1, 1), actions, 0.0).flatten(0, 1)
+        return idle(self._active, actions).flatten(0, 1)
 
     def _take(self) -> None:
         kept, now, worlds = self._kept, self._time, self._worlds

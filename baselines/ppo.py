@@ -26,7 +26,7 @@ from torch import Tensor
 
 from baselines.architectures import find_architecture
 from baselines.checkpoint import load_checkpoint, save_checkpoint
-from baselines.experience import Experience
+from baselines.experience import Experience, idle
 from baselines.learner import (
     DEFAULT_START,
     STARTS,
@@ -264,7 +264,7 @@ class PPO(Described):
 
     def _idle(self, actions: Tensor) -> Tensor:
         """Actions ``(R, W, nu)`` with none of diverged runs, so that their neighbours go on."""
-        return torch.where(self._active.view(-1, 1, 1), actions, 0.0)
+        return idle(self._active, actions)
 
     def _policy(self, observations: Tensor) -> Tensor:
         """The deterministic policy on the device: ``(R, W, size)`` to ``(R, W, nu)``."""
@@ -284,8 +284,12 @@ class PPO(Described):
         return self._players[worlds].play(seeds)
 
     def _mark_diverged(self) -> None:
-        """Stops runs with a bad number in their parameters, wherever it came from, for good."""
-        self._active &= torch.isfinite(self._parameters.flat.detach()).all(dim=1)
+        """Stops runs with a bad number in what they have learned, wherever it came from, for good."""
+        learned = [self._parameters.flat.detach(), *(getattr(self._adam, name) for name in ADAM)]
+        for moments in (self._observation_moments, self._reward_scale.moments):
+            learned += moments.get_state().values()
+        for tensor in learned:
+            self._active &= torch.isfinite(tensor).all(dim=1)
 
     # ---------------------------------------------------------------- training
 
@@ -628,6 +632,7 @@ class PPO(Described):
 
     def diverged(self) -> np.ndarray:
         """Runs that met a number which is not finite, ``(R,)`` of bool."""
+        self._mark_diverged()
         return (~self._active).cpu().numpy()
 
     def describe(self) -> dict[str, Any]:

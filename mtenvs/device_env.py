@@ -8,6 +8,7 @@ CUDA graph together with the policy that acts; without CUDA the same code runs u
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from mtenvs.backends.mujoco_warp import Sizes, WarpBackend, capture_scope, check
 from mtenvs.cuda_graphs import captured
 from mtenvs.env import check_action
 from mtenvs.spec import Family, Task
+from mtenvs.state import bad_numbers
 from mtenvs.vector_env import VectorWorlds, check_autoreset_mode
 
 
@@ -205,9 +207,12 @@ class DeviceVectorEnv(VectorWorlds):
         """Starts episodes in some worlds of a group, and writes their observations."""
         backend, family = group.backend, group.family
         backend.reset(mask, *family.start(backend.home, draws))
-        seen = self.observations[group.observation]
+        seen, body = self.observations[group.observation], family.observe(backend.state)
+        # what starts with bad numbers is shown as zeros, and its first step ends it as diverged
+        bad = (mask & bad_numbers(body, {})).unsqueeze(1)
+        backend.state.qpos.masked_fill_(bad, math.nan)
         self.observations[group.observation] = torch.where(
-            mask.unsqueeze(1), family.observe(backend.state), seen
+            mask.unsqueeze(1), body.masked_fill(bad, 0.0), seen
         )
 
     def advance(self, actions: Tensor) -> None:
@@ -256,11 +261,12 @@ class DeviceVectorEnv(VectorWorlds):
     def _advance_group(self, number: int, group: DeviceGroup, actions: Tensor) -> None:
         family, backend, rows = group.family, group.backend, group.rows
         backend.step(actions[group.action])
-        state, bad = backend.state, backend.diverged()
+        state = backend.state
+        body, terms = family.observe(state), family.reward(state)
+        bad = backend.diverged() | bad_numbers(body, terms)
         # a diverged world keeps its last valid observation, zero terms and no success
         seen = self.observations[group.observation]
-        self.observations[group.observation] = torch.where(bad.unsqueeze(1), seen, family.observe(state))
-        terms = family.reward(state)
+        self.observations[group.observation] = torch.where(bad.unsqueeze(1), seen, body)
         total = torch.zeros_like(state.time)
         for name in family.reward_terms:
             term = terms[name].masked_fill(bad, 0.0)
@@ -308,13 +314,17 @@ class DeviceVectorEnv(VectorWorlds):
             gymnasium.error.ClosedEnvironmentError: after ``close()``.
         """
         self.check_ready()
-        given = torch.as_tensor(actions, dtype=torch.float32, device=self.device).detach()
         if self.device.type == "cpu":
-            check_action(given.numpy(), (self.num_envs, self.num_actions))
-        elif given.shape != self._actions.shape:
-            raise ValueError(
-                f"actions have shape {tuple(given.shape)}, expected {tuple(self._actions.shape)}"
-            )
+            own = actions.detach().numpy() if isinstance(actions, Tensor) else actions
+            given = torch.from_numpy(check_action(own, (self.num_envs, self.num_actions)))
+        else:
+            given = torch.as_tensor(actions, device=self.device).detach()
+            if given.shape != self._actions.shape:
+                raise ValueError(
+                    f"actions have shape {tuple(given.shape)}, expected {tuple(self._actions.shape)}"
+                )
+            # what is finite stays so in float32, and what is not is not clipped
+            given = torch.where(torch.isfinite(given), given.clamp(-1.0, 1.0), given)
         self._actions.copy_(given)
         self._own_step()
         return (

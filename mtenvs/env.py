@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,10 @@ from mtenvs.backends.mujoco_batch import diverged, silence_log_file
 from mtenvs.conditioning import Encoded, Encoding
 from mtenvs.rendering import Camera, Viewer, check_render_mode, frames_per_second
 from mtenvs.spec import FamilySet, NotFiniteError, Task
-from mtenvs.state import Layout, State
+from mtenvs.state import Layout, State, bad_numbers
+
+NUMBERS = "biufO"
+"""Kinds of dtype that actions may have; what is in an array of objects is asked itself."""
 
 
 def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -25,7 +29,10 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
         NotFiniteError: which is a ValueError, for values that are not finite.
     """
     try:
-        action = np.asarray(action, np.float64)
+        given = np.asarray(action)
+        if given.dtype.kind not in NUMBERS:  # NumPy would read texts, count days, and halve complex numbers
+            raise TypeError(f"of dtype {given.dtype} they are none")
+        action = given.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"action must be an array of numbers of shape {shape}: {error}") from None
     if action.shape != shape:
@@ -198,7 +205,13 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         self._elapsed = 0
         self._refresh()
         self._started = True
-        self._observation = self._observe()
+        self._observation = self._template.copy()
+        body = family.observe(self._state)
+        # it is shown as zeros, and its first step ends it as diverged
+        if diverged(self.data) or bad_numbers(body, {})[0]:
+            self.data.qpos[:] = math.nan
+        else:
+            self._see(body)
         if self.render_mode == "human":
             self.render()
         return self._observation.copy(), {"task": self._number}
@@ -207,11 +220,9 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         mujoco.mj_step1(self.model, self.data)  # without it, sensors lag qpos by one step
         self._state.time[0] = self.data.time
 
-    def _observe(self) -> np.ndarray:
-        observation = self._template.copy()
+    def _see(self, body: np.ndarray) -> None:
         # the body's part comes first, so that its columns are the observation's
-        observation[self._columns.observation] = self._body_family.observe(self._state)[0]
-        return observation
+        self._observation[self._columns.observation] = body[0]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advances by one control step; ``truncated`` is False here, ``TimeLimit`` sets it, except in sets.
@@ -231,17 +242,18 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         mujoco.mj_step(self.model, self.data, nstep=family.frame_skip)
         self._refresh()
         self._elapsed += 1
-        bad = diverged(self.data)
-        if bad:  # MuJoCo has put the world into its default pose: nothing of it means anything
+        body, earned = family.observe(self._state), family.reward(self._state)
+        bad = diverged(self.data) or bool(bad_numbers(body, earned)[0])
+        if bad:  # MuJoCo may have put the world into its default pose: nothing of it means anything
             terms = dict.fromkeys(family.reward_terms, 0.0)
             terminated, success = True, False
         else:
-            terms = {k: float(v[0]) for k, v in family.reward(self._state).items()}
+            terms = {k: float(v[0]) for k, v in earned.items()}
             for name, value in terms.items():
                 self._state.totals[name][0] += value
             terminated = bool(family.terminated(self._state)[0])
             success = bool(family.success(self._state)[0])
-            self._observation = self._observe()
+            self._see(body)
         info: dict[str, Any] = {"task": self._number, "success": success, "physics_diverged": bad}
         info |= {f"reward_{name}": value for name, value in terms.items()}
         if self.render_mode == "human":

@@ -14,6 +14,8 @@ from typing import Any
 import mujoco
 
 Array = Any
+LARGEST = 1e10
+"""MuJoCo's mjMAXVAL: what is larger is called bad, as what is not a number is."""
 _SCALAR_JOINTS = (mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE)
 
 
@@ -100,3 +102,20 @@ class State:
     def total(self, term: str) -> Array:
         """Returns the sum of a reward term since the episode began, this step included, ``(num_envs,)``."""
         return self.totals[term]
+
+
+def bad_numbers(observation: Array, terms: Mapping[str, Array]) -> Array:
+    """Worlds of which a family's functions have computed a bad number, whatever the physics is like.
+
+    Args:
+        observation: the bodies' own, ``(num_envs, entries)``.
+        terms: of the reward, each ``(num_envs,)``.
+
+    Returns:
+        ``(num_envs,)`` of bool.
+    """
+    # what is not a number is not less than anything
+    good = (abs(observation) < LARGEST).all(1)
+    for term in terms.values():
+        good = good & (abs(term) < LARGEST)
+    return ~good

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from mtenvs.conditioning import Columns, Encoded, Encoding
 from mtenvs.env import check_action, check_count, check_options
 from mtenvs.rendering import Camera, check_render_mode, frames_per_second
 from mtenvs.spec import Family, FamilySet, Task
+from mtenvs.state import bad_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,11 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
                 f"codes have shape {np.shape(codes)}, expected {(self.num_envs, code.stop - code.start)}"
             )
         self._codes = None if codes is None else np.array(codes, np.float32)
+        if self._codes is not None and not np.isfinite(self._codes).all():
+            bad = np.argwhere(~np.isfinite(self._codes))[0]
+            raise ValueError(
+                f"codes{bad.tolist()} is {self._codes[tuple(bad)]}; codes must be finite in float32"
+            )
         self.autoreset_mode = check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
         self._given_limit = (
@@ -344,8 +351,8 @@ class TaskVectorEnv(VectorWorlds):
 
     Raises:
         TypeError: for an unknown argument.
-        ValueError: for an unknown argument's value, a family of another id, codes of another shape, no
-            tasks, or more tasks than worlds.
+        ValueError: for an unknown argument's value, a family of another id, codes of another shape
+            or not finite, no tasks, or more tasks than worlds.
     """
 
     _groups: list[Group]
@@ -406,6 +413,10 @@ class TaskVectorEnv(VectorWorlds):
             qpos, qvel = family.start(group.backend.home[local], self._draws(family, worlds))
             group.backend.reset(local, qpos, qvel)
             body = family.observe(group.backend.state.rows(local))
+            bad = group.backend.diverged()[local] | bad_numbers(body, {})
+            if bad.any():  # they are shown as zeros, and their first step ends them as diverged
+                group.backend.state.qpos[local[bad]] = math.nan
+                body = np.where(bad[:, None], 0.0, body)
             observations[_at(worlds, group.columns.observation)] = body
         self._elapsed[ids] = 0
         self._ended[ids] = False
@@ -480,12 +491,13 @@ class TaskVectorEnv(VectorWorlds):
         idle = None if starting is None else starting[worlds]
         controls = actions[_at(worlds, group.columns.action)]
         backend.step(controls, None if idle is None else np.flatnonzero(~idle))
-        body = family.observe(backend.state)
-        terms = family.reward(backend.state)
+        body, terms = family.observe(backend.state), family.reward(backend.state)
+        bad = backend.diverged() | bad_numbers(body, terms)
+        if bad.any():
+            terms = {name: np.where(bad, 0.0, term) for name, term in terms.items()}
         for term, total in backend.state.totals.items():
             total += terms[term]
         terminated, success = family.terminated(backend.state), family.success(backend.state)
-        bad = backend.diverged()
         skip = bad if idle is None else bad | idle
         keep: Any = slice(None)
         if skip.any():

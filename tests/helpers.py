@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from mtenvs.spec import Family, FamilySet
 
 needs_gl = pytest.mark.usefixtures("gl")
 """Of tests that draw: skipped where nothing can; see :func:`why_nothing_draws`."""
+
+SICK = 1
+"""The task whose functions give bad numbers."""
 
 TRY_TO_DRAW = """
 import mtenvs
@@ -129,3 +134,38 @@ def rewrite_facts(directory: Path, **changes: Any) -> None:
     facts = json.loads((directory / FACTS).read_text()) | changes
     facts = {name: value for name, value in facts.items() if not name.endswith("sha256")}
     (directory / FACTS).write_text(json.dumps(facts))
+
+
+def sick(family: Family, where: str, value: float, since: float) -> Family:
+    """The family, of whose task ``SICK`` a function gives a bad number.
+
+    Args:
+        family: as it should be.
+        where: ``"observe"`` or ``"reward"``.
+        value: the bad number.
+        since: seconds of an episode after which it comes; below 0 also where the episode starts.
+    """
+    own = family.tasks[SICK].parameters
+
+    def constants(p: Mapping[str, float]) -> dict[str, float]:
+        return {**family.constants(p), "sick": float(p == own)}
+
+    def ill(state: Any) -> Any:
+        return (state.constant("sick") > 0) & (state.time > since)
+
+    def spoilt(array: Any, bad: Any) -> Any:
+        array = array.clone() if hasattr(array, "clone") else array.copy()  # PyTorch's, or NumPy's
+        array[bad] = value
+        return array
+
+    def observe(state: Any) -> Any:
+        body, bad = family.observe(state), ill(state)
+        body[:, -1] = spoilt(body[:, -1], bad)
+        return body
+
+    def reward(state: Any) -> Any:
+        terms, bad, last = family.reward(state), ill(state), family.reward_terms[-1]
+        return terms | {last: spoilt(terms[last], bad)}
+
+    changes = {"observe": observe} if where == "observe" else {"reward": reward}
+    return dataclasses.replace(family, constants=constants, **changes)  # type: ignore[arg-type]

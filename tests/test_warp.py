@@ -18,7 +18,7 @@ import pytest
 import torch
 import warp as wp
 from gymnasium.vector import AutoresetMode
-from helpers import actions, needs_gl
+from helpers import SICK, actions, needs_gl, sick
 
 import mtenvs
 from benchmarks.warp_parity import Level, Parity, measure, topologies
@@ -512,7 +512,7 @@ def test_diverging_physics_ends_the_episode_of_its_world(name: str, array: str, 
         {
             **env.get_state(),
             "physics": [{k: v[1:2] for k, v in env.get_state()["physics"][0].items()}],
-            **{k: v[1:2] for k, v in env.get_state().items() if k != "physics"},
+            **{k: v[1:2] for k, v in env.get_state().items() if k not in ("physics", "steps_taken")},
         }
     )
     for action in actions(env, 0, 10):
@@ -524,6 +524,54 @@ def test_diverging_physics_ends_the_episode_of_its_world(name: str, array: str, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env.check()  # a body that diverges is no fault of the learner's
+
+
+@pytest.mark.parametrize(
+    ("where", "value"), [("observe", math.nan), ("observe", 1e30), ("reward", math.inf)]
+)
+def test_bad_numbers_of_a_family_end_the_episode_of_their_world(where: str, value: float) -> None:
+    """As diverged physics does, the physics being well."""
+    bad = sick(mtenvs.get_family("Biped"), where, value, 0.05)
+    env = DeviceVectorEnv(bad, 3, "cpu", tasks=[0, SICK, 2])  # type: ignore[arg-type]
+    twin = make(num_envs=3, tasks=[0, SICK, 2])
+    still = torch.zeros(env.action_space.shape)
+    seen, expected = ([e.reset(seed=0), *(e.step(still) for _ in range(4))] for e in (env, twin))
+    assert all(torch.isfinite(tensor).all() for tensor in tensors(seen))
+    _, rewards, terminations, _, info = seen[3]
+    assert (rewards[1].item(), terminations.tolist()) == (0.0, [False, True, False])
+    assert info["final_info"]["physics_diverged"].tolist() == [False, True, False]
+    assert torch.equal(info["final_obs"][1], seen[2][0][1])
+    for ours, theirs in zip(seen[1:], expected[1:], strict=True):
+        for mine, other in zip(ours[:4], theirs[:4], strict=True):
+            assert torch.equal(mine[[0, 2]], other[[0, 2]])
+
+
+def test_a_start_with_bad_numbers_is_shown_as_zeros_and_ends_at_once() -> None:
+    bad = sick(mtenvs.get_family("Biped"), "observe", math.nan, -1.0)
+    env = DeviceVectorEnv(bad, 3, "cpu", tasks=[0, SICK, 2])  # type: ignore[arg-type]
+    twin = make(num_envs=3, tasks=[0, SICK, 2])
+    still, (shown, _), (others, _) = torch.zeros(3, 6), env.reset(seed=0), twin.reset(seed=0)
+    body = env.observation_slices.body
+    for _ in range(3):
+        assert not shown[1, body].any()
+        assert torch.equal(shown[1, body.stop :], others[1, body.stop :])
+        assert torch.equal(shown[[0, 2]], others[[0, 2]])
+        shown, rewards, terminations, _, info = env.step(still)
+        others = twin.step(still)[0]
+        assert (rewards[1].item(), terminations.tolist()) == (0.0, [False, True, False])
+        assert info["final_info"]["physics_diverged"].tolist() == [False, True, False]
+        assert not info["final_obs"][1, body].any()
+
+
+def test_actions_that_float32_does_not_hold_are_clipped_too() -> None:
+    env, twin = (make(num_envs=2, tasks=[0]) for _ in range(2))
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    for large in (np.full((2, 6), 1e300), torch.full((2, 6), 1e300, dtype=torch.float64), [[9] * 6] * 2):
+        assert_equal(env.step(large), twin.step(np.ones((2, 6))))
+    for wrong in (np.full((2, 6), "0.5"), np.full((2, 6), 1j)):
+        with pytest.raises(ValueError, match="action must be an array of numbers"):
+            env.step(wrong)
 
 
 def test_what_was_earned_before_does_not_pass_to_the_next_episode() -> None:

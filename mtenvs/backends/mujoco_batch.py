@@ -124,6 +124,7 @@ class BatchBackend:
     def set_state(self, state: np.ndarray) -> None:
         """Restores what :meth:`get_state` returned."""
         self._batch.state[:] = state
+        self._batch.warning[:] = 0  # of what was before
         self._batch.forward(stage=_VELOCITY_STAGE)
 
     def data(self, world: int) -> mujoco.MjData:

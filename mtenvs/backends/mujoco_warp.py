@@ -22,14 +22,11 @@ import warp as wp
 from torch import Tensor
 
 from mtenvs.spec import MissingDeviceError
-from mtenvs.state import Layout, State
+from mtenvs.state import LARGEST, Layout, State
 
 UNREAD = frozenset({"dof_length", "geom_rgba", "key_qpos"})
 """Fields that no stage which a family uses reads, whatever they are: sleeping's, colours, and keyframes."""
 UNREAD_PREFIXES = ("cam_", "light_")
-
-LARGEST = 1e10
-"""MuJoCo's mjMAXVAL: what is larger is called bad, as what is not a number is."""
 
 PROBE_STEPS = 300
 """Control steps of every body that are probed for how many contacts and constraints there can be."""
