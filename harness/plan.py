@@ -29,6 +29,7 @@ from harness.family_code import family_code
 from harness.joint import SEPARATE
 from harness.measures import DOSES
 from harness.reference_scores import load_reference
+from harness.schema import OF_RUN, REPORTED, check_plan, parsed
 from harness.statistics import EQUIVALENT
 from harness.store import content_hash, differences, digest
 from mtenvs.conditioning import check_conditioning, check_layout
@@ -462,6 +463,9 @@ def _frozen(plan: dict[str, Any], runs: _Runs, family: Family) -> dict[str, Any]
     plan["cohorts"] = _cohorts(plan["runs"], plan["cohort_runs"] if plan["learner"]["many_runs"] else 1)
     plan["leaks"] = _leaks(plan, family)
     plan["sha256"] = digest(plan)
+    # as it will be read
+    if wrong := check_plan(json.loads(json.dumps(plan)), (*REPORTED, "kind", "cohorts"), OF_RUN):
+        raise PlanError(wrong)
     return plan
 
 
@@ -852,14 +856,16 @@ def load_plan(directory: Path) -> dict[str, Any]:
             f"{directory} holds no {PLAN}; make one with 'mtenvs plan FAMILY --out {directory}'"
         )
     try:
-        plan = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        plan = parsed(path.read_bytes())
+    except ValueError as error:
         raise PlanError(f"{path} is not JSON: {error}") from None
     if not isinstance(plan, dict) or plan.get("format") != FORMAT:
         raise PlanError(f"{path} is no plan of format {FORMAT}")
-    if plan.get("sha256") != digest(plan):
+    if not (content := digest(plan)) or plan.get("sha256") != content:
         raise PlanError(
-            f"{path} was edited after it was frozen: its sha256 is {plan.get('sha256')}, its content's "
-            f"{digest(plan)}. Restore the file, or make a new plan in a new directory"
+            f"{path} was edited after it was frozen: its sha256 is {str(plan.get('sha256'))[:64]}, its "
+            f"content's {content or 'none'}. Restore the file, or make a new plan in a new directory"
         )
+    if wrong := check_plan(plan, (*REPORTED, "kind", "cohorts"), OF_RUN):
+        raise PlanError(f"{path} is not a plan: {wrong}")
     return plan

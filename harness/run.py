@@ -43,6 +43,7 @@ from harness.plan import (
     load_plan,
     model_hash,
 )
+from harness.schema import check_trained
 from harness.store import CODES, COMPLETE, Store
 from harness.workers import Progress, Workers, use_one_torch_thread
 from mtenvs import registry
@@ -126,6 +127,8 @@ def check_suite(plan: Mapping[str, Any], agent: str) -> None:
             f"the plan was made for version {planned!r} of agent {agent}, this is {version!r}; install "
             "that version, or make a new plan"
         )
+    if wrong := check_trained(plan):
+        raise PlanError(f"the plan cannot be trained: {wrong}")
     family = registry.get_family(plan["family"])
     made, present = (plan["mtenvs"], plan["version"]), (mtenvs.__version__, family.version)
     if made != present:

@@ -22,6 +22,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.schema import LARGEST, OF_RUN, REPORTED, check_plan, entries, maybe, number, parsed, text
+
 STATUSES = ("missing", "started", "finished", "diverged", "failed")
 COMPLETE = ("finished", "diverged")
 """Statuses of a run that has its result and is not trained again; divergence is a result (PROTOCOL §4)."""
@@ -73,8 +75,11 @@ def differences(values: Sequence[Any], name: str = "") -> list[str]:
 
 
 def digest(plan: Mapping[str, Any]) -> str:
-    """SHA-256 of a plan's canonical form, without its own field."""
-    return content_hash({key: value for key, value in plan.items() if key != "sha256"})
+    """SHA-256 of a plan's canonical form, without its own field; empty for what has no such form."""
+    try:
+        return content_hash({key: value for key, value in plan.items() if key != "sha256"})
+    except (RecursionError, ValueError):  # nested too deep, or an infinite number
+        return ""
 
 
 class StoreError(ValueError):
@@ -102,6 +107,8 @@ class Store:
         plan = _read_json(path)
         if not isinstance(plan, dict) or not isinstance(plan.get("runs"), list):
             raise StoreError(f"{path} is not a plan: it has no list 'runs'")
+        if wrong := check_plan(plan):
+            raise StoreError(f"{path} is not a plan: {wrong}")
         self.plan: dict[str, Any] = plan
         self._planned: dict[str, dict[str, Any]] = {run["id"]: run for run in plan["runs"]}
         # a run's name is that of its directory: none may lead out of the experiment's
@@ -116,11 +123,23 @@ class Store:
         Raises:
             StoreError: if the plan's SHA-256 is not that of its content.
         """
-        if self.plan.get("sha256") != digest(self.plan):
+        if not (content := digest(self.plan)) or self.plan.get("sha256") != content:
             raise StoreError(
                 f"the plan of {self.directory} was edited after it was frozen; restore plan.json, or leave "
                 "it out"
             )
+
+    def check_reported(self, *also: str) -> None:
+        """Makes sure that the plan has what a report needs.
+
+        Args:
+            also: entries that are needed besides.
+
+        Raises:
+            StoreError: otherwise.
+        """
+        if wrong := check_plan(self.plan, (*REPORTED, *also), OF_RUN):
+            raise StoreError(f"the plan of {self.directory} cannot be reported: {wrong}")
 
     # --- writing -----------------------------------------------------------------------------------
 
@@ -333,6 +352,10 @@ class Store:
                 f"{path} has no valid status ({', '.join(STATUSES[2:])}); "
                 f"remove {path.parent} and run again"
             )
+        if wrong := _RECORD(done):
+            raise StoreError(f"{path}: the record{wrong}; remove {path.parent} and run again")
+        if done.get("run", run_id) != run_id:
+            raise StoreError(f"{path} belongs to run {done['run']!r}, not to {run_id!r}")
         return done
 
     def _rows(self, run_id: str) -> list[dict[str, Any]]:
@@ -348,16 +371,16 @@ class Store:
             if not line.strip():
                 continue
             try:
-                row = {"code": CODES[0], **json.loads(line)}  # rows of plans of format 1 have none
+                row = {"code": CODES[0], **parsed(line)}  # rows of plans of format 1 have none
                 missing, unknown = set(ROW_COLUMNS) - set(row), set(row) - set(ROW_COLUMNS)
-            except (json.JSONDecodeError, TypeError) as error:
+            except (ValueError, TypeError) as error:
                 raise StoreError(
                     f"{path}, line {number}, is no JSON row ({error}); remove {path.parent} and run again"
                 ) from None
             if missing:
                 raise StoreError(f"{path}, line {number}, lacks {', '.join(sorted(missing))}")
             if unknown or row["code"] not in CODES:
-                bad = f"columns {', '.join(sorted(unknown))}" if unknown else f"code {row['code']!r}"
+                bad = f"columns {', '.join(map(repr, sorted(unknown)))}" if unknown else f"code {row['code']!r}"
                 raise StoreError(
                     f"{path}, line {number}, has unknown {bad}; was it written by another version? "
                     f"Known columns: {', '.join(ROW_COLUMNS)}; codes: {', '.join(CODES)}"
@@ -383,6 +406,17 @@ class Store:
         return rows
 
 
+_RECORD = entries(
+    {
+        "run": text,
+        "backend": text,
+        "rows_sha256": text,
+        **dict.fromkeys(("steps", "wall_seconds", "updates", "parameters", "cohort_runs"), maybe(number(0.0))),
+    }
+)
+"""What is read of a run's record, and of which kind it is."""
+
+
 def _dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(_plain(value), allow_nan=False, indent=indent)
 
@@ -402,13 +436,13 @@ def _plain(value: Any) -> Any:
 
 def _is(value: Any, kind: str) -> bool:
     """Whether a value of a JSON row is of its column's kind; null is a number that is not finite."""
-    if kind in ("str", "bool"):
-        return isinstance(value, str if kind == "str" else bool)
-    if isinstance(value, bool):
-        return False
+    if kind == "str":
+        return not text(value)
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
     if kind == "int64":
-        return isinstance(value, int)
-    return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+        return isinstance(value, int) and abs(value) <= LARGEST
+    return value is None or not number()(value)
 
 
 def _sha256(path: Path) -> str:
@@ -423,6 +457,6 @@ def _number(value: Any) -> float:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parsed(path.read_bytes())
+    except ValueError as error:
         raise StoreError(f"{path} is no JSON: {error}") from None

@@ -265,6 +265,7 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
     """
     store = Store(directory)
     plan = store.plan
+    store.check_reported()
     if plan["headline"] not in SETS:
         raise ValueError(f"unknown headline {plan['headline']!r} in the plan; valid: {', '.join(SETS)}")
     evaluations = measures.add_scores(store.evaluations(), plan["reference"]["scores"])
