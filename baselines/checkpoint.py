@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from mtenvs.spec import NotFiniteError
 FORMAT = 1
 TENSORS, FACTS = "tensors.safetensors", "learner.json"
 LESSONS = "lessons.json"
+SEAL = "sha256"
+"""Of the facts: a hash of all the others and of the tensors; not in checkpoints of before there was one."""
 
 
 def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -34,8 +37,23 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mappi
     safetensors.torch.save_file(whole, directory / f"{TENSORS}.part")
     os.replace(directory / f"{TENSORS}.part", directory / TENSORS)
     part = directory / f"{FACTS}.part"
-    part.write_text(json.dumps({"format": FORMAT, **facts}, indent=1, sort_keys=True) + "\n")
+    told = sealed({"format": FORMAT, **facts}, (directory / TENSORS).read_bytes())
+    part.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
     os.replace(part, directory / FACTS)
+
+
+def sealed(facts: Mapping[str, Any], tensors: bytes) -> dict[str, Any]:
+    """Facts with a hash of them and of the file of tensors, by which a flipped bit is noticed.
+
+    It is no signature: who makes a checkpoint makes its seal.
+
+    Args:
+        facts: JSON types; a seal that they have already does not count.
+        tensors: content of the file.
+    """
+    plain = json.loads(json.dumps({key: value for key, value in facts.items() if key != SEAL}))
+    text = json.dumps(plain, sort_keys=True) + hashlib.sha256(tensors).hexdigest()
+    return {**plain, SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +86,7 @@ def read_lessons(directory: Path) -> Lessons:
         found = json.loads(path.read_bytes())
         tasks, code = tuple(map(str, found["tasks"])), found["code"]
         return Lessons(tasks, None if code is None else tuple(map(float, code)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"checkpoint {directory} is damaged: {LESSONS}: {type(error).__name__}: {error}"
         ) from None
@@ -110,10 +128,7 @@ def load_state(directory: Path) -> tuple[Any, dict[str, Any]]:
         ValueError: if it cannot be read.
     """
     facts = read_facts(directory)
-    try:
-        tensors = safetensors.torch.load_file(directory / TENSORS)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+    tensors = _read_tensors(directory, facts)
 
     def together(value: Any) -> Any:
         if isinstance(value, dict):
@@ -140,11 +155,26 @@ def read_facts(directory: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint in {directory}: it needs {FACTS} and {TENSORS}")
     try:
         facts = json.loads((directory / FACTS).read_bytes())
-    except ValueError as error:  # no JSON, or no text
+    except (RecursionError, ValueError) as error:  # no JSON, or no text, or nested too deep
         raise ValueError(f"checkpoint {directory} is damaged: {FACTS}: {error}") from None
     if not isinstance(facts, dict):
         raise ValueError(f"checkpoint {directory} is damaged: {FACTS} holds no object")
     return facts
+
+
+def _read_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Reads the tensors that belong to some facts.
+
+    Raises:
+        ValueError: if they cannot be read, or if they or the facts are not those that were sealed.
+    """
+    content = (directory / TENSORS).read_bytes()
+    if SEAL in facts and facts[SEAL] != sealed(facts, content)[SEAL]:
+        raise ValueError(f"checkpoint {directory} is damaged: it is not what its seal, {SEAL}, was made for")
+    try:
+        return safetensors.torch.load(content)
+    except (KeyError, safetensors.SafetensorError) as error:
+        raise ValueError(f"checkpoint {directory} is damaged: {TENSORS}: {error}") from None
 
 
 def load_checkpoint(
@@ -162,10 +192,7 @@ def load_checkpoint(
         NotFiniteError: which is a ValueError, if a number in it is not finite.
     """
     facts = read_facts(directory)
-    try:
-        tensors = safetensors.torch.load_file(directory / TENSORS)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+    tensors = _read_tensors(directory, facts)
     for name, value in {"format": FORMAT, **expected}.items():
         if facts.get(name) != value:
             raise ValueError(

@@ -26,7 +26,7 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
     """
     try:
         action = np.asarray(action, np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"action must be an array of numbers of shape {shape}: {error}") from None
     if action.shape != shape:
         raise ValueError(f"action has shape {action.shape}, expected {shape}")

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fuzzing import register_profiles
 from helpers import why_nothing_draws
 
 import harness.plan
 import mtenvs
 
+register_profiles()
 FAMILIES = [mtenvs.get_family(name) for name in mtenvs.families()]
 
 
