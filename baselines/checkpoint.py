@@ -84,7 +84,9 @@ def read_lessons(directory: Path) -> Lessons:
         return Lessons()
     try:
         found = json.loads(path.read_bytes())
-        tasks, code = tuple(map(str, found["tasks"])), found["code"]
+        tasks, code = tuple(found["tasks"]), found["code"]
+        if unnamed := [task for task in tasks if not isinstance(task, str)]:
+            raise ValueError(f"task {unnamed[0]!r} is no name")
         return Lessons(tasks, None if code is None else tuple(map(float, code)))
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ Check = Callable[[Any], str]
 
 LONGEST = 1000
 """Characters of a name or a title at most."""
+LONGEST_NAME = 200
+"""Of a run, which is that of its directory."""
 LARGEST = 2**53
 """Up to which whole numbers are exact as floats too."""
 SHOWN = 60
@@ -68,6 +71,13 @@ def text(value: Any) -> str:
     if isinstance(value, str) and value.isprintable() and len(value) <= LONGEST:
         return ""
     return f" is {_shown(value)}, no line of at most {LONGEST} printable characters"
+
+
+def directory_name(value: Any) -> str:
+    """A name that a directory can have, and that leads nowhere else."""
+    if isinstance(value, str) and len(value) <= LONGEST_NAME and re.fullmatch(r"[\w=-][\w=.-]*", value):
+        return ""
+    return f" is {_shown(value)}; names have at most {LONGEST_NAME} letters, digits and any of _ = . -"
 
 
 def whole(least: int = -LARGEST, most: int = LARGEST) -> Check:
@@ -200,7 +210,7 @@ _TASK = entries(
     ("family", "name", "parameters", "number"),
 )
 _RUN: dict[str, Check] = {
-    "id": text,
+    "id": directory_name,
     "phase": one_of(*PHASES),
     "fold": whole(-1),
     "arm": text,
