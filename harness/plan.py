@@ -866,6 +866,7 @@ def write_plan(plan: Mapping[str, Any], directory: Path) -> Path:
     if directory.exists() and (not directory.is_dir() or any(p != part for p in directory.iterdir())):
         raise PlanError(f"{directory} is not empty and holds no {PLAN}; choose a new directory for --out")
     directory.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
     part.write_text(json.dumps(plan, indent=1, ensure_ascii=True) + "\n")
     os.replace(part, path)
     return path

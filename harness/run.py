@@ -44,7 +44,7 @@ from harness.plan import (
     model_hash,
 )
 from harness.schema import check_trained
-from harness.store import CODES, COMPLETE, Store
+from harness.store import CODES, COMPLETE, Store, owned
 from harness.workers import Progress, Workers, use_one_torch_thread
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
@@ -561,7 +561,7 @@ def _train_cohort(
     use_one_torch_thread()
     plan, store = load_plan(directory), Store(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
-    with locked(directory / "locks" / cohort[0]) as mine:
+    with locked(owned(directory, directory / "locks" / cohort[0])) as mine:
         if not mine:
             return False
         # only now, for another process may have trained it in the meantime
@@ -745,7 +745,7 @@ class _Cohort:
             # what others start from, and of what is learned one of every kind, to be looked at
             first = (runs[r]["seed"], runs[r]["finetune"]) == (0, 0)
             if runs[r]["phase"] == "pretrain" or runs[r]["id"] in wanted or first:
-                path = checkpoint_path(self.directory, runs[r]["id"])
+                path = owned(self.directory, checkpoint_path(self.directory, runs[r]["id"]))
                 shutil.rmtree(path, ignore_errors=True)
                 learner.save(r, path)
                 self._lessons(r).write(path)

@@ -85,6 +85,26 @@ class StoreError(ValueError):
     """The directory does not hold what a store should hold; the message says where and what to do."""
 
 
+def owned(directory: Path, path: Path) -> Path:
+    """A path below an experiment's directory that may be written to or removed: no link leads out of it.
+
+    The directory itself may be a link, which is its owner's choice. What lies in it may come from a
+    stranger, and a link there would have us write to, or empty, a directory of the user's.
+
+    Raises:
+        StoreError: if the path, or a directory on the way to it, is a symbolic link.
+    """
+    for place in (path, *path.parents):
+        if place == directory:
+            return path
+        if place.is_symlink():
+            raise StoreError(
+                f"{place} is a symbolic link, through which nothing is written or removed: put a directory or "
+                f"file in its place, or link to all of {directory} instead"
+            )
+    raise StoreError(f"{path} is not in {directory}")
+
+
 class Store:
     """The rows of one experiment, by run.
 
@@ -146,7 +166,7 @@ class Store:
         Raises:
             StoreError: for a run that is not in the plan, or that already has its result.
         """
-        directory = self._run_directory(run_id)
+        directory = owned(self.directory, self._run_directory(run_id))
         status = self._status(run_id)
         if status in COMPLETE:
             raise StoreError(
@@ -180,7 +200,8 @@ class Store:
             if status != "started":
                 raise StoreError(f"run {run_id!r} is {status}; call begin() before append()")
         for run_id, run_lines in lines.items():
-            with (self._run_directory(run_id) / "rows.jsonl").open("a", encoding="utf-8") as file:
+            path = owned(self.directory, self._run_directory(run_id) / "rows.jsonl")
+            with path.open("a", encoding="utf-8") as file:
                 # one write call for all rows of a checkpoint: a kill tears at most the last of them
                 file.write("".join(line + "\n" for line in run_lines))
 
@@ -197,11 +218,11 @@ class Store:
         """
         if (status := self._status(run_id)) != "started":
             raise StoreError(f"run {run_id!r} is {status}: only a run that is going on can be cut")
-        path = self._run_directory(run_id) / "rows.jsonl"
+        path = owned(self.directory, self._run_directory(run_id) / "rows.jsonl")
         if not path.is_file():
             return
         kept = path.read_bytes().split(b"\n")[:rows]
-        part = path.with_suffix(".part")
+        part = owned(self.directory, path.with_suffix(".part"))
         part.write_bytes(b"".join(line + b"\n" for line in kept))
         os.replace(part, path)
 
@@ -229,7 +250,7 @@ class Store:
         if rows.exists():
             with rows.open("rb") as file:
                 os.fsync(file.fileno())
-        temporary = directory / "done.json.tmp"
+        temporary = owned(self.directory, directory / "done.json.tmp")
         record = {"run": run_id, **record, "rows_sha256": _sha256(rows)}
         with temporary.open("w", encoding="utf-8") as file:
             file.write(_dumps(record, indent=1) + "\n")
@@ -262,7 +283,7 @@ class Store:
 
     def discard(self, run_id: str) -> None:
         """Forgets the result of a run, so that it can begin again."""
-        (self._run_directory(run_id) / "done.json").unlink(missing_ok=True)
+        owned(self.directory, self._run_directory(run_id) / "done.json").unlink(missing_ok=True)
 
     def evaluations(self) -> pd.DataFrame:
         """Every stored row of every planned run, whatever the run's status.
