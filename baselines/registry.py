@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -411,6 +412,6 @@ def agent_of(named: Any, given: str | None, what: str) -> str:
     if given is None and not (isinstance(named, str) and named in AGENTS):
         raise ValueError(
             f"{what} is of agent {named!r}, which is no code of mtenvs and is only run if you name it: "
-            f"add --agent {named}"
+            f"add --agent {shlex.quote(str(named))}"
         )
     return str(named)

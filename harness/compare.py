@@ -7,6 +7,7 @@ was measured. Whatever else differs is what is compared, or is said.
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -778,8 +779,11 @@ def _agent(name: str, *apart: str) -> str:
 
 
 def _piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    """Lines of a Markdown table; what plans name things is neither HTML nor a link there."""
+    escaped = [
+        [html.escape(cell, quote=False).replace("|", "\\|").replace("](", "]\\(") for cell in row]
+        for row in rows
+    ]
     return [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *escaped]]
 
 

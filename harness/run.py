@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import random
+import shlex
 import shutil
 import sys
 import time
@@ -174,8 +175,9 @@ def run_command(directory: Path, device: str = "cpu", backend: str | None = None
         "device": None if device == "cpu" else device,
         "backend": backend,
     }
-    given = [f" --{option} {value}" for option, value in options.items() if value is not None]
-    return f"mtenvs run {directory}{''.join(given)}"
+    # it will be pasted into a shell, and the plan may be a stranger's
+    given = [f" --{option} {shlex.quote(value)}" for option, value in options.items() if value is not None]
+    return f"mtenvs run {shlex.quote(str(directory))}{''.join(given)}"
 
 
 def check_unmixed(store: Store, stepped_by: str, backend: str | None) -> None:

@@ -17,6 +17,8 @@ Check = Callable[[Any], str]
 
 LONGEST = 1000
 """Characters of a name or a title at most."""
+FORMULA = "=+-@"
+"""What a cell begins with that spreadsheets take for a formula: tables are exported for them too."""
 LONGEST_NAME = 200
 """Of a run, which is that of its directory."""
 LARGEST = 2**53
@@ -67,8 +69,10 @@ def _no_number(name: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """One line of printable characters, as names and titles are."""
+    """One line of printable characters, as names and titles are; none that a spreadsheet would compute."""
     if isinstance(value, str) and value.isprintable() and len(value) <= LONGEST:
+        if value[:1] in ("", *FORMULA):
+            return f" is {_shown(value)}, which begins like a formula" if value else ""
         return ""
     return f" is {_shown(value)}, no line of at most {LONGEST} printable characters"
 
