@@ -30,7 +30,7 @@ from mtenvs.spec import MissingPackageError
 ROOT = Path(__file__).parents[1]
 OURS = tuple(str(ROOT / name) + os.sep for name in ("mtenvs", "baselines", "harness"))
 SOAK = "soak"
-SOAK_CASES = 700
+SOAK_CASES = 2000
 SECONDS = 60.0
 """That a case may take before it counts as hanging."""
 
