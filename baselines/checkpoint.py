@@ -172,7 +172,7 @@ def _read_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor
     """
     content = (directory / TENSORS).read_bytes()
     if SEAL in facts and facts[SEAL] != sealed(facts, content)[SEAL]:
-        raise ValueError(f"checkpoint {directory} is damaged: it is not what its seal, {SEAL}, was made for")
+        raise ValueError(f"checkpoint {directory} is damaged: its {SEAL} is not that of its content")
     try:
         return safetensors.torch.load(content)
     except (KeyError, safetensors.SafetensorError) as error:

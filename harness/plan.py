@@ -768,7 +768,7 @@ def _check(preset: Preset, family: Family) -> None:
         )
     if (played := preset.checkpoints * preset.episodes + preset.first_episodes) > MOST_EPISODES:
         raise PlanError(
-            f"{preset.checkpoints} checkpoints of {preset.episodes} episodes are {played:,} episodes a run, "
+            f"{preset.checkpoints} checkpoints of {preset.episodes} episodes are {played:,} a run, "
             f"more than {MOST_EPISODES:,}"
         )
     for name in ("root_seed", "tuning_trials", "tuning_steps", "min_distance"):

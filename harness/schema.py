@@ -7,6 +7,7 @@ does hold has to be of the kinds that are listed here.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -45,6 +46,8 @@ OF_RUN = ("id", "phase", "fold", "arm", "seed", "tasks", "steps", "start")
 """What every run of a plan that is reported must have."""
 OF_TRAINED_RUN = ("finetune", "init", "switches", "told", "conditioning", "entropy")
 """What it must have besides to be trained."""
+OF_TRAINED_LEARNER = ("version", "rollout", "many_runs", "parameters")
+"""What its learner must have for that, besides name and hyperparameters."""
 MOST_WORLDS = 1_000_000
 """Of a run, and episodes of an evaluation, that are tried."""
 
@@ -132,7 +135,7 @@ def each(check: Check, least: int = 0, increasing: bool = False, once: bool = Fa
         for i, entry in enumerate(value):
             if wrong := check(entry):
                 return f"[{i}]{wrong}"
-        if increasing and any(b <= a for a, b in zip(value, value[1:], strict=False)):
+        if increasing and any(b <= a for a, b in itertools.pairwise(value)):
             return f" is {_shown(value)}, which does not increase"
         if once and len(set(value)) != len(value):
             return f" is {_shown(value)}, which has an entry twice"
@@ -230,6 +233,13 @@ _RUN: dict[str, Check] = {
     "entropy": whole(0, 2**64),
     "config": maybe(of_names(anything)),
 }
+_LEAKS: dict[str, Check] = {
+    "models": of_names(text),
+    "goals": of_names(text),
+    "min_distance": number(0.0),
+    "distances": of_names(of_names(number(0.0))),
+    "seeds": of_names(whole(0, 2**64)),
+}
 _PLAN: dict[str, Check] = {
     "kind": one_of(*KINDS),
     "title": text,
@@ -272,16 +282,7 @@ _PLAN: dict[str, Check] = {
     "headline": text,
     "cohorts": each(each(text, 1)),
     "sha256": text,
-    "leaks": entries(
-        {
-            "models": of_names(text),
-            "goals": of_names(text),
-            "min_distance": number(0.0),
-            "distances": of_names(of_names(number(0.0))),
-            "seeds": of_names(whole(0, 2**64)),
-        },
-        ("models", "goals", "min_distance", "distances", "seeds"),
-    ),
+    "leaks": entries(_LEAKS, _LEAKS),
 }
 
 
@@ -326,11 +327,11 @@ def _check_tasks(plan: Mapping[str, Any]) -> str:
     numbers = [task["number"] for task in plan["tasks"]]
     names = [task["name"] for task in plan["tasks"]]
     if numbers != list(range(len(names))) or len(set(names)) != len(names):
-        return f"its tasks are numbered {_shown(numbers)} and named {_shown(names)}, not 0, 1, ..., once each"
+        return f"its tasks are numbered {_shown(numbers)}, not 0, 1, ..., or two have one name"
     told = [("folds", set(plan.get("folds", ())))]
     told += [(f"run {run['id']}", {*run.get("tasks", ()), run.get("fold", -1)}) for run in plan["runs"]]
-    for where, spoken in told:
-        if unknown := sorted(spoken - {*numbers} - ({-1} if where != "folds" else set())):
+    for where, those in told:
+        if unknown := sorted(those - {*numbers} - ({-1} if where != "folds" else set())):
             return f"{where} has task {unknown[0]}; there are 0 to {len(numbers) - 1}"
     shown = plan.get("descriptors", {})
     if len({len(shown[name]) for name in names if name in shown}) > 1:
@@ -362,7 +363,7 @@ def check_trained(plan: Mapping[str, Any]) -> str:
     """
     if wrong := check_plan(plan, (*REPORTED, *TRAINED), (*OF_RUN, *OF_TRAINED_RUN)):
         return wrong
-    if missing := [n for n in ("version", "rollout", "many_runs", "parameters") if n not in plan["learner"]]:
+    if missing := [name for name in OF_TRAINED_LEARNER if name not in plan["learner"]]:
         return f"its learner lacks {', '.join(missing)}"
     if plan.get("kind") == "joint" and "joint_checkpoints" not in plan:
         return "its plan lacks joint_checkpoints"

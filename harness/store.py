@@ -21,7 +21,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.schema import LARGEST, OF_RUN, REPORTED, check_plan, entries, maybe, number, parsed, text
+from harness.schema import LARGEST, OF_RUN, REPORTED, check_plan, entries, maybe, parsed, text
+from harness.schema import number as finite
 
 STATUSES = ("missing", "started", "finished", "diverged", "failed")
 COMPLETE = ("finished", "diverged")
@@ -99,8 +100,8 @@ def owned(directory: Path, path: Path) -> Path:
             return path
         if place.is_symlink():
             raise StoreError(
-                f"{place} is a symbolic link, through which nothing is written or removed: put a directory or "
-                f"file in its place, or link to all of {directory} instead"
+                f"{place} is a symbolic link, through which nothing is written or removed: put a "
+                f"directory or file in its place, or link to all of {directory} instead"
             )
     raise StoreError(f"{path} is not in {directory}")
 
@@ -398,7 +399,8 @@ class Store:
             if missing:
                 raise StoreError(f"{path}, line {number}, lacks {', '.join(sorted(missing))}")
             if unknown or row["code"] not in CODES:
-                bad = f"columns {', '.join(map(repr, sorted(unknown)))}" if unknown else f"code {row['code']!r}"
+                names = ", ".join(map(repr, sorted(unknown)))
+                bad = f"columns {names}" if unknown else f"code {row['code']!r}"
                 raise StoreError(
                     f"{path}, line {number}, has unknown {bad}; was it written by another version? "
                     f"Known columns: {', '.join(ROW_COLUMNS)}; codes: {', '.join(CODES)}"
@@ -424,12 +426,13 @@ class Store:
         return rows
 
 
+_MEASURED = ("steps", "wall_seconds", "updates", "parameters", "cohort_runs")
 _RECORD = entries(
     {
         "run": text,
         "backend": text,
         "rows_sha256": text,
-        **dict.fromkeys(("steps", "wall_seconds", "updates", "parameters", "cohort_runs"), maybe(number(0.0))),
+        **dict.fromkeys(_MEASURED, maybe(finite(0.0))),
     }
 )
 """What is read of a run's record, and of which kind it is."""
@@ -460,7 +463,7 @@ def _is(value: Any, kind: str) -> bool:
         return kind == "bool" and isinstance(value, bool)
     if kind == "int64":
         return isinstance(value, int) and abs(value) <= LARGEST
-    return value is None or not number()(value)
+    return value is None or not finite()(value)
 
 
 def _sha256(path: Path) -> str:

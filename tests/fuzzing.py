@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import linecache
 import os
@@ -25,6 +26,7 @@ import gymnasium as gym
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from baselines.registry import describe_learner
 from mtenvs.spec import MissingPackageError
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +52,12 @@ def cases(few: int) -> settings:
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def small_learner() -> dict[str, Any]:
+    """What a plan freezes of a network that takes no time to make."""
+    found = dataclasses.asdict(describe_learner("ppo", "Biped", {"hidden": [4]}))
+    return {**found, "starts": list(found["starts"])}
 
 
 class Hung(BaseException):
@@ -111,7 +119,9 @@ class Tally:
         except Hung as error:
             raise AssertionError(f"{error}: {call}") from error
         except Exception as error:
-            assert is_clear(error), f"from deep inside: {type(error).__name__}: {error}"
+            if not is_clear(error):
+                what = f"from deep inside: {type(error).__name__}: {error}"
+                raise AssertionError(what) from error
             self.refused[type(error).__name__] += 1
             return False, error
         self.accepted += 1
@@ -166,13 +176,6 @@ seeds = st.integers(0, 2**32)
 # --- spoiling --------------------------------------------------------------------------------------
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, entry in inner:
-        yield from _places(entry, (*path, key))
-
-
 def spoil_json(value: Any, rng: random.Random, replacement: Any) -> Any:
     """A copy of a JSON value in which one or two entries were replaced, removed, added or moved.
 
@@ -202,7 +205,8 @@ def spoil_json(value: Any, rng: random.Random, replacement: Any) -> Any:
             del parent[key]
         elif isinstance(parent, dict):
             if how == "add":
-                parent[rng.choice(("x", "", "id", "start", "config", "\ud800"))] = copy.deepcopy(replacement)
+                name = rng.choice(("x", "", "id", "start", "config", "\ud800"))
+                parent[name] = copy.deepcopy(replacement)
             else:
                 other = rng.choice(list(parent))
                 parent[key], parent[other] = parent[other], parent[key]

@@ -10,12 +10,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fuzzing import cases, remove, seeds, tally, within
+from fuzzing import cases, remove, seeds, small_learner, tally, within
 from hypothesis import example, given
 from synthetic import ramp, write_planned
 
 import harness.cli as cli
-from baselines.registry import describe_learner, make_learner
+from baselines.registry import make_learner
 from harness.plan import Preset, make_plan
 from harness.reference import ReferenceConfig
 from harness.run import Cost
@@ -69,7 +69,7 @@ MEANT = {
 COUNTS = ("1", "2", "100", "1000", "56")
 ODD = (
     *("", " ", "0", "-1", "3.5", "nan", "inf", "-inf", "1e400", "1_000", "0x10", "9" * 30, "1000000000"),
-    *("9" * 5000, "True", "None", "null", "biped", "Bipd", "missing", "../up", "/proc/nowhere/x", "store/runs"),
+    *("9" * 5000, "True", "None", "null", "biped", "Bipd", "missing", "../up", "/proc/nowhere/x"),
     *("ünï→😀", "\udcff", "x" * 3000, "[/b]", "[bold]", "--", "-", "-h", "--help", "--seeds", "=", "a=b=c"),
     *("evil:Agent", "os:system", ":", "a:b:c", "$HOME", "%s", "{0}", "~", ".", "scratch,transfer", "\\n"),
     *("sources=0", "sources=99", "steps=-1", "sources=9999999999", "steps=" + "9" * 40, "cuda:9", "warp"),
@@ -110,13 +110,12 @@ def place(tmp_path_factory):
     """A directory with two finished stores and a network; nothing is trained, drawn or measured there."""
     inner = tmp_path_factory.mktemp("cli") / "deep" / "cwd"
     inner.mkdir(parents=True)
-    learner = describe_learner("ppo", "Biped", {"hidden": [4]}).__dict__
     for name, seed in (("store", 0), ("other", 1)):
         settings = Preset(
-            title=name, folds=(3,), arms=("scratch", "transfer"), seeds=1, budget=8000, pretrain_budget=8000,
-            checkpoints=4, episodes=2, first_episodes=100, root_seed=seed,
+            title=name, folds=(3,), arms=("scratch", "transfer"), seeds=1, budget=8000,
+            pretrain_budget=8000, checkpoints=4, episodes=2, first_episodes=100, root_seed=seed,
         )  # fmt: skip
-        plan = make_plan("Biped", settings, {k: list(v) if isinstance(v, tuple) else v for k, v in learner.items()})
+        plan = make_plan("Biped", settings, small_learner())
         write_planned(inner / name, plan, {3: ramp(2.0, scratch_steps=5000)})
     make_learner("ppo", {"hidden": [4]}, TaskVectorEnv("Biped", 1), [0]).save(0, inner / "network")
 

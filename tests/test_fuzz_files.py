@@ -15,15 +15,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fuzzing import cases, json_values, odd, seeds, spoil_bytes, spoil_file, spoil_json, spoil_lines, tally
-from fuzzing import remove as remove_file
+from fuzzing import (
+    cases,
+    json_values,
+    odd,
+    remove,
+    seeds,
+    small_learner,
+    spoil_bytes,
+    spoil_file,
+    spoil_json,
+    spoil_lines,
+    tally,
+)
 from hypothesis import given
-from hypothesis import strategies as st
 from synthetic import ramp, write_planned
 
 import harness.run
 from baselines.checkpoint import FACTS, LESSONS, TENSORS, Lessons, sealed
-from baselines.registry import describe_learner, load_policy, make_learner
+from baselines.registry import load_policy, make_learner
 from harness.compare import compare, leaderboard
 from harness.plan import Preset, load_plan, make_plan
 from harness.report import summary_table, write_report
@@ -45,7 +55,8 @@ def nothing_is_trained():
     """Whatever would be trained is noted instead."""
     asked = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness.run, "_train_cohort", lambda d, cohort, *_, **__: asked.append(cohort) or True)
+        train = lambda directory, cohort, *_, **__: asked.append(cohort) or True  # noqa: E731
+        patch.setattr(harness.run, "_train_cohort", train)
         yield asked
 
 
@@ -53,8 +64,7 @@ def nothing_is_trained():
 def whole(tmp_path_factory):
     """A store that is sound, of which one run of each phase is missing, and what is read of it."""
     directory = tmp_path_factory.mktemp("fuzz") / "experiment"
-    learner = describe_learner("ppo", "Biped", {"hidden": [4]}).__dict__
-    plan = make_plan("Biped", SETTINGS, {k: list(v) if isinstance(v, tuple) else v for k, v in learner.items()})
+    plan = make_plan("Biped", SETTINGS, small_learner())
     write_planned(directory, plan, {k: ramp(2.0, seed=k, scratch_steps=5000) for k in plan["folds"]})
     for phase in ("pretrain", "learn"):
         gone = [run["id"] for run in plan["runs"] if run["phase"] == phase][-1]
@@ -79,7 +89,7 @@ def spoilt(path: Path):
     try:
         yield before
     finally:
-        remove_file(path)
+        remove(path)
         path.write_bytes(before)
 
 
@@ -240,7 +250,8 @@ def test_rows(whole, sound, counted_rows, seed, replacement):
                     said = told[row["checkpoint"], row["task"], row["code"]][name]
                     assert math.isnan(row[name]) if said is None else row[name] == said
         if "changed" in found and done.is_file() and not hashed:
-            assert (run_id in found["changed"]) == (sorted(content.splitlines()) != sorted(before.splitlines()))
+            other = sorted(content.splitlines()) != sorted(before.splitlines())
+            assert (run_id in found["changed"]) == other
 
 
 @given(seeds, replacements)
@@ -256,8 +267,8 @@ def test_records_of_runs(whole, counted_rows, seed, replacement):
         elif how == "bytes":
             path.write_bytes(spoil_bytes(before, rng))
         else:
-            record = json.loads(before)
-            record |= rng.choice(({}, {"status": "failed", "error": "a\nValueError: b"}, {"status": "diverged"}))
+            failed = {"status": "failed", "error": "a\nValueError: b"}
+            record = json.loads(before) | rng.choice(({}, failed, {"status": "diverged"}))
             path.write_text(json.dumps(spoil_json(record, rng, replacement)))
         found = read_all(whole, counted_rows, rng)
         if "runs" in found:

@@ -217,7 +217,7 @@ def test_a_directory_without_a_plan_is_refused_with_the_way_out(tmp_path):
         Store(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../../victim", "a/b", "a\\b", "..", ".", "", "a\nb", "a\0", "/tmp", "a" * 300])
+@pytest.mark.parametrize("name", ["../../victim", "a/b", "a\\b", "..", ".", "", "a\nb", "a\0", "a" * 300])
 def test_no_run_leads_out_of_the_directory(tmp_path, name):
     (tmp_path / "plan.json").write_text(json.dumps({"runs": [RUNS[0] | {"id": name}]}))
     with pytest.raises(StoreError, match=r"runs\[0\].id is .*; names have at most"):
