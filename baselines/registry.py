@@ -382,7 +382,8 @@ def _telling(
     act: Callable[[np.ndarray], np.ndarray], entries: slice, code: Sequence[float], directory: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
     """What acts as it does when it is told ``code``, whatever observations say of the task."""
-    told = np.array(code, np.float32)
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        told = np.array(code, np.float32)
     if told.shape != (entries.stop - entries.start,) or not np.isfinite(told).all():
         raise ValueError(
             f"checkpoint {directory} is damaged: its code has {len(code)} numbers: {list(code)}"

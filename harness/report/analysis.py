@@ -172,7 +172,16 @@ class Analysis:
 
     @property
     def main(self) -> Comparison:
-        """The comparison that the headline is of."""
+        """The comparison that the headline is of.
+
+        Raises:
+            ValueError: for a plan of whose runs no two arms can be compared.
+        """
+        if not self.comparisons:
+            raise ValueError(
+                f"the plan compares nothing: its arms are {', '.join(self.arms)} and its folds "
+                f"{self.plan['folds']}, and of no other arm than {BASELINE} are runs planned beside it"
+            )
         return next(iter(self.comparisons.values()))
 
     @property
