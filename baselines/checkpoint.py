@@ -20,6 +20,8 @@ from mtenvs.spec import NotFiniteError
 FORMAT = 1
 TENSORS, FACTS = "tensors.safetensors", "learner.json"
 LESSONS = "lessons.json"
+SEAL = "sha256"
+"""Of the facts: a hash of all the others and of the tensors; not in checkpoints of before there was one."""
 
 
 def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -34,33 +36,8 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mappi
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     # not by its save_file, which says of a full disk only in words that it is one
     content = safetensors.torch.save(whole)
-    told = {"format": FORMAT, **facts, "tensors_sha256": hashlib.sha256(content).hexdigest()}
     _write(directory / TENSORS, content)
-    # of what will be read: JSON knows no tuples, and no numbers as names
-    _write(directory / FACTS, _text({**told, "sha256": _digest(json.loads(_text(told)))}))
-
-
-def _digest(facts: Mapping[str, Any]) -> str:
-    text = json.dumps({key: facts[key] for key in facts if key != "sha256"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _load_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Reads a checkpoint's tensors.
-
-    Raises:
-        ValueError: if they are not those that its facts were written with.
-    """
-    content = (directory / TENSORS).read_bytes()
-    # checkpoints of before had no hash
-    if facts.get("tensors_sha256", known := hashlib.sha256(content).hexdigest()) != known:
-        raise ValueError(
-            f"checkpoint {directory} is damaged: {TENSORS} is not what was written with {FACTS}"
-        )
-    try:
-        return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"checkpoint {directory} is damaged: {error}") from None
+    _write(directory / FACTS, _text(sealed({"format": FORMAT, **facts}, content)))
 
 
 def _text(value: Mapping[str, Any]) -> bytes:
@@ -75,6 +52,20 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
+
+
+def sealed(facts: Mapping[str, Any], tensors: bytes) -> dict[str, Any]:
+    """Facts with a hash of them and of the file of tensors, by which a flipped bit is noticed.
+
+    It is no signature: who makes a checkpoint makes its seal.
+
+    Args:
+        facts: JSON types; a seal that they have already does not count.
+        tensors: content of the file.
+    """
+    plain = json.loads(json.dumps({key: value for key, value in facts.items() if key != SEAL}))
+    text = json.dumps(plain, sort_keys=True) + hashlib.sha256(tensors).hexdigest()
+    return {**plain, SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +93,11 @@ def read_lessons(directory: Path) -> Lessons:
         return Lessons()
     try:
         found = json.loads(path.read_bytes())
-        tasks, code = tuple(map(str, found["tasks"])), found["code"]
+        tasks, code = tuple(found["tasks"]), found["code"]
+        if unnamed := [task for task in tasks if not isinstance(task, str)]:
+            raise ValueError(f"task {unnamed[0]!r} is no name")
         return Lessons(tasks, None if code is None else tuple(map(float, code)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"checkpoint {directory} is damaged: {LESSONS}: {type(error).__name__}: {error}"
         ) from None
@@ -146,7 +139,7 @@ def load_state(directory: Path) -> tuple[Any, dict[str, Any]]:
         ValueError: if it cannot be read.
     """
     facts = read_facts(directory)
-    tensors = _load_tensors(directory, facts)
+    tensors = _read_tensors(directory, facts)
 
     def together(value: Any) -> Any:
         if isinstance(value, dict):
@@ -173,13 +166,26 @@ def read_facts(directory: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint in {directory}: it needs {FACTS} and {TENSORS}")
     try:
         facts = json.loads((directory / FACTS).read_bytes())
-    except ValueError as error:  # no JSON, or no text
+    except (RecursionError, ValueError) as error:  # no JSON, or no text, or nested too deep
         raise ValueError(f"checkpoint {directory} is damaged: {FACTS}: {error}") from None
     if not isinstance(facts, dict):
         raise ValueError(f"checkpoint {directory} is damaged: {FACTS} holds no object")
-    if facts.get("sha256", known := _digest(facts)) != known:
-        raise ValueError(f"checkpoint {directory} is damaged: {FACTS} was changed after it was written")
     return facts
+
+
+def _read_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Reads the tensors that belong to some facts.
+
+    Raises:
+        ValueError: if they cannot be read, or if they or the facts are not those that were sealed.
+    """
+    content = (directory / TENSORS).read_bytes()
+    if SEAL in facts and facts[SEAL] != sealed(facts, content)[SEAL]:
+        raise ValueError(f"checkpoint {directory} is damaged: its {SEAL} is not that of its content")
+    try:
+        return safetensors.torch.load(content)
+    except (KeyError, safetensors.SafetensorError) as error:
+        raise ValueError(f"checkpoint {directory} is damaged: {TENSORS}: {error}") from None
 
 
 def load_checkpoint(
@@ -197,7 +203,7 @@ def load_checkpoint(
         NotFiniteError: which is a ValueError, if a number in it is not finite.
     """
     facts = read_facts(directory)
-    tensors = _load_tensors(directory, facts)
+    tensors = _read_tensors(directory, facts)
     for name, value in {"format": FORMAT, **expected}.items():
         if facts.get(name) != value:
             raise ValueError(

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -381,7 +382,8 @@ def _telling(
     act: Callable[[np.ndarray], np.ndarray], entries: slice, code: Sequence[float], directory: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
     """What acts as it does when it is told ``code``, whatever observations say of the task."""
-    told = np.array(code, np.float32)
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        told = np.array(code, np.float32)
     if told.shape != (entries.stop - entries.start,) or not np.isfinite(told).all():
         raise ValueError(
             f"checkpoint {directory} is damaged: its code has {len(code)} numbers: {list(code)}"
@@ -411,6 +413,6 @@ def agent_of(named: Any, given: str | None, what: str) -> str:
     if given is None and not (isinstance(named, str) and named in AGENTS):
         raise ValueError(
             f"{what} is of agent {named!r}, which is no code of mtenvs and is only run if you name it: "
-            f"add --agent {named}"
+            f"add --agent {shlex.quote(str(named))}"
         )
     return str(named)

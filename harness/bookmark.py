@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.checkpoint import load_state, read_facts, save_state
-from harness.store import Store, content_hash
+from harness.store import Store, content_hash, owned
 
 SAVE_SECONDS = 60.0
 """How much of a training may be lost."""
@@ -59,7 +59,7 @@ class Bookmark:
         circumstances: Mapping[str, Any],
         every: float = SAVE_SECONDS,
     ) -> None:
-        self.path = directory / "resume" / cohort[0]
+        self._directory, self.path = directory, directory / "resume" / cohort[0]
         self._places = (self.path / "0", self.path / "1")
         self._number = 0
         self._store, self._missing, self._every = store, list(missing), every
@@ -93,7 +93,7 @@ class Bookmark:
         """Writes where training stands."""
         self._store.check_there()
         self._number += 1
-        where = self._places[self._number % 2]
+        where = owned(self._directory, self._places[self._number % 2])
         shutil.rmtree(where, ignore_errors=True)
         rows = {run_id: self._store.count(run_id) for run_id in self._missing}
         facts = {"of": self._of, "number": self._number, "rows": rows, "place": dataclasses.asdict(place)}
@@ -126,6 +126,6 @@ class Bookmark:
 
     def remove(self) -> None:
         """Forgets it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(owned(self._directory, self.path), ignore_errors=True)
         with contextlib.suppress(OSError):  # others are there
             self.path.parent.rmdir()

@@ -9,6 +9,7 @@ import json
 import math
 import operator
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -730,9 +731,10 @@ class Verify:
             raise SystemExit(1)
 
 
-def say(text: str) -> None:
-    """Prints text as it is: what users name things is no markup."""
-    console.print(text, markup=False, highlight=False)
+def say(text: str, to: Console = console, style: str | None = None) -> None:
+    """Prints text as it is: what users name things is no markup, and no command to the terminal."""
+    seen = re.sub(r"[^\S \n\t]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)
+    to.print(seen, markup=False, highlight=False, style=style)
 
 
 def check_frozen(directory: Path) -> None:
@@ -932,13 +934,13 @@ def main(arguments: list[str] | None = None) -> None:
         )()
     except (ValueError, OSError, RenderingError, MissingPackageError) as error:
         # what users can mend; anything else is a bug and keeps its traceback
-        errors.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
+        say(f"mtenvs: {error}", errors, "red")
         raise SystemExit(2) from None
     except TrainingError as error:
-        errors.print(f"mtenvs: {error}", style="red", markup=False, highlight=False)
+        say(f"mtenvs: {error}", errors, "red")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        errors.print("mtenvs: interrupted", style="red")
+        say("mtenvs: interrupted", errors, "red")
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -962,8 +964,6 @@ def _preset(arguments: list[str]) -> str:
         elif word == "--preset" and i + 1 < len(arguments):
             name = arguments[i + 1]
     if name not in PRESETS:
-        errors.print(
-            f"mtenvs: unknown preset {name!r}; valid: {', '.join(PRESETS)}", style="red", markup=False
-        )
+        say(f"mtenvs: unknown preset {name!r}; valid: {', '.join(PRESETS)}", errors, "red")
         raise SystemExit(2)
     return name

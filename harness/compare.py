@@ -7,6 +7,7 @@ was measured. Whatever else differs is what is compared, or is said.
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -177,7 +178,10 @@ def compare(directories: Sequence[str | os.PathLike[str]]) -> Comparison:
     paths = [Path(directory) for directory in directories]
     if len(paths) < 2:
         raise ValueError(f"a comparison needs at least two plans, got {len(paths)}")
-    plans = [Store(path).plan for path in paths]
+    stores = [Store(path) for path in paths]
+    for store in stores:
+        store.check_reported("version")
+    plans = [store.plan for store in stores]
     names = labels(plans, paths)
     _check(plans, paths)
     analyses = [analyse(path) for path in paths]
@@ -619,7 +623,9 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
         name = str(path.relative_to(root)) if path != root else root.resolve().name
         try:
             check(path)
-            plan = Store(path).plan
+            store = Store(path)
+            store.check_reported("version")
+            plan = store.plan
             if (kind := plan.get("kind", KIND)) not in (KIND, JOINT):
                 left_out.append(f"{name} is a plan of kind {kind}, which has no speed-up over folds")
                 continue
@@ -773,8 +779,11 @@ def _agent(name: str, *apart: str) -> str:
 
 
 def _piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    """Lines of a Markdown table; what plans name things is neither HTML nor a link there."""
+    escaped = [
+        [html.escape(cell, quote=False).replace("|", "\\|").replace("](", "]\\(") for cell in row]
+        for row in rows
+    ]
     return [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *escaped]]
 
 

@@ -52,8 +52,9 @@ def locked(path: Path) -> Iterator[bool]:
 def holder(path: Path) -> str | None:
     """Who has a lock, such as ``process 12 on here``; ``None`` if nobody does."""
     try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+        # of what a stranger put there, a pipe for instance, nothing is waited for
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:  # it is gone, or is no lock
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -29,6 +29,7 @@ from harness.family_code import family_code
 from harness.joint import SEPARATE
 from harness.measures import DOSES
 from harness.reference_scores import load_reference
+from harness.schema import MOST_WORLDS, OF_RUN, REPORTED, check_plan, parsed
 from harness.statistics import EQUIVALENT
 from harness.store import content_hash, differences, digest
 from mtenvs.conditioning import check_conditioning, check_layout
@@ -66,6 +67,19 @@ EXCLUSION = {
 
 COHORT_RUNS = 20
 """Runs that are trained as one batch where nothing else is said: more are hardly faster on two cores."""
+MOST_RUNS = 20_000
+"""Of a plan, fine-tunings and pretrainings included: with more it would take hours to write."""
+MOST_EPISODES = 250_000
+"""Of a run, over all its checkpoints."""
+MOST = {
+    **dict.fromkeys(("budget", "pretrain_budget", "tuning_steps"), 10**13),
+    **dict.fromkeys(("worlds_per_run", "cohort_runs", "tuning_trials"), MOST_WORLDS),
+    **dict.fromkeys(("seeds", "finetunes"), MOST_RUNS),
+    **dict.fromkeys(("episodes", "first_episodes", "checkpoints"), MOST_EPISODES),
+    "root_seed": 2**64,
+    "min_distance": 1e6,
+}
+"""Numbers of a preset that are too large to be meant."""
 MOST_DIFFERENCES = 6
 """Entries in which two plans differ that a message names."""
 _DECIDES_ALL = ("mtenvs", "version", "worlds_per_run", "episodes", "first_episodes", "layout")
@@ -462,6 +476,9 @@ def _frozen(plan: dict[str, Any], runs: _Runs, family: Family) -> dict[str, Any]
     plan["cohorts"] = _cohorts(plan["runs"], plan["cohort_runs"] if plan["learner"]["many_runs"] else 1)
     plan["leaks"] = _leaks(plan, family)
     plan["sha256"] = digest(plan)
+    # as it will be read
+    if wrong := check_plan(json.loads(json.dumps(plan)), (*REPORTED, "kind", "cohorts"), OF_RUN):
+        raise PlanError(wrong)
     return plan
 
 
@@ -740,6 +757,20 @@ def _check(preset: Preset, family: Family) -> None:
     for name in counts:
         if (value := getattr(preset, name)) is not None and value < 1:
             raise PlanError(f"{name} must be positive, got {value}")
+    for name, most in MOST.items():
+        if (value := getattr(preset, name)) is not None and not value <= most:
+            raise PlanError(f"{name} must be at most {most:,}, got {value}")
+    planned = preset.seeds * len(preset.folds or known) * (len(preset.arms) + preset.finetunes) * 2
+    if planned > MOST_RUNS:
+        raise PlanError(
+            f"{preset.seeds} seeds of {len(preset.arms)} arms with {preset.finetunes} fine-tunings are "
+            f"about {planned:,} runs, more than the {MOST_RUNS:,} of a plan: make several plans"
+        )
+    if (played := preset.checkpoints * preset.episodes + preset.first_episodes) > MOST_EPISODES:
+        raise PlanError(
+            f"{preset.checkpoints} checkpoints of {preset.episodes} episodes are {played:,} a run, "
+            f"more than {MOST_EPISODES:,}"
+        )
     for name in ("root_seed", "tuning_trials", "tuning_steps", "min_distance"):
         if (value := getattr(preset, name)) is not None and not value >= 0:
             raise PlanError(f"{name} must not be negative, got {value}")
@@ -835,6 +866,7 @@ def write_plan(plan: Mapping[str, Any], directory: Path) -> Path:
     if directory.exists() and (not directory.is_dir() or any(p != part for p in directory.iterdir())):
         raise PlanError(f"{directory} is not empty and holds no {PLAN}; choose a new directory for --out")
     directory.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
     part.write_text(json.dumps(plan, indent=1, ensure_ascii=True) + "\n")
     os.replace(part, path)
     return path
@@ -852,14 +884,16 @@ def load_plan(directory: Path) -> dict[str, Any]:
             f"{directory} holds no {PLAN}; make one with 'mtenvs plan FAMILY --out {directory}'"
         )
     try:
-        plan = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        plan = parsed(path.read_bytes())
+    except ValueError as error:
         raise PlanError(f"{path} is not JSON: {error}") from None
     if not isinstance(plan, dict) or plan.get("format") != FORMAT:
         raise PlanError(f"{path} is no plan of format {FORMAT}")
-    if plan.get("sha256") != digest(plan):
+    if not (content := digest(plan)) or plan.get("sha256") != content:
         raise PlanError(
-            f"{path} was edited after it was frozen: its sha256 is {plan.get('sha256')}, its content's "
-            f"{digest(plan)}. Restore the file, or make a new plan in a new directory"
+            f"{path} was edited after it was frozen: its sha256 is {str(plan.get('sha256'))[:64]}, its "
+            f"content's {content or 'none'}. Restore the file, or make a new plan in a new directory"
         )
+    if wrong := check_plan(plan, (*REPORTED, "kind", "cohorts"), OF_RUN):
+        raise PlanError(f"{path} is not a plan: {wrong}")
     return plan

@@ -10,6 +10,7 @@ import json
 import math
 import platform
 import random
+import shlex
 import shutil
 import sys
 import time
@@ -42,7 +43,8 @@ from harness.plan import (
     load_plan,
     model_hash,
 )
-from harness.store import CODES, COMPLETE, UNUSABLE, Store
+from harness.schema import check_trained
+from harness.store import CODES, COMPLETE, UNUSABLE, Store, owned
 from harness.workers import Progress, Workers, asked_to_stop, use_one_torch_thread
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
@@ -125,6 +127,8 @@ def check_suite(plan: Mapping[str, Any], agent: str) -> None:
             f"the plan was made for version {planned!r} of agent {agent}, this is {version!r}; install "
             "that version, or make a new plan"
         )
+    if wrong := check_trained(plan):
+        raise PlanError(f"the plan cannot be trained: {wrong}")
     family = registry.get_family(plan["family"])
     made, present = (plan["mtenvs"], plan["version"]), (mtenvs.__version__, family.version)
     if made != present:
@@ -170,8 +174,9 @@ def run_command(directory: Path, device: str = "cpu", backend: str | None = None
         "device": None if device == "cpu" else device,
         "backend": backend,
     }
-    given = [f" --{option} {value}" for option, value in options.items() if value is not None]
-    return f"mtenvs run {directory}{''.join(given)}"
+    # it will be pasted into a shell, and the plan may be a stranger's
+    given = [f" --{option} {shlex.quote(value)}" for option, value in options.items() if value is not None]
+    return f"mtenvs run {shlex.quote(str(directory))}{''.join(given)}"
 
 
 def check_unmixed(store: Store, stepped_by: str, backend: str | None) -> None:
@@ -557,7 +562,7 @@ def _train_cohort(
     use_one_torch_thread()
     plan, store = load_plan(directory), Store(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
-    with locked(directory / "locks" / cohort[0]) as mine:
+    with locked(owned(directory, directory / "locks" / cohort[0])) as mine:
         if not mine:
             return False
         # only now, for another process may have trained it in the meantime
@@ -742,7 +747,7 @@ class _Cohort:
             # what others start from, and of what is learned one of every kind, to be looked at
             first = (runs[r]["seed"], runs[r]["finetune"]) == (0, 0)
             if runs[r]["phase"] == "pretrain" or runs[r]["id"] in wanted or first:
-                path = checkpoint_path(self.directory, runs[r]["id"])
+                path = owned(self.directory, checkpoint_path(self.directory, runs[r]["id"]))
                 shutil.rmtree(path, ignore_errors=True)
                 learner.save(r, path)
                 self._lessons(r).write(path)

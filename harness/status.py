@@ -47,8 +47,8 @@ def status_of(directory: Path) -> Status:
         if (who := holder(directory / "locks" / cohort[0])) is not None:
             running[cohort[0]] = (who, len(cohort))
     records = store.records()
-    spent = sum(record["wall_seconds"] for record in records)
-    trained = sum(record["steps"] for record in records)
+    spent = sum(record.get("wall_seconds") or 0.0 for record in records)
+    trained = sum(record.get("steps") or 0 for record in records)
     left = sum(steps[i] for i, of in status.items() if of not in COMPLETE)
     return Status(
         runs=dict(Counter(status.values())),

@@ -16,13 +16,15 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from harness.schema import LARGEST, OF_RUN, REPORTED, check_plan, entries, maybe, parsed, text
+from harness.schema import number as finite
 
 STATUSES = ("missing", "started", "finished", "diverged", "failed")
 COMPLETE = ("finished", "diverged")
@@ -78,8 +80,11 @@ def differences(values: Sequence[Any], name: str = "") -> list[str]:
 
 
 def digest(plan: Mapping[str, Any]) -> str:
-    """SHA-256 of a plan's canonical form, without its own field."""
-    return content_hash({key: value for key, value in plan.items() if key != "sha256"})
+    """SHA-256 of a plan's canonical form, without its own field; empty for what has no such form."""
+    try:
+        return content_hash({key: value for key, value in plan.items() if key != "sha256"})
+    except (RecursionError, ValueError):  # nested too deep, or an infinite number
+        return ""
 
 
 UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN})
@@ -88,6 +93,26 @@ UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.
 
 class StoreError(ValueError):
     """The directory does not hold what a store should hold; the message says where and what to do."""
+
+
+def owned(directory: Path, path: Path) -> Path:
+    """A path below an experiment's directory that may be written to or removed: no link leads out of it.
+
+    The directory itself may be a link, which is its owner's choice. What lies in it may come from a
+    stranger, and a link there would have us write to, or empty, a directory of the user's.
+
+    Raises:
+        StoreError: if the path, or a directory on the way to it, is a symbolic link.
+    """
+    for place in (path, *path.parents):
+        if place == directory:
+            return path
+        if place.is_symlink():
+            raise StoreError(
+                f"{place} is a symbolic link, through which nothing is written or removed: put a "
+                f"directory or file in its place, or link to all of {directory} instead"
+            )
+    raise StoreError(f"{path} is not in {directory}")
 
 
 class Store:
@@ -111,11 +136,11 @@ class Store:
         plan = _read_json(path)
         if not isinstance(plan, dict) or not isinstance(plan.get("runs"), list):
             raise StoreError(f"{path} is not a plan: it has no list 'runs'")
+        # a run's name is that of its directory: none may lead out of the experiment's
+        if wrong := check_plan(plan, (), OF_RUN):
+            raise StoreError(f"{path} is not a plan: {wrong}")
         self.plan: dict[str, Any] = plan
         self._planned: dict[str, dict[str, Any]] = {run["id"]: run for run in plan["runs"]}
-        # a run's name is that of its directory: none may lead out of the experiment's
-        if bad := [run_id for run_id in self._planned if not re.fullmatch(r"[\w=-][\w=.-]*", run_id)]:
-            raise StoreError(f"{path} has a run {bad[0]!r}; names have letters, digits and any of _ = . -")
         if len(self._planned) != len(plan["runs"]):
             raise StoreError(f"{path} lists a run twice; every run id must be unique")
 
@@ -125,11 +150,23 @@ class Store:
         Raises:
             StoreError: if the plan's SHA-256 is not that of its content.
         """
-        if self.plan.get("sha256") != digest(self.plan):
+        if not (content := digest(self.plan)) or self.plan.get("sha256") != content:
             raise StoreError(
                 f"the plan of {self.directory} was edited after it was frozen; restore plan.json, or leave "
                 "it out"
             )
+
+    def check_reported(self, *also: str) -> None:
+        """Makes sure that the plan has what a report needs.
+
+        Args:
+            also: entries that are needed besides.
+
+        Raises:
+            StoreError: otherwise.
+        """
+        if wrong := check_plan(self.plan, (*REPORTED, *also)):
+            raise StoreError(f"the plan of {self.directory} cannot be reported: {wrong}")
 
     # --- writing -----------------------------------------------------------------------------------
 
@@ -140,7 +177,7 @@ class Store:
             StoreError: for a run that is not in the plan, or that already has its result.
         """
         self.check_there()
-        directory = self._run_directory(run_id)
+        directory = owned(self.directory, self._run_directory(run_id))
         status = self._status(run_id)
         if status in COMPLETE:
             raise StoreError(
@@ -175,7 +212,8 @@ class Store:
             if status != "started":
                 raise StoreError(f"run {run_id!r} is {status}; call begin() before append()")
         for run_id, run_lines in lines.items():
-            with (self._run_directory(run_id) / "rows.jsonl").open("a", encoding="utf-8") as file:
+            path = owned(self.directory, self._run_directory(run_id) / "rows.jsonl")
+            with path.open("a", encoding="utf-8") as file:
                 # one write call for all rows of a checkpoint: a kill tears at most the last of them
                 file.write("".join(line + "\n" for line in run_lines))
 
@@ -215,11 +253,11 @@ class Store:
         """
         if (status := self._status(run_id)) != "started":
             raise StoreError(f"run {run_id!r} is {status}: only a run that is going on can be cut")
-        path = self._run_directory(run_id) / "rows.jsonl"
+        path = owned(self.directory, self._run_directory(run_id) / "rows.jsonl")
         if not path.is_file():
             return
         kept = path.read_bytes().split(b"\n")[:rows]
-        part = path.with_suffix(".part")
+        part = owned(self.directory, path.with_suffix(".part"))
         part.write_bytes(b"".join(line + b"\n" for line in kept))
         os.replace(part, path)
 
@@ -248,7 +286,7 @@ class Store:
         if rows.exists():
             with rows.open("rb") as file:
                 os.fsync(file.fileno())
-        temporary = directory / "done.json.tmp"
+        temporary = owned(self.directory, directory / "done.json.tmp")
         record = {"run": run_id, **record, "rows_sha256": _sha256(rows)}
         with temporary.open("w", encoding="utf-8") as file:
             file.write(_dumps(record, indent=1) + "\n")
@@ -281,7 +319,7 @@ class Store:
 
     def discard(self, run_id: str) -> None:
         """Forgets the result of a run, so that it can begin again."""
-        (self._run_directory(run_id) / "done.json").unlink(missing_ok=True)
+        owned(self.directory, self._run_directory(run_id) / "done.json").unlink(missing_ok=True)
 
     def evaluations(self) -> pd.DataFrame:
         """Every stored row of every planned run, whatever the run's status.
@@ -368,6 +406,10 @@ class Store:
                 f"{path} has no valid status ({', '.join(STATUSES[2:])}); "
                 f"remove {path.parent} and run again"
             )
+        if wrong := _RECORD(done):
+            raise StoreError(f"{path}: the record{wrong}; remove {path.parent} and run again")
+        if done.get("run", run_id) != run_id:
+            raise StoreError(f"{path} belongs to run {done['run']!r}, not to {run_id!r}")
         return done
 
     def _rows(self, run_id: str) -> list[dict[str, Any]]:
@@ -383,16 +425,17 @@ class Store:
             if not line.strip():
                 continue
             try:
-                row = {"code": CODES[0], **json.loads(line)}  # rows of plans of format 1 have none
+                row = {"code": CODES[0], **parsed(line)}  # rows of plans of format 1 have none
                 missing, unknown = set(ROW_COLUMNS) - set(row), set(row) - set(ROW_COLUMNS)
-            except (json.JSONDecodeError, TypeError) as error:
+            except (ValueError, TypeError) as error:
                 raise StoreError(
                     f"{path}, line {number}, is no JSON row ({error}); remove {path.parent} and run again"
                 ) from None
             if missing:
                 raise StoreError(f"{path}, line {number}, lacks {', '.join(sorted(missing))}")
             if unknown or row["code"] not in CODES:
-                bad = f"columns {', '.join(sorted(unknown))}" if unknown else f"code {row['code']!r}"
+                names = ", ".join(map(repr, sorted(unknown)))
+                bad = f"columns {names}" if unknown else f"code {row['code']!r}"
                 raise StoreError(
                     f"{path}, line {number}, has unknown {bad}; was it written by another version? "
                     f"Known columns: {', '.join(ROW_COLUMNS)}; codes: {', '.join(CODES)}"
@@ -418,6 +461,18 @@ class Store:
         return rows
 
 
+_MEASURED = ("steps", "wall_seconds", "updates", "parameters", "cohort_runs")
+_RECORD = entries(
+    {
+        "run": text,
+        "backend": text,
+        "rows_sha256": text,
+        **dict.fromkeys(_MEASURED, maybe(finite(0.0))),
+    }
+)
+"""What is read of a run's record, and of which kind it is."""
+
+
 def _dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(_plain(value), allow_nan=False, indent=indent)
 
@@ -437,13 +492,13 @@ def _plain(value: Any) -> Any:
 
 def _is(value: Any, kind: str) -> bool:
     """Whether a value of a JSON row is of its column's kind; null is a number that is not finite."""
-    if kind in ("str", "bool"):
-        return isinstance(value, str if kind == "str" else bool)
-    if isinstance(value, bool):
-        return False
+    if kind == "str":
+        return not text(value)
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
     if kind == "int64":
-        return isinstance(value, int)
-    return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+        return isinstance(value, int) and abs(value) <= LARGEST
+    return value is None or not finite()(value)
 
 
 def _sha256(path: Path) -> str:
@@ -458,6 +513,6 @@ def _number(value: Any) -> float:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parsed(path.read_bytes())
+    except ValueError as error:
         raise StoreError(f"{path} is no JSON: {error}") from None

@@ -127,6 +127,7 @@ def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
         ValueError: for a task without reference scores.
     """
     store = Store(directory)
+    store.check_reported("version")
     plan = store.plan
     table = add_scores(store.evaluations(), plan["reference"]["scores"])
     runs = store.runs()

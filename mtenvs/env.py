@@ -33,7 +33,7 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
         if given.dtype.kind not in NUMBERS:  # NumPy would read texts, count days, and halve complex numbers
             raise TypeError(f"of dtype {given.dtype} they are none")
         action = given.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"action must be an array of numbers of shape {shape}: {error}") from None
     if action.shape != shape:
         raise ValueError(f"action has shape {action.shape}, expected {shape}")

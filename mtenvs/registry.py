@@ -70,12 +70,12 @@ def get_family(family: str | Family) -> Family:
     if isinstance(family, Family):
         return family
     known = _families()
-    if family not in known:
+    if not isinstance(family, str) or family not in known:
         raise _unknown_family(family, known)
     return known[family]
 
 
-def _unknown_family(family: str, valid: Iterable[str]) -> ValueError:
+def _unknown_family(family: Any, valid: Iterable[str]) -> ValueError:
     valid = list(valid)
     return ValueError(f"unknown family {family!r}{did_you_mean(family, valid)}; valid: {', '.join(valid)}")
 
@@ -108,6 +108,8 @@ def get_families(families: str | Sequence[str] | Family | FamilySet) -> Family |
         raise _unknown_family(families, (*_families(), ALL_FAMILIES))
     if isinstance(families, (str, Family)):
         return get_family(families)
+    if not isinstance(families, Iterable):
+        raise _unknown_family(families, (*_families(), ALL_FAMILIES))
     chosen = tuple(get_family(family) for family in families)
     names = [family.name for family in chosen]
     if not names or len(set(names)) != len(names):

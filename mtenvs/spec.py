@@ -222,7 +222,9 @@ class Family:
                     f"it has {', '.join(known)}"
                 )
             p = known[name]
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            # compared, not asked math for: a whole number may be too large for it
+            real = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not real or not -math.inf < value < math.inf:
                 raise ValueError(
                     f"parameter {name!r} of {self.name!r} must be a finite number, got {value!r}"
                 )

@@ -69,16 +69,7 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
         self.num_envs = check_count("num_envs", num_envs)
         self.encoding = Encoding(self.family, conditioning, layout)
         code = self.encoding.slices.code
-        if codes is not None and np.shape(codes) != (self.num_envs, code.stop - code.start):
-            raise ValueError(
-                f"codes have shape {np.shape(codes)}, expected {(self.num_envs, code.stop - code.start)}"
-            )
-        self._codes = None if codes is None else np.array(codes, np.float32)
-        if self._codes is not None and not np.isfinite(self._codes).all():
-            bad = np.argwhere(~np.isfinite(self._codes))[0]
-            raise ValueError(
-                f"codes{bad.tolist()} is {self._codes[tuple(bad)]}; codes must be finite in float32"
-            )
+        self._codes = None if codes is None else check_codes(codes, (self.num_envs, code.stop - code.start))
         self.autoreset_mode = check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
         self._given_limit = (
@@ -594,6 +585,24 @@ def _at(worlds: Any, columns: Any) -> Any:
     if isinstance(worlds, np.ndarray) and isinstance(columns, np.ndarray):
         return worlds[:, None], columns
     return worlds, columns
+
+
+def check_codes(codes: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Returns codes as float32 of our own.
+
+    Raises:
+        ValueError: for another shape, or values that are not finite.
+    """
+    try:
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            found = np.array(codes, np.float64).astype(np.float32)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"codes must be an array of numbers of shape {shape}: {error}") from None
+    if found.shape != shape:
+        raise ValueError(f"codes have shape {found.shape}, expected {shape}")
+    if not np.isfinite(found).all():
+        raise ValueError("codes must be finite numbers of float32's range")
+    return found
 
 
 def check_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

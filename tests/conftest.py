@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzzing import register_profiles
 from helpers import why_nothing_draws
 
 import harness.plan
@@ -20,6 +21,7 @@ import mtenvs
 from benchmarks.faults import planned
 from harness.run import run_plan
 
+register_profiles()
 FAMILIES = [mtenvs.get_family(name) for name in mtenvs.families()]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import CHECKPOINTS, TASKS, fails, ramp, write
+from synthetic import CHECKPOINTS, TASKS, fails, make_plan, ramp, write
 from synthetic_plans import SAC, joint, planted, write_plan_and_rows
 
 from harness.cli import main
@@ -215,7 +215,7 @@ def test_a_fold_without_runs_is_shown_and_left_out_of_the_mean(tmp_path):
         ({"worlds_per_run": 64}, "differ in worlds per run: 56 and 64"),
         ({"episodes": 4}, r"differ in episodes: \(112, 16\) and \(112, 4\)"),
         ({"primary": "area"}, "differ in primary measure: speed_up and area"),
-        ({"tasks": []}, "differ in tasks"),
+        ({"tasks": [t | {"parameters": {}} for t in make_plan([0])["tasks"]]}, "differ in tasks"),
         ({"reference": {"scores": {}}}, "differ in reference scores"),
         ({"budget": 100_000}, "differ in budget: 200000 and 100000 steps"),
         ({"arms": ["scratch", "blind"]}, "b has no arm transfer; it has scratch, blind"),

@@ -148,8 +148,8 @@ def damage(directory: Path, how: str) -> None:
     [
         ("no tensors", "no checkpoint in .*it needs learner.json and tensors.safetensors"),
         ("torn tensors", "is damaged"),
-        ("a flipped bit", "is damaged: tensors.safetensors is not what was written with learner.json"),
-        ("a changed fact", "is damaged: learner.json was changed after it was written"),
+        ("a flipped bit", "is damaged: its sha256 is not that of its content"),
+        ("a changed fact", "is damaged: its sha256 is not that of its content"),
         ("not a number", "has diverged: its numbers are not finite"),
         ("no text", "is damaged: learner.json"),
         ("no object", "is damaged: learner.json holds no object"),

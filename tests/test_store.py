@@ -142,7 +142,7 @@ def test_of_two_equal_rows_one_counts_and_a_contradiction_is_refused(store):
         ("checkpoint", 3.5, "checkpoint is 3.5, no whole number"),
         ("return_mean", "abc", "return_mean is 'abc', no number"),
         ("return_mean", True, "return_mean is True, no number"),
-        ("return_mean", math.inf, "return_mean is inf, no number"),
+        ("return_mean", math.inf, "Infinity is no number"),
         ("task", ["long"], "task is .*, no text"),
         ("diverged", "no", "diverged is 'no', no true or false"),
     ],
@@ -152,7 +152,7 @@ def test_a_value_of_another_kind_is_refused_by_line(store, column, value, messag
     store.append([row("s", 0)])
     path = store.directory / "runs/s/rows.jsonl"
     path.write_text(path.read_text() + json.dumps(json.loads(path.read_text()) | {column: value}) + "\n")
-    with pytest.raises(StoreError, match=f"rows.jsonl, line 2: {message}"):
+    with pytest.raises(StoreError, match=f"rows.jsonl, line 2.*{message}"):
         store.evaluations()
 
 
@@ -217,8 +217,8 @@ def test_a_directory_without_a_plan_is_refused_with_the_way_out(tmp_path):
         Store(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../../victim", "a/b", "..", "", "a\nb"])
+@pytest.mark.parametrize("name", ["../../victim", "a/b", "a\\b", "..", ".", "", "a\nb", "a\0", "a" * 300])
 def test_no_run_leads_out_of_the_directory(tmp_path, name):
-    (tmp_path / "plan.json").write_text(json.dumps({"runs": [{"id": name}]}))
-    with pytest.raises(StoreError, match="has a run"):
+    (tmp_path / "plan.json").write_text(json.dumps({"runs": [RUNS[0] | {"id": name}]}))
+    with pytest.raises(StoreError, match=r"runs\[0\].id is .*; names have at most"):
         Store(tmp_path)

@@ -172,7 +172,16 @@ class Analysis:
 
     @property
     def main(self) -> Comparison:
-        """The comparison that the headline is of."""
+        """The comparison that the headline is of.
+
+        Raises:
+            ValueError: for a plan of whose runs no two arms can be compared.
+        """
+        if not self.comparisons:
+            raise ValueError(
+                f"the plan compares nothing: its arms are {', '.join(self.arms)} and its folds "
+                f"{self.plan['folds']}, and of no other arm than {BASELINE} are runs planned beside it"
+            )
         return next(iter(self.comparisons.values()))
 
     @property
@@ -265,6 +274,7 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
     """
     store = Store(directory)
     plan = store.plan
+    store.check_reported()
     if plan["headline"] not in SETS:
         raise ValueError(f"unknown headline {plan['headline']!r} in the plan; valid: {', '.join(SETS)}")
     evaluations = measures.add_scores(store.evaluations(), plan["reference"]["scores"])

@@ -245,7 +245,9 @@ def videos(analysis: Analysis, directory: Path) -> Section:
     """Section 16: films of before and after, where the store holds any."""
     folder = directory / "videos"
     found = folder.iterdir() if folder.is_dir() else []
-    films = sorted((p for p in found if p.suffix.lower() in MEDIA), key=_film_order)
+    # a link of a stranger's would have the page show a file of the user's
+    mine = (p for p in found if p.suffix.lower() in MEDIA and p.is_file() and not p.is_symlink())
+    films = sorted(mine, key=_film_order)
     shown, left, size = [], [], 0
     for path in films:
         own = path.stat().st_size

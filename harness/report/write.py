@@ -21,7 +21,7 @@ from harness.report import (
 from harness.report.agent import standing
 from harness.report.analysis import Analysis, analyse
 from harness.report.page import Section, page
-from harness.store import Store
+from harness.store import Store, owned
 
 
 def sections(analysis: Analysis, directory: Path) -> list[Section]:
@@ -115,7 +115,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     Store(directory).check_frozen()
     analysis = analyse(directory)
     shown = sections(analysis, Path(directory))
-    figures = Path(directory) / "report" / "figures"
+    figures = owned(Path(directory), Path(directory) / "report" / "figures")
     figures.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {}
     for exhibit in (e for section in shown for e in section.exhibits):
@@ -137,5 +137,6 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
 def _write(path: Path, content: bytes) -> None:
     # a reader never sees half a file
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a killed command, or a link of a stranger's
     part.write_bytes(content)
     os.replace(part, path)
