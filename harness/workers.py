@@ -17,7 +17,7 @@ import torch
 EXIT_SECONDS = 5.0
 """How long a process that is ending is waited for."""
 
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 2.0
 """How long those that are asked to stop are given, to save where they are."""
 
 Progress = Callable[[int], object]
