@@ -53,6 +53,8 @@ that changes sides at every step, all motors alike or every other against the re
 motor on its own or all together; along with the motion; and full torque that never changes."""
 SWITCHING = 0.1
 """Chance that full torque changes sides in a step, where it does at random times."""
+FAST = 1_000.0
+"""What no joint's speed should reach, rad/s or m/s: not yet called bad by MuJoCo, but no motion either."""
 KEPT = 20
 """Tasks whose divergence is told of in full, of every family."""
 
@@ -73,6 +75,8 @@ class Found:
     """Of these, the ones that bad numbers ended."""
     diverged_tasks: int = 0
     """Bodies that diverged at least once."""
+    fast_tasks: int = 0
+    """Bodies that at least once were faster than ``FAST``, diverged or not."""
     by_kind: Counter[str] = dataclasses.field(default_factory=Counter)
     """Divergences by where the task lies; see ``KINDS``."""
     by_policy: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -204,7 +208,8 @@ def shake(
     kinds = [KINDS[turn % len(KINDS)] for turn in turns]
     policies = np.array([turn // len(KINDS) % len(POLICIES) for turn in turns])
     envs = TaskVectorEnv(family, len(tasks), tasks, autoreset_mode=mode, num_threads=threads)
-    shaker, lost = Shaker(envs, policies, seed + numbers[0]), np.zeros(len(tasks), bool)
+    shaker = Shaker(envs, policies, seed + numbers[0])
+    lost, fast = np.zeros(len(tasks), bool), np.zeros(len(tasks), bool)
     skips = np.array([family.of(task).frame_skip for task in tasks])
     observations, _ = envs.reset(seed=seed + numbers[0])
     _look(found, envs, observations)
@@ -222,9 +227,10 @@ def shake(
         if (rewards[bad] != 0.0).any() or not terminations[bad].all():
             found.faults["a divergence that is rewarded, or ends nothing"] += 1
         for group in envs._groups:
-            going = ~ended[group.worlds]
-            speeds = np.abs(group.backend.state.qvel[going])
+            going = group.worlds[~ended[group.worlds]]
+            speeds = np.abs(group.backend.state.qvel[~ended[group.worlds]]).max(axis=1)
             found.largest_speed = max(found.largest_speed, float(speeds.max(initial=0.0)))
+            fast[going] |= speeds > FAST
         found.episodes += int(ended.sum())
         # of worlds that started in this step, if starting takes one, nothing is told
         found.physics_steps += int(skips[info["_physics_diverged"] | ended].sum())
@@ -238,6 +244,7 @@ def shake(
             lost[world] = True
     found.tasks += len(tasks)
     found.diverged_tasks += int(lost.sum())
+    found.fast_tasks += int(fast.sum())
     found.control_steps += envs.steps_taken
     envs.close()
 

@@ -431,7 +431,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def injecting(monkeypatch: pytest.MonkeyPatch, victims: list[int]) -> Callable[..., None]:
+def injecting(monkeypatch: pytest.MonkeyPatch, victims: list[int]) -> None:
     """From their third rollout on, these runs of the cohort of two have weights that are not finite."""
     own = PPO._update
 
@@ -443,24 +443,21 @@ def injecting(monkeypatch: pytest.MonkeyPatch, victims: list[int]) -> Callable[.
                 self._parameters.flat[victims] = math.nan
 
     monkeypatch.setattr(PPO, "_update", update)
-    return own
 
 
-@pytest.mark.parametrize(("victims", "killed"), [([1], False), ([1], True), ([0, 1], True)])
+@pytest.mark.parametrize("victims", [[1], [0, 1]])
 def test_a_plan_whose_runs_diverge_keeps_the_rows_of_the_others(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victims: list[int], killed: bool
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victims: list[int]
 ) -> None:
-    """Also where it is killed as soon as that has happened, and goes on from the state with bad numbers."""
+    """It is killed as soon as that has happened, and goes on from the state with bad numbers."""
     directory = tmp_path / "plan"
     directory.mkdir()
     shutil.copy(whole / "plan.json", directory)
     with monkeypatch.context() as patch:
-        own = injecting(patch, victims)
-        if killed:
-            # one run is pretrained for four rollouts, then two go on for three
-            assert killed_after(directory, 4 + 3, save_every=0.0)
-            patch.setattr(PPO, "_update", own)
-        run_plan(directory, save_every=0.0)
+        injecting(patch, victims)
+        # one run is pretrained for four rollouts, then two go on for three
+        assert killed_after(directory, 4 + 3, save_every=0.0)
+    run_plan(directory, save_every=0.0)
     learned = [run["id"] for run in load_plan(directory)["runs"] if run["phase"] == "learn"]
     lost = {learned[i] for i in victims}
     status = Store(directory).status()
@@ -484,7 +481,7 @@ def test_a_plan_whose_runs_diverge_keeps_the_rows_of_the_others(
                 assert row == other
         done = json.loads((directory / "runs" / run_id / "done.json").read_text())
         assert done["status"] == "diverged"
-        assert done["interruptions"] == int(killed)
+        assert done["interruptions"] == 1
 
 
 # ---- diverging bodies
