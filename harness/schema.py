@@ -233,12 +233,13 @@ _RUN: dict[str, Check] = {
     "entropy": whole(0, 2**64),
     "config": maybe(of_names(anything)),
 }
+_STREAMS = dict.fromkeys(("runs", "evaluation", "training_below", "evaluation_from"), whole(0, 2**64))
 _LEAKS: dict[str, Check] = {
     "models": of_names(text),
     "goals": of_names(text),
     "min_distance": number(0.0),
     "distances": of_names(of_names(number(0.0))),
-    "seeds": of_names(whole(0, 2**64)),
+    "seeds": entries(_STREAMS, _STREAMS),
 }
 _PLAN: dict[str, Check] = {
     "kind": one_of(*KINDS),
