@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.checkpoint import load_state, read_facts, save_state
+from harness.schema import Check, entries, number, of_names, only, text, whole
 from harness.store import Store, content_hash, owned
 
 SAVE_SECONDS = 60.0
@@ -34,6 +35,14 @@ class Place:
     """That it has taken so far."""
     interruptions: int = 0
     """How often it was taken up again."""
+
+
+_PLACE: dict[str, Check] = {"index": whole(0), "seconds": number(0.0), "interruptions": whole(0)}
+_FACTS = entries(
+    {"of": text, "number": whole(0), "rows": of_names(whole(0)), "place": only(_PLACE)},
+    ("of", "number", "rows", "place", "state"),
+)
+"""What a bookmark says of itself; else it is none."""
 
 
 class Bookmark:
@@ -76,11 +85,12 @@ class Bookmark:
         for place in self._places:
             try:
                 facts = read_facts(place)
-                rows = dict(facts["rows"])
-                if facts["of"] == self._of and all(self._store.count(i) >= n for i, n in rows.items()):
-                    found.append((int(facts["number"]), place))
-            except (FileNotFoundError, KeyError, TypeError, ValueError):
+            except (FileNotFoundError, ValueError):
                 continue
+            if _FACTS(facts) or facts["of"] != self._of or {*facts["rows"]} != {*self._missing}:
+                continue
+            if all(self._store.count(i) >= n for i, n in facts["rows"].items()):
+                found.append((facts["number"], place))
         return [place for _, place in sorted(found, reverse=True)]
 
     def due(self) -> bool:
@@ -106,12 +116,12 @@ class Bookmark:
         for where in self._whole():
             try:
                 state, facts = load_state(where)
-                place = Place(**facts["place"])
-            except (OSError, TypeError, ValueError):
+            except (OSError, ValueError):
                 continue
+            place = Place(**facts["place"])
             for run_id, rows in facts["rows"].items():
                 self._store.truncate(run_id, rows)
-            self._last, self._number = time.monotonic(), int(facts["number"])
+            self._last, self._number = time.monotonic(), facts["number"]
             return state, dataclasses.replace(place, interruptions=place.interruptions + 1)
         return None
 

@@ -176,6 +176,17 @@ def entries(checks: Mapping[str, Check], needed: Iterable[str] = ()) -> Check:
     return check_object
 
 
+def only(checks: Mapping[str, Check]) -> Check:
+    """An object of exactly these entries, all of them right."""
+
+    def check_object(value: Any) -> str:
+        if isinstance(value, dict) and (unknown := [name for name in value if name not in checks]):
+            return f" has {_shown(unknown[0])}, which is not known"
+        return entries(checks, checks)(value)
+
+    return check_object
+
+
 def anything(value: Any) -> str:
     """Numbers that floats hold, and text that can be written; however they are nested."""
     if isinstance(value, dict):
