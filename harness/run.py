@@ -716,9 +716,11 @@ class _Cohort:
                 worlds.close()
 
     def _goes_on(self, learner: Learner, worlds: Worlds) -> bool | None:
-        """Puts learner and worlds where they were saved; False if what was saved fits neither, None if none is.
+        """Puts learner and worlds where they were saved.
 
-        It is whole, but may be a stranger's, or of a version that had other entries.
+        Returns:
+            ``None`` if nothing was saved; False if what was is whole but does not fit, as a stranger's may
+            be, or another version's.
         """
         if (found := self.bookmark.load()) is None:
             return None
