@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.checkpoint import load_state, read_facts, save_state
+from harness.schema import Check, each, entries, number, of_names, only, text, whole
 from harness.store import Store, content_hash, owned
 
 SAVE_SECONDS = 60.0
@@ -36,6 +37,18 @@ class Place:
     """How often it was taken up again."""
     before: tuple[Mapping[str, Any], ...] = ()
     """Circumstances of what was trained before it was taken up again, where they were others."""
+
+
+_CIRCUMSTANCES = entries({"processor": text, "torch_threads": whole(1), "versions": of_names(text)})
+_PLACE: dict[str, Check] = {
+    "index": whole(0),
+    "seconds": number(0.0),
+    "interruptions": whole(0),
+    "before": each(_CIRCUMSTANCES),
+}
+_KEPT = {"of": text, "number": whole(0), "rows": of_names(whole(0)), "place": only(_PLACE)}
+_FACTS = entries({**_KEPT, "circumstances": _CIRCUMSTANCES}, (*_KEPT, "circumstances", "state"))
+"""What a bookmark says of itself; else it is none."""
 
 
 class Bookmark:
@@ -78,11 +91,12 @@ class Bookmark:
         for place in self._places:
             try:
                 facts = read_facts(place)
-                rows = dict(facts["rows"])
-                if facts["of"] == self._of and all(self._store.count(i) >= n for i, n in rows.items()):
-                    found.append((int(facts["number"]), place))
-            except (FileNotFoundError, KeyError, TypeError, ValueError):
+            except (FileNotFoundError, ValueError):
                 continue
+            if _FACTS(facts) or facts["of"] != self._of or {*facts["rows"]} != {*self._missing}:
+                continue
+            if all(self._store.count(i) >= n for i, n in facts["rows"].items()):
+                found.append((facts["number"], place))
         return [place for _, place in sorted(found, reverse=True)]
 
     def due(self) -> bool:
@@ -109,13 +123,13 @@ class Bookmark:
         for where in self._whole():
             try:
                 state, facts = load_state(where)
-                place, made = Place(**facts["place"]), dict(facts["circumstances"])
-            except (KeyError, OSError, TypeError, ValueError):
+            except (OSError, ValueError):
                 continue
+            place = Place(**facts["place"])
             for run_id, rows in facts["rows"].items():
                 self._store.truncate(run_id, rows)
-            self._last, self._number = time.monotonic(), int(facts["number"])
-            before = list(place.before)
+            self._last, self._number = time.monotonic(), facts["number"]
+            before, made = list(place.before), facts["circumstances"]
             # with which the last digits would have been others
             if made not in (self._circumstances, *before):
                 before.append(made)

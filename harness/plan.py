@@ -758,7 +758,7 @@ def _check(preset: Preset, family: Family) -> None:
         if (value := getattr(preset, name)) is not None and value < 1:
             raise PlanError(f"{name} must be positive, got {value}")
     for name, most in MOST.items():
-        if (value := getattr(preset, name)) is not None and not value <= most:
+        if (value := getattr(preset, name)) is not None and value > most:
             raise PlanError(f"{name} must be at most {most:,}, got {value}")
     planned = preset.seeds * len(preset.folds or known) * (len(preset.arms) + preset.finetunes) * 2
     if planned > MOST_RUNS:

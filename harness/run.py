@@ -689,11 +689,12 @@ class _Cohort:
         worlds = None
         try:
             learner, worlds = self.learner()
-            if (found := self.bookmark.load()) is not None:
-                state, self._place = found
-                learner.set_state(state, worlds)  # type: ignore[attr-defined]  # only those are saved
-            else:
+            if not (goes_on := self._goes_on(learner, worlds)):
                 self.bookmark.remove()
+            if goes_on is False:  # it may have taken over a part of what is no state of its own
+                worlds.close()
+                learner, worlds = self.learner()
+            if not goes_on:
                 for run_id in missing:  # only now, when nothing can be refused any more
                     self.store.begin(run_id)
             self._train(learner, worlds, progress)
@@ -710,6 +711,24 @@ class _Cohort:
         finally:
             if worlds is not None:
                 worlds.close()
+
+    def _goes_on(self, learner: Learner, worlds: Worlds) -> bool | None:
+        """Puts learner and worlds where they were saved.
+
+        Returns:
+            ``None`` if nothing was saved; False if what was is whole but does not fit, as a stranger's may
+            be, or another version's.
+        """
+        if (found := self.bookmark.load()) is None:
+            return None
+        try:
+            learner.set_state(found[0], worlds)  # type: ignore[attr-defined]  # only those are saved
+            if not 0 <= found[1].index < len(checkpoints_of(self.plan, self.runs[0]["arm"])):
+                return False
+        except Exception:
+            return False
+        self._place = found[1]
+        return True
 
     def _train(self, learner: Learner, worlds: Worlds, progress: Progress | None) -> None:
         plan, runs = self.plan, self.runs

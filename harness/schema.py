@@ -176,6 +176,17 @@ def entries(checks: Mapping[str, Check], needed: Iterable[str] = ()) -> Check:
     return check_object
 
 
+def only(checks: Mapping[str, Check]) -> Check:
+    """An object of exactly these entries, all of them right."""
+
+    def check_object(value: Any) -> str:
+        if isinstance(value, dict) and (unknown := [name for name in value if name not in checks]):
+            return f" has {_shown(unknown[0])}, which is not known"
+        return entries(checks, checks)(value)
+
+    return check_object
+
+
 def anything(value: Any) -> str:
     """Numbers that floats hold, and text that can be written; however they are nested."""
     if isinstance(value, dict):
@@ -233,12 +244,13 @@ _RUN: dict[str, Check] = {
     "entropy": whole(0, 2**64),
     "config": maybe(of_names(anything)),
 }
+_STREAMS = dict.fromkeys(("runs", "evaluation", "training_below", "evaluation_from"), whole(0, 2**64))
 _LEAKS: dict[str, Check] = {
     "models": of_names(text),
     "goals": of_names(text),
     "min_distance": number(0.0),
     "distances": of_names(of_names(number(0.0))),
-    "seeds": of_names(whole(0, 2**64)),
+    "seeds": entries(_STREAMS, _STREAMS),
 }
 _PLAN: dict[str, Check] = {
     "kind": one_of(*KINDS),

@@ -180,7 +180,7 @@ def test_other_interfaces_pass_no_bad_numbers_on(where: str, value: float) -> No
 def test_codes_that_are_not_finite_are_refused(value: float) -> None:
     codes = np.zeros((2, 8))
     codes[1, 3] = value
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match=r"codes\[1, 3\] is (nan|inf); codes"):
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="codes must be finite numbers"):
         TaskVectorEnv("Biped", 2, tasks=[0, 1], codes=codes)
 
 

@@ -30,6 +30,7 @@ from fuzzing import (
 )
 from hypothesis import given
 from synthetic import ramp, write_planned
+from test_resume import killed_after, planned
 
 import harness.run
 from baselines.checkpoint import FACTS, LESSONS, TENSORS, Lessons, sealed
@@ -340,6 +341,82 @@ def test_checkpoints(checkpoint, counted_checkpoints, seed, replacement):
             assert policy.lessons.tasks == tuple(json.loads((directory / LESSONS).read_bytes())["tasks"])
             if policy.lessons == usual.lessons and json.loads(now[FACTS]) == json.loads(before[FACTS]):
                 np.testing.assert_array_equal(actions, usual.act(OBSERVATIONS[:, :size]))
+
+
+# --- bookmarks -------------------------------------------------------------------------------------
+
+
+class Begun(BaseException):
+    """What ends a training as soon as it goes on."""
+
+
+@pytest.fixture(scope="module")
+def counted_bookmarks():
+    with tally("bookmarks") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A plan whose first cohort was killed, with both of its bookmarks."""
+    directory = planned(tmp_path_factory.mktemp("interrupted") / "plan")
+    assert killed_after(directory, 3, save_every=0.0)
+    assert len(list(directory.glob(f"resume/*/*/{FACTS}"))) == 2
+    usual = []
+    for kept in ((0, 1), (0,), (1,), ()):  # what is gone on with when none, one or both are lost
+        copied = directory.parent / "copied"
+        shutil.copytree(directory, copied)
+        for place in {0, 1} - {*kept}:
+            remove(next(copied.glob("resume/*")) / str(place))
+        usual.append(gone_on(copied))
+        remove(copied)
+    return directory, usual
+
+
+def gone_on(directory: Path) -> tuple[int, bytes]:
+    """Steps and weights that the first cohort of a plan goes on with."""
+    found = []
+
+    def note(cohort, learner, worlds, progress):
+        found.append((learner.steps, learner._parameters.flat.detach().numpy().tobytes()))
+        raise Begun
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.run._Cohort, "_train", note)
+        with contextlib.suppress(Begun):
+            run_plan(directory)
+    return found[0]
+
+
+@given(seeds, replacements)
+@cases(15)
+def test_bookmarks(interrupted, counted_bookmarks, tmp_path_factory, seed, replacement):
+    rng = random.Random(seed)
+    directory, usual = interrupted
+    copied = tmp_path_factory.mktemp("bookmarks") / "plan"
+    shutil.copytree(directory, copied)
+    for place in rng.choice((("0",), ("1",), ("0", "1"))):
+        directory = next(copied.glob("resume/*")) / place
+        path = directory / rng.choice((FACTS, FACTS, TENSORS))
+        how = rng.choice(("json", "json", "bytes", "file"))
+        if how == "file":
+            spoil_file(path, rng)
+        elif how == "bytes":
+            path.write_bytes(spoil_bytes(path.read_bytes(), rng))
+        elif path.name == TENSORS:
+            path.write_bytes(spoil_header(path.read_bytes(), rng, replacement))
+        else:
+            path.write_text(json.dumps(spoil_json(json.loads(path.read_bytes()), rng, replacement)))
+    sealed_again = rng.random() < 0.7
+    if sealed_again:
+        for facts in copied.glob(f"resume/*/*/{FACTS}"):
+            if facts.is_file() and (facts.parent / TENSORS).is_file():
+                seal_again(facts.parent)
+    accepted, found = counted_bookmarks.tried(lambda: gone_on(copied))
+    assert accepted  # from a bookmark, or from nothing
+    # what was spoilt is not gone on with, unless somebody has sealed it
+    assert sealed_again or found in usual
+    remove(copied.parent)
 
 
 def seal_again(directory: Path) -> None:
