@@ -240,6 +240,7 @@ class RayWorkers:
             belongings(self._directory, job.cohort),
             {start: [self._networks[start]] for start in starts},  # in a list, Ray leaves it a reference
             str(self._directory),
+            SEND_SECONDS,
         )
 
     def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
@@ -416,6 +417,7 @@ def _on_node(
     files: Files,
     networks: dict[str, list[Any]],
     home: str,
+    every: float,
 ) -> Iterator[Delivery]:
     """Trains a cohort on a node, in a directory of its own, and sends what it stores.
 
@@ -429,6 +431,7 @@ def _on_node(
         files: what the store has of the cohort.
         networks: by run: where the files of the network are that it has left.
         home: the store's directory, to speak of.
+        every: seconds between two deliveries, at least.
     """
     yield Delivery()  # it has begun: the one that gave it may want it no more
     node = platform.node()
@@ -452,9 +455,11 @@ def _on_node(
             torch.set_num_threads(1)  # of this thread; Ray counts on one for a core
             return train(directory, cohort, agent, where, progress)
 
-        for delivery in deliveries(begin, directory, cohort, SEND_SECONDS):
+        for delivery in deliveries(begin, directory, cohort, every):
             if (end := delivery.end) is not None:
-                why = (end.why if end.kind in (*KNOWN, "OSError") else end.trace).replace(str(directory), home)
+                why = (end.why if end.kind in (*KNOWN, "OSError") else end.trace).replace(
+                    str(directory), home
+                )
                 if end.kind == "OSError":
                     why = f"on node {node}: {why}"
                 delivery = dataclasses.replace(delivery, end=dataclasses.replace(end, why=why))

@@ -1,7 +1,8 @@
 """What a cohort needs and leaves, as bytes: between the one store and a scratch directory elsewhere.
 
-There, on another machine, a cohort is trained as it is at home. What changes is sent back, in an order that keeps the store
-whole at every moment: rows, the bookmark that counts them, checkpoints, and the marks of completion last.
+There, on another machine, a cohort is trained as it is at home. What changes is sent back, in an order that
+keeps the store whole at every moment: rows, the bookmark that counts them, checkpoints, and the marks of
+completion last.
 What comes from another machine is data, and only what a cohort may leave is taken.
 """
 
