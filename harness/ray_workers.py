@@ -318,7 +318,7 @@ class RayWorkers:
         }
         why = next((text for kind, text in what.items() if isinstance(error, kind)), "its node was lost")
         if job.losses > RETRIES:
-            why = f"{why}, {job.losses} times in a row"
+            why = f"{why}, {job.losses} time{'s' * (job.losses > 1)} in a row"
             status = self._store.status()
             fail_runs(self._store, [i for i in job.cohort if status[i] not in COMPLETE], why)
             self._end(job, error=TrainingError(why))
