@@ -59,7 +59,7 @@ class Delivery:
     steps: int = 0
     """Control steps that were trained."""
     rows: dict[str, tuple[int, bytes]] = dataclasses.field(default_factory=dict)
-    """By run: from which byte on its rows are others, and these."""
+    """By run: from which byte on its rows are others, and these; empty ones say that it has begun."""
     bookmark: Files = dataclasses.field(default_factory=dict)
     """The files of a new bookmark; empty if there is none."""
     checkpoints: dict[str, Files] = dataclasses.field(default_factory=dict)
@@ -116,7 +116,9 @@ def belongings(directory: Path, cohort: Sequence[str]) -> Files:
         directory: of the plan.
         cohort: ids of its runs.
     """
-    found: Files = {}
+    # a run that has begun and has no rows is told from one that has not
+    runs = [f"runs/{run_id}" for run_id in cohort]
+    found: Files = {f"{run}/{ROWS}": b"" for run in runs if (directory / run).is_dir()}
     for name in _paths(cohort):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found[name] = (directory / name).read_bytes()
@@ -166,8 +168,8 @@ class Sender:
     def __init__(self, directory: Path, cohort: Sequence[str]) -> None:
         self._directory, self._cohort = directory, list(cohort)
         self._lock = threading.Lock()
-        self._stamps: dict[Path, Any] = {}
-        self._rows = {run_id: self._read(run_id) for run_id in cohort}
+        self._states: dict[str, Any] = {}
+        self._rows = {run_id: self._read(run_id) for run_id in cohort}  # None of one that has not begun
         self._sent = dict(self._rows)
         self._done = {run_id: _stamp(self._run(run_id) / DONE) for run_id in cohort}
         places = [directory / "resume" / cohort[0] / place for place in "01"]
@@ -178,17 +180,20 @@ class Sender:
     def _run(self, run_id: str) -> Path:
         return self._directory / "runs" / run_id
 
-    def _read(self, run_id: str) -> bytes:
-        path = self._run(run_id) / ROWS
-        self._stamps[path] = _stamp(path)
-        return path.read_bytes() if path.is_file() else b""
+    def _state(self, run_id: str) -> Any:
+        """What tells whether a run's rows have changed."""
+        return self._run(run_id).is_dir(), _stamp(self._run(run_id) / ROWS)
+
+    def _read(self, run_id: str) -> bytes | None:
+        begun, rows = self._states[run_id] = self._state(run_id)
+        return (self._run(run_id) / ROWS).read_bytes() if rows else b"" if begun else None
 
     def progress(self, steps: int) -> None:
         """Called by the training, with the control steps that it has just made."""
         changed = {
             run_id: self._read(run_id)
             for run_id in self._cohort
-            if _stamp(path := self._run(run_id) / ROWS) != self._stamps[path]
+            if self._state(run_id) != self._states[run_id]
         }
         marks = {place: _stamp(place / FACTS) for place in self._marks}
         bookmark: Files = {}
@@ -208,6 +213,7 @@ class Sender:
             for run_id, now in self._rows.items():
                 if now != (sent := self._sent[run_id]):
                     # all of it again, if it was begun again
+                    now, sent = now or b"", sent or b""
                     start = len(sent) if now.startswith(sent) else 0
                     rows[run_id] = (start, now[start:])
             self._sent = dict(self._rows)
@@ -317,7 +323,6 @@ class Receiver:
             raise StoreError(f"another machine has sent a mark that cannot be read: {error}") from None
         if record.pop("rows_sha256", None) != self._store.rows_sha256(run_id):
             raise StoreError(f"the rows of run {run_id!r} are not those that another machine has written")
-        self._store.splice(run_id, self._store.size(run_id), b"")  # it may have none
         self._store.finish(run_id, record)
 
 
