@@ -278,7 +278,8 @@ class Receiver:
     """
 
     def __init__(self, store: Store, cohort: Sequence[str]) -> None:
-        self._store, self._cohort = store, list(cohort)
+        self.cohort = list(cohort)
+        self._store = store
         self._resume = store.directory / "resume" / cohort[0]
 
     def take(self, delivery: Delivery) -> None:
@@ -302,7 +303,7 @@ class Receiver:
                 self._resume.parent.rmdir()
 
     def _check(self, runs: Iterable[str]) -> None:
-        if strange := sorted({*runs} - {*self._cohort}):
+        if strange := sorted({*runs} - {*self.cohort}):
             raise StoreError(
                 f"another machine has sent something of run {strange[0]!r}, which it does not train"
             )

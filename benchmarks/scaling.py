@@ -1,0 +1,248 @@
+"""Training by a Ray cluster: from one worker to two here, and on paper to a thousand GPUs.
+
+The paper's figures follow from what is measured here: bytes of a run's rows, bookmark and network, and the
+processor time that the machine with the store spends on a cohort, a run and a delivery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from baselines.registry import describe_learner
+from benchmarks.record import Store, compare, interleave, spread
+from harness.bookmark import SAVE_SECONDS
+from harness.plan import PRESETS, make_plan, write_plan
+from harness.run import MOST_RUNS, MOST_STEPS, run_plan
+from harness.shipping import Delivery, Receiver, belongings
+from harness.store import Store as Rows
+
+FAMILY = "Biped"
+WORKERS = (1, 2)
+GPUS = (1, 10, 100, 1000)
+GPU_SPEED = 1e6
+"""Control steps a second that a GPU trains, all runs of its cohort together: assumed, not measured."""
+NETWORK, DISK = 1.25e9, 5e8
+"""Bytes a second that the machine with the store receives (10 Gbit/s) and writes: assumed."""
+
+
+@dataclasses.dataclass
+class Seen:
+    """What the machine with the store saw of a training."""
+
+    first: float = 0.0
+    """When the first cohort began, as of ``time.perf_counter``: what comes before is Python's imports."""
+    deliveries: int = 0
+    """Number that came."""
+    received: int = 0
+    """Bytes of files that came."""
+    bookmark: float = 0.0
+    """Bytes of a bookmark, to each of its runs."""
+    ends: float = 0.0
+    """Processor seconds in which the last deliveries of cohorts were stored."""
+    others: float = 0.0
+    """The same of all other deliveries."""
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Seen]:
+    """Looks at what comes from nodes meanwhile."""
+    seen, take = Seen(), Receiver.take
+
+    def look(receiver: Receiver, delivery: Delivery) -> None:
+        seen.first = seen.first or time.perf_counter()
+        began = time.thread_time()
+        take(receiver, delivery)
+        took = time.thread_time() - began
+        seen.deliveries += 1
+        seen.received += delivery.size
+        if delivery.bookmark:
+            seen.bookmark = sum(map(len, delivery.bookmark.values())) / len(receiver.cohort)
+        if delivery.end is None:
+            seen.others += took
+        else:
+            seen.ends += took
+
+    Receiver.take = look  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        Receiver.take = take  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def cluster(workers: int) -> Iterator[str]:
+    """A cluster of a head that trains nothing and nodes of a core each; its address."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(workers):
+            made.add_node(num_cpus=1)
+        yield made.address
+    finally:
+        made.shutdown()
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What a run and its cohort cost the machine with the store."""
+
+    rows: float
+    """Bytes of a run's rows and mark of completion."""
+    network: float
+    """Bytes of a network that is kept."""
+    bookmark: float
+    """Bytes of a bookmark, to each run."""
+    plan: float
+    """Bytes of a plan, to each of its runs: it is sent with every cohort."""
+    per_cohort: float
+    """Processor seconds to give a cohort to Ray, whatever its size, and all that is not told apart."""
+    per_run: float
+    """Processor seconds to store what a run leaves."""
+    per_delivery: float
+    """Processor seconds to receive what comes meanwhile, each second and cohort."""
+
+
+def paper(
+    figures: Figures, gpus: int, runs: int, steps: int, saved: float = SAVE_SECONDS
+) -> dict[str, Any]:
+    """What so many GPUs would ask of the machine with the store, each second.
+
+    Args:
+        figures: measured.
+        gpus: number of them, each with a cohort at all times.
+        runs: of a cohort.
+        steps: control steps of a run.
+        saved: seconds between two bookmarks.
+    """
+    seconds = runs * steps / GPU_SPEED
+    cohorts = gpus / seconds
+    ended = cohorts * runs
+    bookmarks = gpus * runs * figures.bookmark / saved if seconds > saved else 0.0
+    # every run begins from a network and leaves one, at most
+    received = ended * (figures.rows + figures.network) + bookmarks
+    sent = ended * (figures.network + figures.plan * runs)
+    work = cohorts * figures.per_cohort + ended * figures.per_run + gpus * figures.per_delivery
+    shares = {"processor": work, "network": max(received, sent) / NETWORK, "disk": received / DISK}
+    most = max(shares, key=shares.__getitem__)
+    return {
+        "gpus": gpus,
+        "runs_per_second": ended,
+        "stored_per_run": figures.rows + figures.network,
+        "moved_per_run": (received + sent) / ended,
+        "received_per_second": received,
+        "sent_per_second": sent,
+        "cpu_per_run": work / ended,
+        "shares": shares,
+        "limit": most,
+        "gpus_at_limit": gpus / shares[most],
+    }
+
+
+def scaling(store: Store) -> None:
+    """Measures one plan with one worker and two, and works out what many would ask."""
+    seeds, budget, repeats = (4, 20_000, 1) if store.quick else (8, 100_000, 3)
+    preset = dataclasses.replace(
+        PRESETS["standard"],
+        exploratory=True,
+        folds=(0,),
+        arms=("scratch",),
+        headline="all_folds",
+        seeds=seeds,
+        cohort_runs=seeds // 4,
+        budget=budget,
+    )
+    learner = dataclasses.asdict(describe_learner("ppo", FAMILY))
+    plan = make_plan(FAMILY, preset, learner, "scaling")
+    runs, cohorts = plan["runs"], plan["cohorts"]
+    trained = sum(run["steps"] for run in runs)
+    watches: list[tuple[Seen, float]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch) / "plan"
+
+        def train(workers: int) -> float:
+            shutil.rmtree(directory, ignore_errors=True)
+            write_plan(plan, directory)
+            with cluster(workers) as address, watched() as seen:
+                before = time.process_time()
+                run_plan(directory, executor="ray", address=address, save_every=2.0)
+                watches.append((seen, time.process_time() - before))
+                return trained / (time.perf_counter() - seen.first)
+
+        speeds = interleave({str(n): lambda n=n: train(n) for n in WORKERS}, repeats)
+        stored = Rows(directory)
+        left = belongings(directory, [run["id"] for run in runs])
+        kept = list((directory / "checkpoints").iterdir())
+        network = sum(path.stat().st_size for path in (directory / "checkpoints").rglob("*.*"))
+        figures = Figures(
+            rows=sum(map(len, left.values())) / len(stored.status()),
+            network=network / len(kept),
+            bookmark=max(seen.bookmark for seen, _ in watches),
+            plan=(directory / "plan.json").stat().st_size / len(runs),
+            per_cohort=min(cpu - seen.ends - seen.others for seen, cpu in watches) / len(cohorts),
+            per_run=spread([seen.ends / len(runs) for seen, _ in watches])["median"],
+            per_delivery=spread([seen.others / seen.deliveries for seen, _ in watches])["median"],
+        )
+    row = compare(
+        f"{len(cohorts)} cohorts of {len(cohorts[0])} runs, {WORKERS[1]} Ray workers of a core",
+        "1 Ray worker",
+        speeds[str(WORKERS[1])],
+        speeds[str(WORKERS[0])],
+        note="from when the first cohort begins to when all is in the store",
+    )
+    budgets = {name: PRESETS[name].budget for name in ("standard", "wide")}
+    shapes = {name: (min(MOST_RUNS, MOST_STEPS // steps), steps) for name, steps in budgets.items()}
+    on_paper = {name: [paper(figures, gpus, *shape) for gpus in GPUS] for name, shape in shapes.items()}
+    store.save(
+        "scaling",
+        [row],
+        figures=dataclasses.asdict(figures),
+        paper=on_paper,
+        text=text(figures, shapes, on_paper),
+    )
+    print(text(figures, shapes, on_paper))
+
+
+def text(
+    figures: Figures, shapes: dict[str, tuple[int, int]], on_paper: dict[str, list[dict[str, Any]]]
+) -> str:
+    """The calculation as Markdown."""
+    lines = [
+        "## On paper to 1,000 GPUs",
+        "",
+        f"Measured for each run: {_size(figures.rows)} of rows, {_size(figures.network)} of network, "
+        f"{_size(figures.bookmark)} of bookmark, {_size(figures.plan)} of plan. Processor time of the machine "
+        f"with the store: {1e3 * figures.per_cohort:.0f} ms a cohort, {1e3 * figures.per_run:.1f} ms a run, "
+        f"{1e3 * figures.per_delivery:.1f} ms a delivery. Assumed: {GPU_SPEED:,.0f} steps/s trained by a GPU, a "
+        f"delivery of each a second, a bookmark every {SAVE_SECONDS:.0f} s, {8e-9 * NETWORK:.0f} Gbit/s, a "
+        f"disk that writes {1e-6 * DISK:.0f} MB/s, one core.",
+        "",
+        "| cohorts | GPUs | runs/s | stored, a run | moved, a run | received/s | sent/s | CPU, a run "
+        "| busiest | GPUs that it bears |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in on_paper.items():
+        runs, steps = shapes[name]
+        for row in rows:
+            lines.append(
+                f"| {name}: {runs} x {steps:,} steps | {row['gpus']:,} | {row['runs_per_second']:,.1f} | "
+                f"{_size(row['stored_per_run'])} | {_size(row['moved_per_run'])} | "
+                f"{_size(row['received_per_second'])} | {_size(row['sent_per_second'])} | "
+                f"{1e3 * row['cpu_per_run']:.1f} ms | {row['limit']}, {row['shares'][row['limit']]:.1%} | "
+                f"{row['gpus_at_limit']:,.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _size(count: float) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
