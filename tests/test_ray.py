@@ -344,6 +344,8 @@ def test_what_a_node_sends_makes_the_same_store(whole: Path, tmp_path: Path) -> 
         for run_id in cohort:
             run = first / "runs" / run_id
             run.mkdir(parents=True)
+            progress(0)
+            time.sleep(0.2)
             lines = (whole / "runs" / run_id / "rows.jsonl").read_bytes()
             (run / "rows.jsonl").write_bytes(b"of an earlier attempt\n")
             progress(1)
@@ -357,6 +359,7 @@ def test_what_a_node_sends_makes_the_same_store(whole: Path, tmp_path: Path) -> 
         return True
 
     came = list(shipping.deliveries(train, first, cohort, 0.05))
+    assert came[0] == Delivery(rows={cohort[0]: (0, b"")})  # begun, without rows
     for delivery in came:
         receiver.take(delivery)
     assert sum(delivery.steps for delivery in came) == 3 * len(cohort)
