@@ -236,8 +236,8 @@ def text(
         f"{_size(figures.bookmark)} of bookmark; the plan goes to each node once. Time of the one "
         f"thread that stores: {1e3 * figures.per_cohort:.1f} ms a cohort, "
         f"{1e3 * figures.per_run:.1f} ms a run, {1e3 * figures.per_delivery:.1f} ms a delivery. "
-        f"Assumed: {GPU_SPEED:,.0f} steps/s trained by a GPU, which is a goal, a delivery of each a second, a "
-        f"bookmark every {SAVE_SECONDS:.0f} s, {8e-9 * NETWORK:.0f} Gbit/s, a disk that writes "
+        f"Assumed: {GPU_SPEED:,.0f} steps/s trained by a GPU, which is a goal, a delivery of each a "
+        f"second, a bookmark every {SAVE_SECONDS:.0f} s, {8e-9 * NETWORK:.0f} Gbit/s, a disk that writes "
         f"{1e-6 * DISK:.0f} MB/s. Every run begins from a network and leaves one, which is more "
         "than plans do.",
         "",
