@@ -20,7 +20,7 @@ class Arguments:
     """Measures speed and fidelity beside the peers, and writes them with the machine's description."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = DEFAULT
-    """What to run: environments, training, architectures, curves, warp_curves, layout_pilot,
+    """What to run: environments, training, architectures, scaling, curves, warp_curves, layout_pilot,
     physics_study, or a part of one, such as environments.bare."""
     quick: bool = False
     """Tiny sizes: shows that everything runs, measures nothing."""

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "training.peers": "training:peers",
     "training.runs": "training:runs",
     "architectures": "architectures:architectures",
+    "scaling": "scaling:scaling",
     "curves": "curves:curves",
     "warp_curves": "warp_curves:curves",
     "layout_pilot": "layout_pilot:pilot",

@@ -81,12 +81,8 @@ class Bookmark:
         self._circumstances = dict(circumstances)
         self._last = time.monotonic()
 
-    def there(self) -> bool:
-        """Whether it can be gone on with: state and rows of the same runs of the same plan."""
-        return bool(self._whole())
-
     def _whole(self) -> list[Path]:
-        """Where bookmarks are that can be gone on with, the newest first."""
+        """Where bookmarks are of the same runs of the same plan, with all their rows, the newest first."""
         found = []
         for place in self._places:
             try:

@@ -59,6 +59,7 @@ from harness.run import (
     TrainingError,
     agent_to_run,
     check_device,
+    check_executor,
     choose_backend,
     estimate_cost,
     pending_steps,
@@ -81,6 +82,10 @@ errors = Console(soft_wrap=True, emoji=False, stderr=True)
 KILO = 1000
 
 
+Executor = Literal["local", "ray"]
+"""Of :data:`harness.run.EXECUTORS`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where plans are trained."""
@@ -93,6 +98,27 @@ class Place:
     """At a time; ``None`` for one a core, and one on a GPU."""
     save_every: float = SAVE_SECONDS
     """Seconds after which a training is saved."""
+    executor: Executor = "local"
+    """Who trains."""
+    address: str | None = None
+    """Of a Ray cluster."""
+
+    def __post_init__(self) -> None:
+        check_executor(self.executor, self.address)
+        check_device(self.device, self.executor)
+        if self.processes is not None and self.processes < 1:
+            raise ValueError(f"processes must be positive, got {self.processes}")
+
+    @property
+    def at_a_time(self) -> int | None:
+        """Cohorts trained at a time; ``None`` for as many as a cluster has room for."""
+        if self.processes is not None or self.executor != "local":
+            return self.processes
+        return (os.cpu_count() or 1) if self.device == "cpu" else 1
+
+    def run_command(self, directory: Path) -> str:
+        """What to type to train what is left of a plan, as before."""
+        return run_command(directory, self.device, self.backend, self.executor, self.address)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,21 +139,28 @@ class Experiment:
     """What steps the worlds: batch, MuJoCo on the cores of the CPU, or warp, MuJoCo Warp on the device. If
     left out, warp on a GPU for agents that can, which are ours, else batch."""
     processes: int | None = None
-    """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
-    Results do not depend on it."""
+    """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one;
+    with ray: as many as there is room for). Results do not depend on it."""
     save_every: float = SAVE_SECONDS
     """Seconds after which a training is saved, so that one that is killed goes on from there."""
+    executor: Executor = "local"
+    """Who trains: local, processes of this machine, or ray, a Ray cluster with a task for each batch."""
+    address: str | None = None
+    """Of the Ray cluster, HOST:PORT, or auto where this machine is one of its; if left out, this machine is
+    made one for the time."""
 
     @property
     def place(self) -> Place:
         """Where it is trained."""
-        return Place(self.device, self.backend, self.processes, self.save_every)
+        return Place(
+            self.device, self.backend, self.processes, self.save_every, self.executor, self.address
+        )
 
     def write(self, kind: str) -> Path:
         """Makes and writes the plan, or finds the same one already there."""
-        _processes(self.device, self.processes)
+        place = self.place
         family, settings = mtenvs.get_family(self.family).name, self.settings
-        stepped_by = choose_backend(settings.agent, self.device, self.backend)
+        stepped_by = choose_backend(settings.agent, place.device, place.backend, place.executor)
         told: dict[str, Any] = {"conditioning": settings.conditioning}
         if settings.layout is not None:
             told["layout"] = settings.layout
@@ -138,9 +171,10 @@ class Experiment:
         title = "" if kind == "loo" else f"-{kind}"
         directory = self.out or Path("runs") / f"{family}-{self.preset}{title}".lower()
         if stepped_by == "warp" and settings.cohort_runs is None:
-            fit = self.planned_runs(directory) or runs_that_fit(
-                family, settings, learner["rollout"], self.device
-            )
+            fit = self.planned_runs(directory)
+            if fit is None:
+                check_device(place.device)  # what fits is told by a GPU of this machine
+                fit = runs_that_fit(family, settings, learner["rollout"], place.device)
             settings = dataclasses.replace(settings, cohort_runs=fit)
         if kind == "joint":
             if settings.arms != PRESETS[self.preset].arms:
@@ -226,7 +260,7 @@ class Plan(Experiment):
         """Runs the command."""
         directory = self.write(self.kind)
         print_plan(directory, self.place, self.settings.agent)
-        say(f"wrote {directory / PLAN}; train it with: {run_command(directory, self.device, self.backend)}")
+        say(f"wrote {directory / PLAN}; train it with: {self.place.run_command(directory)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,10 +307,15 @@ class Run:
     backend: str | None = None
     """What steps the worlds: batch or warp; if left out, warp on a GPU for agents that can, else batch."""
     processes: int | None = None
-    """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one).
-    Results do not depend on it."""
+    """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one;
+    with ray: as many as there is room for). Results do not depend on it."""
     save_every: float = SAVE_SECONDS
     """Seconds after which a training is saved, so that one that is killed goes on from there."""
+    executor: Executor = "local"
+    """Who trains: local, processes of this machine, or ray, a Ray cluster with a task for each batch."""
+    address: str | None = None
+    """Of the Ray cluster, HOST:PORT, or auto where this machine is one of its; if left out, this machine is
+    made one for the time."""
     agent: str | None = None
     """Whom the plan trains, as module:Class; needed where it is no agent of mtenvs, for no file may name
     code."""
@@ -284,7 +323,9 @@ class Run:
     def __call__(self) -> None:
         """Runs the command."""
         load_plan(self.directory)
-        place = Place(self.device, self.backend, self.processes, self.save_every)
+        place = Place(
+            self.device, self.backend, self.processes, self.save_every, self.executor, self.address
+        )
         train(self.directory, place, self.agent)
         say(f"report it with: mtenvs report {self.directory}")
 
@@ -787,9 +828,11 @@ def print_plan(directory: Path, place: Place, agent: str) -> None:
             f"no training task is nearer to a held-out one than {min(nearest):.2f} descriptor units "
             f"(at least {plan['min_distance']} asked)"
         )
+    if place.at_a_time is None:
+        say("how long it takes is the cluster's matter; without --executor ray, it is told of this machine")
+        return
     with console.status("measuring this machine's speed for some seconds"):
-        at_a_time = _processes(place.device, place.processes)
-        estimate = estimate_cost(directory, place.device, at_a_time, agent, place.backend)
+        estimate = estimate_cost(directory, place.device, place.at_a_time, agent, place.backend)
     say(
         f"about {_duration(estimate.hours)} here ({estimate.train_speed:,.0f} steps/s trained, "
         f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
@@ -800,14 +843,6 @@ def _duration(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
 
 
-def _processes(device: str, asked: int | None) -> int:
-    if asked is None:
-        return (os.cpu_count() or 1) if device == "cpu" else 1
-    if asked < 1:
-        raise ValueError(f"processes must be positive, got {asked}")
-    return asked
-
-
 def has_results(directory: Path) -> bool:
     """Whether any run of a plan has ended, be it in failure."""
     return any(status in (*COMPLETE, "failed") for status in Store(directory).status().values())
@@ -815,14 +850,12 @@ def has_results(directory: Path) -> bool:
 
 def train(directory: Path, place: Place, agent: str | None) -> None:
     """Trains a plan's missing runs behind a progress bar."""
-    check_device(place.device)
-    at_a_time = _processes(place.device, place.processes)
     agent_to_run(load_plan(directory), directory, agent)
     total = pending_steps(directory)
     if total == 0:
         say("nothing left to train")
         return
-    go_on = run_command(directory, place.device, place.backend)
+    go_on = place.run_command(directory)
     # what ends a job on a cluster is to lose no more than Ctrl-C does
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -830,7 +863,16 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
             "training",
             total,
             lambda advance: run_plan(
-                directory, place.device, advance, at_a_time, agent, place.backend, place.save_every
+                directory,
+                place.device,
+                advance,
+                place.at_a_time,
+                agent,
+                place.backend,
+                place.save_every,
+                place.executor,
+                place.address,
+                say,
             ),
         )
     except KeyboardInterrupt:

@@ -15,12 +15,12 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -53,6 +53,11 @@ from mtenvs.make import BACKENDS, check_warp, make_vector_env, world_bytes
 from mtenvs.registry import TaskLike
 from mtenvs.spec import did_you_mean
 
+if TYPE_CHECKING:
+    from harness.ray_workers import RayWorkers
+
+EXECUTORS = ("local", "ray")
+"""Who trains cohorts: processes of this machine, or a Ray cluster."""
 BUSY_SECONDS = 2.0
 """How long is waited before a cohort is asked for again that another process trains."""
 PROBE_SECONDS = 6.0
@@ -166,13 +171,21 @@ def agent_to_run(plan: Mapping[str, Any], directory: Path, agent: str | None) ->
         raise PlanError(str(error)) from None
 
 
-def run_command(directory: Path, device: str = "cpu", backend: str | None = None) -> str:
+def run_command(
+    directory: Path,
+    device: str = "cpu",
+    backend: str | None = None,
+    executor: str = "local",
+    address: str | None = None,
+) -> str:
     """What to type to train what is left of a plan, where it was begun."""
     name = load_plan(directory)["learner"]["name"]
     options = {
         "agent": None if name in AGENTS else name,
         "device": None if device == "cpu" else device,
         "backend": backend,
+        "executor": None if executor == "local" else executor,
+        "address": address,
     }
     # it will be pasted into a shell, and the plan may be a stranger's
     given = [f" --{option} {shlex.quote(value)}" for option, value in options.items() if value is not None]
@@ -199,31 +212,53 @@ def check_unmixed(store: Store, stepped_by: str, backend: str | None) -> None:
         )
 
 
-def check_device(device: str) -> None:
-    """Makes sure that a device exists.
+def check_executor(executor: str, address: str | None) -> None:
+    """Makes sure that there is an executor, and that an address is only given where it has a meaning.
 
     Raises:
         ValueError: otherwise.
     """
+    if executor not in EXECUTORS:
+        raise ValueError(
+            f"unknown executor {executor!r}{did_you_mean(executor, EXECUTORS)}; "
+            f"valid: {', '.join(EXECUTORS)}"
+        )
+    if address is not None and executor != "ray":
+        raise ValueError(f"--address {address} is that of a Ray cluster: add --executor ray")
+
+
+def check_device(device: str, executor: str = "local") -> None:
+    """Makes sure that a device exists, or, where others train, that it may.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if executor != "local":
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"no device {device!r}; with --executor {executor}, valid: cpu, cuda")
+        return
     valid = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     if device.split(":")[0] not in valid:
         raise ValueError(f"no device {device!r} on this machine; valid: {', '.join(valid)}")
 
 
-def choose_backend(agent: str, device: str = "cpu", backend: str | None = None) -> str:
+def choose_backend(
+    agent: str, device: str = "cpu", backend: str | None = None, executor: str = "local"
+) -> str:
     """What steps the worlds that an agent trains on.
 
     Args:
         agent: its name.
         device: where its networks live.
         backend: that was asked for; ``None`` for ``"warp"`` on a GPU, if the agent can, else ``"batch"``.
+        executor: one of :data:`EXECUTORS`; only the local one uses a device of this machine.
 
     Raises:
         ValueError: for an unknown backend, one that the agent cannot train on, or a device that it cannot
             use.
         mtenvs.spec.MissingPackageError: where MuJoCo Warp is not installed.
     """
-    check_device(device)
+    check_device(device, executor)
     able = find_agent(agent).device_worlds
     found = backend or ("warp" if able and device.startswith("cuda") else "batch")
     if found not in BACKENDS:
@@ -233,7 +268,8 @@ def choose_backend(agent: str, device: str = "cpu", backend: str | None = None) 
     if found == "warp":
         if not able:
             raise ValueError(f"agent {agent} trains on worlds of NumPy's arrays: leave out --backend warp")
-        check_warp(device)
+        if executor == "local":
+            check_warp(device)
     return found
 
 
@@ -420,10 +456,13 @@ def run_plan(
     directory: Path,
     device: str = "cpu",
     progress: Progress | None = None,
-    processes: int = 1,
+    processes: int | None = None,
     agent: str | None = None,
     backend: str | None = None,
     save_every: float = SAVE_SECONDS,
+    executor: str = "local",
+    address: str | None = None,
+    tell: Callable[[str], object] = print,
 ) -> None:
     """Trains whatever of a plan has no result yet, and again what has lost part of its rows.
 
@@ -438,22 +477,29 @@ def run_plan(
         progress: for a progress bar.
         processes: cohorts trained at a time, each in a process of its own if more than one, or if the agent
             is not of this project. A program that calls this then must be importable
-            (``if __name__ == "__main__":``).
+            (``if __name__ == "__main__":``). ``None`` for one, or as many as a cluster has room for.
         agent: whom the plan trains; needed where it is none of ours (:data:`baselines.registry.AGENTS`).
         backend: what steps the worlds, as of :func:`choose_backend`.
         save_every: seconds after which a training is saved, between two rollouts.
+        executor: one of :data:`EXECUTORS`. With ``"ray"`` each cohort is a task of a Ray cluster, which
+            needs no file system in common with this machine.
+        address: of the Ray cluster, such as ``"auto"``; ``None`` to have one of this machine.
+        tell: what users should know meanwhile is told to this, a line at a time.
 
     Raises:
         harness.plan.PlanError: if there is no plan, it was edited, or made for another suite or agent.
-        ValueError: for a device that is not there, or a number of processes that is not positive.
+        ValueError: for a device that is not there, a number of processes that is not positive, or a cluster
+            that does not answer or cannot train this.
+        mtenvs.spec.MissingPackageError: where Ray is asked for and not installed.
         TrainingError: after all else is trained, if a run has failed.
     """
     plan, store = load_plan(directory), Store(directory)
     agent = agent_to_run(plan, directory, agent)
     check_suite(plan, agent)
-    stepped_by = choose_backend(agent, device, backend)
+    check_executor(executor, address)
+    stepped_by = choose_backend(agent, device, backend, executor)
     check_unmixed(store, stepped_by, backend)
-    if processes < 1:
+    if processes is not None and processes < 1:
         raise ValueError(f"processes must be positive, got {processes}")
     missing = _missing(plan, store)
     # cohorts are the plan's alone: the missing runs are trained beside the same neighbours again
@@ -462,8 +508,16 @@ def run_plan(
     failed: dict[str, str] = {}
     busy = False
     futures: dict[Future[bool], list[str]] = {}
-    # what others have written may end its process, which is not to be this one
-    with Workers(min(processes, widest(plan)), apart=agent not in AGENTS) as workers:
+    most = widest(plan)
+    trainers: Workers | RayWorkers
+    if executor == "ray":
+        from harness.ray_workers import RayWorkers
+
+        trainers = RayWorkers(directory, min(processes or most, most), device, address, tell)
+    else:
+        # what others have written may end its process, which is not to be this one
+        trainers = Workers(min(processes or 1, most), apart=agent not in AGENTS)
+    with trainers as workers:
         while waiting or futures:
             unfinished = {i for cohort in (*waiting, *futures.values()) for i in cohort}
             # of neighbours that were finished before, the network is as it was
@@ -482,8 +536,8 @@ def run_plan(
             for cohort in ready:
                 waiting.remove(cohort)
                 where = Where(device, stepped_by, threads, save_every)
-                job = (_train_cohort, directory, cohort, agent, where)
-                futures[workers.submit(*job, progress=progress)] = cohort
+                future = workers.submit(_train_cohort, directory, cohort, agent, where, progress=progress)
+                futures[future] = cohort
             for future in workers.wait(futures, progress):
                 cohort = futures.pop(future)
                 try:
@@ -496,7 +550,7 @@ def run_plan(
                     why = str(error)
                 except BrokenProcessPool:
                     why = f"agent {agent} ended the process that trained it{workers.exit_code([future])}"
-                    _fail(store, [i for i in cohort if i in missing], why)
+                    fail_runs(store, [i for i in cohort if i in missing], why)
                 else:
                     continue
                 # its neighbours may have had their results before
@@ -508,7 +562,7 @@ def run_plan(
             f"{len(failed)} run{'s' * (len(failed) > 1)} failed or could not begin, first {first}: "
             f"{failed[first]}. "
             f"The traceback is in {directory / 'runs' / first / 'done.json'}; "
-            f"'{run_command(directory, device, backend)}' tries again"
+            f"'{run_command(directory, device, backend, executor, address)}' tries again"
         )
 
 
@@ -542,7 +596,7 @@ def _missing(plan: Mapping[str, Any], store: Store) -> set[str]:
     return {i for i, status in store.status().items() if status not in COMPLETE or i in damaged}
 
 
-def _fail(store: Store, run_ids: Iterable[str], error: str) -> None:
+def fail_runs(store: Store, run_ids: Iterable[str], error: str) -> None:
     """Stores runs as failed, with what rows they have, but for those that were finished before."""
     status = store.status()
     for run_id in (i for i in run_ids if status[i] not in COMPLETE):
@@ -569,9 +623,8 @@ def _train_cohort(
         missing = _missing(plan, store) & {*cohort}
         if not missing:
             return True
-        if not bookmark_of(directory, store, cohort, missing).there():
-            for run_id in missing:
-                store.discard(run_id)
+        for run_id in missing:  # that it has failed, or lost rows: its bookmark may be good all the same
+            store.discard(run_id)
         _Cohort(directory, plan, store, [by_id[i] for i in cohort], agent, where).train(progress)
     return True
 
@@ -706,7 +759,7 @@ class _Cohort:
             if isinstance(error, OSError) and error.errno in UNUSABLE:
                 raise
             self.store.check_usable()
-            _fail(self.store, missing, traceback.format_exc())
+            fail_runs(self.store, missing, traceback.format_exc())
             raise TrainingError(f"agent {self.agent}: {type(error).__name__}: {error}") from error
         finally:
             if worlds is not None:

@@ -261,6 +261,42 @@ class Store:
         part.write_bytes(b"".join(line + b"\n" for line in kept))
         os.replace(part, path)
 
+    def size(self, run_id: str) -> int:
+        """Bytes of a run's rows, a torn one included."""
+        path = self._run_directory(run_id) / "rows.jsonl"
+        return path.stat().st_size if path.is_file() else 0
+
+    def splice(self, run_id: str, start: int, rows: bytes) -> None:
+        """Begins a run, if need be, and writes rows from a byte on, in place of what may stand there.
+
+        A result of the run, which was to be trained again, is discarded.
+
+        Args:
+            run_id: the run.
+            start: how many bytes are kept.
+            rows: whole lines, as :meth:`append` writes them.
+
+        Raises:
+            StoreError: for an unknown run, or if there are fewer bytes than are to be kept.
+        """
+        directory, size = self._run_directory(run_id), self.size(run_id)
+        if not 0 <= start <= size:
+            raise StoreError(f"rows of run {run_id!r} are to follow byte {start}, but there are {size}")
+        self.discard(run_id)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "rows.jsonl"
+        if start < size:
+            part = path.with_suffix(".part")
+            part.write_bytes(path.read_bytes()[:start] + rows)
+            os.replace(part, path)
+        elif rows:
+            with path.open("ab") as file:
+                file.write(rows)
+
+    def rows_sha256(self, run_id: str) -> str:
+        """SHA-256 of a run's rows, whatever their order, as :meth:`finish` records it."""
+        return _sha256(self._run_directory(run_id) / "rows.jsonl")
+
     def finish(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Marks a run complete; the mark appears atomically, after its rows are on disk.
 

@@ -35,7 +35,7 @@ MTENVS = {
     "adapters": {"adapters", "registry", "conditioning", "env", "vector_env"} | TYPES,
     "__init__": {"adapters", "registry", "spec"},
 }
-USES_BASELINES = {"run", "reference", "cli", "__main__"}
+USES_BASELINES = {"bookmark", "cli", "ray_workers", "reference", "run", "shipping", "__main__"}
 # of the harness: tables in, pages out
 OFFLINE = {"comparability", "compare", "joint", "measures", "plots", "report", "selection"}
 OFFLINE |= {"statistics", "table"}

@@ -21,7 +21,7 @@ from baselines.ppo import PPO, PPOConfig
 from benchmarks.faults import begun, harass, interruptions, planned, rows
 from harness.bookmark import Bookmark
 from harness.plan import load_plan
-from harness.run import run_plan
+from harness.run import TrainingError, run_plan
 from harness.store import Store
 from mtenvs.vector_env import TaskVectorEnv
 
@@ -192,6 +192,23 @@ def test_a_full_disk_stops_the_plan_and_loses_nothing(
     assert "failed" not in Store(directory).status().values()
     run_plan(directory)
     assert rows(directory) == rows(whole)
+
+
+def test_a_training_that_failed_goes_on_where_it_was_saved(whole: Path, tmp_path: Path) -> None:
+    directory = begun(whole, tmp_path / "plan")
+    left = itertools.count(3, -1)
+
+    def progress(steps: int) -> None:
+        if next(left) <= 0:
+            raise MemoryError("once")
+
+    with pytest.raises(TrainingError, match="MemoryError: once"):
+        run_plan(directory, progress=progress, save_every=0.0)
+    assert "failed" in Store(directory).status().values()
+    run_plan(directory)
+    assert rows(directory) == rows(whole)
+    done = [json.loads(path.read_text())["interruptions"] for path in directory.glob("runs/*/done.json")]
+    assert sum(done) == 2
 
 
 def test_another_plans_bookmark_is_not_gone_on_with(whole: Path, tmp_path: Path) -> None:
