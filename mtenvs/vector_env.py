@@ -274,7 +274,7 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
             return [None] * self.num_envs
         if isinstance(seed, (int, np.integer)):
             return [int(seed) + i for i in range(self.num_envs)]
-        seeds = list(seed) if hasattr(seed, "__iter__") else [seed]
+        seeds: list[Any] = list(seed) if hasattr(seed, "__iter__") else [seed]
         if wrong := [s for s in seeds if s is not None and not isinstance(s, (int, np.integer))]:
             raise ValueError(f"a seed is a whole number or None, got {wrong[0]!r}")
         if len(seeds) != self.num_envs:
