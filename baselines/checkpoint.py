@@ -183,7 +183,8 @@ def _read_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor
     if SEAL in facts and facts[SEAL] != sealed(facts, content)[SEAL]:
         raise ValueError(f"checkpoint {directory} is damaged: its {SEAL} is not that of its content")
     try:
-        return safetensors.torch.load(content)
+        # not of the content: that would give them in another order, in which what is drawn for them depends
+        return safetensors.torch.load_file(directory / TENSORS)
     except (KeyError, safetensors.SafetensorError) as error:
         raise ValueError(f"checkpoint {directory} is damaged: {TENSORS}: {error}") from None
 

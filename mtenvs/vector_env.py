@@ -276,9 +276,12 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
             return [None] * self.num_envs
         if isinstance(seed, (int, np.integer)):
             return [int(seed) + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"{len(seed)} seeds for {self.num_envs} worlds; give one each, or an int")
-        return [None if s is None else int(s) for s in seed]
+        seeds: list[Any] = list(seed) if hasattr(seed, "__iter__") else [seed]
+        if wrong := [s for s in seeds if s is not None and not isinstance(s, (int, np.integer))]:
+            raise ValueError(f"a seed is a whole number or None, got {wrong[0]!r}")
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} worlds; give one each, or an int")
+        return [None if s is None else int(s) for s in seeds]
 
     def _reset_info(self, ids: np.ndarray) -> dict[str, Any]:
         mask = np.zeros(self.num_envs, bool)
