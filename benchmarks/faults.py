@@ -177,6 +177,49 @@ def harass(
     return toll
 
 
+def lose_nodes(whole: Path, directory: Path, faults: int, seed: int, seconds: float) -> Toll:
+    """Trains copies of a plan on a Ray cluster of two nodes, of which one is lost again and again.
+
+    Args:
+        whole: the plan, trained undisturbed by this machine.
+        directory: where copies are made.
+        faults: how often a node is lost; another one joins each time.
+        seed: of the moments and of which node it is.
+        seconds: of training after which it is lost, at most.
+
+    Returns:
+        What came of it.
+    """
+    from ray.cluster_utils import Cluster
+
+    rng, toll = random.Random(seed), Toll()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
+        while toll.faults < faults:
+            copy = begun(whole, directory / str(toll.plans))
+            ray = ["--executor", "ray", "--address", cluster.address, "--save-every", SAVE_SECONDS]
+            process = start("run", copy, *ray, output=subprocess.PIPE)
+            while process.poll() is None and not any(copy.glob("locks/*")):
+                time.sleep(0.05)
+            while toll.faults < faults:
+                time.sleep(rng.uniform(0.0, seconds))
+                if process.poll() is not None:
+                    break
+                cluster.remove_node(nodes.pop(rng.randrange(2)), allow_graceful=False)
+                nodes.append(cluster.add_node(num_cpus=1))
+                toll.faults += 1
+            text = process.communicate()[0]
+            toll.tracebacks += "Traceback" in text
+            if process.returncode != 0:
+                raise AssertionError(f"{copy}: ended with {process.returncode}: {text}")
+            toll.compare(whole, copy)
+            shutil.rmtree(copy)
+    finally:
+        cluster.shutdown()
+    return toll
+
+
 def fill(whole: Path, directory: Path, faults: int, seed: int) -> Toll:
     """Trains copies of a plan on disks of a random size, made larger whenever they are full.
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -17,9 +20,10 @@ from typing import Any
 import tyro
 
 import mtenvs
-from benchmarks.faults import ROOT, Toll, can_mount, fill, harass, planned
+from benchmarks.faults import ROOT, Toll, can_mount, fill, harass, lose_nodes, planned
 from benchmarks.record import machine
 from harness.run import run_plan
+from mtenvs.registry import ALL_FAMILIES
 
 HEAD = """# Reliability, measured
 
@@ -41,11 +45,13 @@ class Size:
     """By Ctrl-C, and again by SIGTERM."""
     disks: int = 20
     """That are full."""
+    nodes: int = 20
+    """Of a Ray cluster that are lost."""
     tasks: int = 10_000
     """Sampled of each family."""
 
 
-QUICK = Size(kills=2, others=1, interrupts=1, disks=2, tasks=50)
+QUICK = Size(kills=2, others=1, interrupts=1, disks=2, nodes=1, tasks=50)
 
 
 def trained(family: str, directory: Path) -> Path:
@@ -104,7 +110,62 @@ def disks(size: Size, directory: Path) -> list[dict[str, Any]]:
     return [check("full disk", fill(whole, directory / "disks", size.disks, seed=0))]
 
 
+def nodes(size: Size, directory: Path) -> list[dict[str, Any]]:
+    """Takes nodes away from a cluster that trains."""
+    whole = planned(directory / "whole", rollouts=12, cohort_runs=2)
+    run_plan(whole)
+    toll = lose_nodes(whole, directory / "copies", size.nodes, seed=0, seconds=_seconds(whole))
+    return [check("node of a cluster", toll)]
+
+
+def fuzz(size: Size, directory: Path) -> list[dict[str, Any]]:
+    """Calls, command lines and files, valid and spoilt, by the thousand.
+
+    Raises:
+        subprocess.CalledProcessError: if a case was neither right nor clearly refused.
+    """
+    tests = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_fuzz_*.py"))
+    profile = [] if size is QUICK else ["--hypothesis-profile=soak"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "logical", *profile, *tests]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "MTENVS_SOAK_OUT": str(directory)}, check=True)
+    found = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    return [
+        {"what": one["test"], "cases": one["cases"], "accepted": one["accepted"], "refused": one["refused"]}
+        for one in found
+    ]
+
+
+def physics(size: Size, directory: Path) -> list[dict[str, Any]]:
+    """Sampled bodies and those at the ends of their ranges, shaken with violent actions.
+
+    Raises:
+        AssertionError: if a bad number has left an environment.
+    """
+    found = []
+    for name in (*mtenvs.families(), ALL_FAMILIES):
+        out = directory / f"{name}.json"
+        words = [name, "--tasks", str(size.tasks), "--out", str(out)]
+        # a process each: thousands of bodies have come and gone then
+        subprocess.run([sys.executable, "-m", "benchmarks.soak_physics", *words], cwd=ROOT, check=False)
+        (shaken,) = json.loads(out.read_text())["families"].values()
+        if shaken["faults"]:
+            raise AssertionError(f"{name}: {shaken['faults']}")
+        found.append({"what": name, **{key: shaken[key] for key in SHAKEN}})
+    return found
+
+
+SHAKEN = ("tasks", "control_steps", "episodes", "diverged", "largest_observation", "largest_speed")
+"""What is recorded of shaken bodies."""
 WORDS = {
+    "cases": "cases",
+    "accepted": "accepted, and right",
+    "refused": "refused, in clear words",
+    "tasks": "bodies",
+    "control_steps": "control steps",
+    "episodes": "episodes",
+    "diverged": "diverged, and noticed",
+    "largest_observation": "largest observation",
+    "largest_speed": "largest speed, rad/s or m/s",
     "what": "what",
     "faults": "faults injected",
     "plans": "plans that ended",
@@ -120,6 +181,9 @@ TITLES = {
     "kills": "Killed at random moments",
     "interrupts": "Asked to stop at random moments",
     "disks": "Full disks",
+    "nodes": "Nodes lost",
+    "fuzz": "Spoilt calls, command lines and files",
+    "physics": "Violent actions on sampled bodies",
 }
 
 
@@ -148,7 +212,14 @@ def _text(value: Any) -> str:
 
 
 Part = Callable[[Size, Path], list[dict[str, Any]]]
-PARTS: dict[str, Part] = {"kills": kills, "interrupts": interrupts, "disks": disks}
+PARTS: dict[str, Part] = {
+    "kills": kills,
+    "interrupts": interrupts,
+    "disks": disks,
+    "nodes": nodes,
+    "fuzz": fuzz,
+    "physics": physics,
+}
 
 
 @dataclasses.dataclass(frozen=True)
