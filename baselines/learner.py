@@ -251,6 +251,25 @@ def play_episodes(
     return Episodes(returns, lengths, success)
 
 
+MOST_WEIGHTS = 2**28
+"""Of the hidden layers of a network, whose sizes a checkpoint of a stranger's may name: 1 GB."""
+
+
+def check_hidden(hidden: Sequence[int]) -> None:
+    """Refuses hidden layers that would fill the memory.
+
+    Args:
+        hidden: their units, whole numbers above 0.
+
+    Raises:
+        ValueError: naming them.
+    """
+    # a first layer has inputs too, and what is behind the last has outputs: fewer than a thousand
+    if sum(a * b for a, b in zip((1000, *hidden), (*hidden, 1000), strict=True)) > MOST_WEIGHTS:
+        shown = f"{list(hidden[:8])}{' ...' * (len(hidden) > 8)}"
+        raise ValueError(f"hidden layers of {shown} units have more than {MOST_WEIGHTS:,} weights")
+
+
 def layout_facts(worlds: VectorWorlds) -> dict[str, Any]:
     """What two sets of worlds must share for one network to act in both."""
     facts: dict[str, Any] = {"family": worlds.family.id, "conditioning": worlds.conditioning}

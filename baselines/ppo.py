@@ -33,6 +33,7 @@ from baselines.learner import (
     Described,
     Episodes,
     Start,
+    check_hidden,
     layout_facts,
     play_episodes,
 )
@@ -163,6 +164,7 @@ class PPO(Described):
                 raise ValueError(f"{key} must not be negative, got {config[key]}")
         if not all(isinstance(units, int) and units > 0 for units in config["hidden"]):
             raise ValueError(f"hidden must be a list of whole numbers above 0, got {config['hidden']}")
+        check_hidden(config["hidden"])
         find_architecture(config["architecture"], worlds.conditioning, config["hidden"])
         if (scale := config["return_scale"]) not in RETURN_SCALES:
             raise ValueError(

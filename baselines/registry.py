@@ -357,7 +357,7 @@ def load_policy(directory: Path, family: str, device: str = "cpu", agent: str | 
     try:
         worlds = TaskVectorEnv(family, num_envs=1, **options)
         learner = make_learner(name, config, worlds, [0], device)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"checkpoint {directory} is damaged, or of another version of its agent: {error}"
         ) from error

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from baselines.agent import Agent
-from baselines.learner import DEFAULT_START, Episodes, Start, layout_facts
+from baselines.learner import DEFAULT_START, Episodes, Start, check_hidden, layout_facts
 from mtenvs.conditioning import Encoding
 from mtenvs.spec import MissingPackageError
 from mtenvs.vector_env import TaskVectorEnv
@@ -285,6 +285,7 @@ class SB3Agent(Agent):
         for key, (value, default) in given.items():
             if (valid := wanted(key, value, default)) is not None:
                 raise ValueError(f"agent {cls.agent_name()}: {key} must be {valid}, got {value!r}")
+        check_hidden(hidden)
 
     @classmethod
     def offers(cls, config: Mapping[str, Any]) -> frozenset[str]:

@@ -45,16 +45,37 @@ def check_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(action, -1.0, 1.0)
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
+MOST_WORLDS = 10**6
+"""That are made at a time: more are a slip, and would fill the memory before anything is said."""
+MOST_PIXELS = 2**14
+"""Of the width and height of an image."""
+MOST_THREADS = 2**12
+"""That worlds are stepped on."""
+
+
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Returns a whole number that an argument gives, for example of worlds.
 
     Raises:
-        ValueError: if it is none, or less than ``least``, 0 or 1.
+        ValueError: if it is none, less than ``least``, 0 or 1, or more than ``most``.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         kind = "positive" if least else "non-negative"
         raise ValueError(f"{name} must be a {kind} integer, got {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {value}")
     return int(value)
+
+
+def check_size(height: Any, width: Any) -> tuple[int, int]:
+    """Returns height and width of an image, in pixels.
+
+    Raises:
+        ValueError: if one is no positive integer, or too large.
+    """
+    pixels = {"height": height, "width": width}
+    found = [check_count(name, value, most=MOST_PIXELS) for name, value in pixels.items()]
+    return found[0], found[1]
 
 
 def check_options(options: Any, valid: Sequence[str]) -> dict[str, Any]:
@@ -131,7 +152,7 @@ class TaskEnv(Encoded, gymnasium.Env[np.ndarray, np.ndarray]):
         registry.check_id(made_as, self.family)
         self.encoding = Encoding(self.family, conditioning, layout)
         self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
-        self._size = (check_count("height", height), check_count("width", width))
+        self._size = check_size(height, width)
         self._models: dict[Task, mujoco.MjModel] = {}
         self._viewer: Camera | Viewer | None = None
         self._started = False

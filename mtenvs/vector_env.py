@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from mtenvs import registry
 from mtenvs.backends.mujoco_batch import BatchBackend, topology
 from mtenvs.conditioning import Columns, Encoded, Encoding
-from mtenvs.env import check_action, check_count, check_options
+from mtenvs.env import MOST_THREADS, MOST_WORLDS, check_action, check_count, check_options, check_size
 from mtenvs.rendering import Camera, check_render_mode, frames_per_second
 from mtenvs.spec import Family, FamilySet, Task
 from mtenvs.state import bad_numbers
@@ -66,18 +66,20 @@ class VectorWorlds(Encoded, gymnasium.vector.VectorEnv[Any, Any, Any], abc.ABC):
         registry.check_id(made_as, self.family)
         if task is not None:
             raise ValueError("a vector environment takes tasks=[...], a list, instead of task=...")
-        self.num_envs = check_count("num_envs", num_envs)
+        self.num_envs = check_count("num_envs", num_envs, most=MOST_WORLDS)
         self.encoding = Encoding(self.family, conditioning, layout)
         code = self.encoding.slices.code
         self._codes = None if codes is None else check_codes(codes, (self.num_envs, code.stop - code.start))
         self.autoreset_mode = check_autoreset_mode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode, ["rgb_array"])
         self._given_limit = (
-            None if max_episode_steps is None else check_count("max_episode_steps", max_episode_steps)
+            None
+            if max_episode_steps is None
+            else check_count("max_episode_steps", max_episode_steps, most=2**62)
         )
         self.max_episode_steps = self._given_limit or self.family.episode_steps
-        self._num_threads = check_count("num_threads", num_threads, least=0)
-        self._size = (check_count("height", height), check_count("width", width))
+        self._num_threads = check_count("num_threads", num_threads, least=0, most=MOST_THREADS)
+        self._size = check_size(height, width)
         self._cameras: dict[int, Camera] = {}
         self._term_names = tuple(f"reward_{term}" for term in self.family.reward_terms)
 
