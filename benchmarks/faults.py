@@ -17,7 +17,9 @@ from pathlib import Path
 
 import mtenvs
 from baselines.registry import describe_learner
+from harness.cli import INTERRUPTED
 from harness.plan import PRESETS, make_plan, write_plan
+from harness.store import Store
 
 ROOT = Path(__file__).parents[1]
 EARLY = 1 / 8
@@ -162,9 +164,17 @@ def harass(
             try:
                 text = process.communicate(timeout=None if last else moment)[0]
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, number)
+                began = any(copy.glob("locks/*"))
+                if number == signal.SIGKILL and rng.random() < 0.5:
+                    process.kill()  # its processes are to end by themselves
+                else:
+                    os.killpg(process.pid, number)
                 before = time.monotonic()
                 text = process.communicate()[0]
+                if number != signal.SIGKILL and began and process.returncode:
+                    stopped = process.returncode == INTERRUPTED and "Go on with: mtenvs run" in text
+                    if not stopped or "failed" in Store(copy).status().values():
+                        raise AssertionError(f"{copy}: ended with {process.returncode}: {text}") from None
                 toll.slowest = max(toll.slowest, time.monotonic() - before)
                 toll.faults += 1
                 toll.tracebacks += "Traceback" in text

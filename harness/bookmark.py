@@ -19,7 +19,7 @@ from typing import Any
 
 from baselines.checkpoint import load_state, read_facts, save_state
 from harness.schema import Check, each, entries, number, of_names, only, text, whole
-from harness.store import Store, content_hash, owned
+from harness.store import Store, content_hash, made, owned
 
 SAVE_SECONDS = 60.0
 """How much of a training may be lost."""
@@ -77,21 +77,23 @@ class Bookmark:
         self._number = 0
         self._store, self._missing, self._every = store, list(missing), every
         # what the state must be of; the plan holds tasks, seeds, hyperparameters and the agent's version
-        self._of = content_hash([store.plan["sha256"], list(cohort), sorted(missing)])
+        self._of = content_hash([store.plan["sha256"], list(cohort)])
         self._circumstances = dict(circumstances)
         self._last = time.monotonic()
 
     def _whole(self) -> list[Path]:
         """Where bookmarks are of the same runs of the same plan, with all their rows, the newest first."""
         found = []
-        for place in self._places:
+        begun = all(status == "started" for status in self._store.status(self._missing).values())
+        for place in self._places if begun else ():
             try:
                 facts = read_facts(place)
             except (FileNotFoundError, ValueError):
                 continue
-            if _FACTS(facts) or facts["of"] != self._of or {*facts["rows"]} != {*self._missing}:
+            # some of its runs may have had their results since
+            if _FACTS(facts) or facts["of"] != self._of or not {*self._missing} <= {*facts["rows"]}:
                 continue
-            if all(self._store.count(i) >= n for i, n in facts["rows"].items()):
+            if all(self._store.count(i) >= facts["rows"][i] for i in self._missing):
                 found.append((facts["number"], place))
         return [place for _, place in sorted(found, reverse=True)]
 
@@ -105,6 +107,9 @@ class Bookmark:
         self._number += 1
         where = owned(self._directory, self._places[self._number % 2])
         shutil.rmtree(where, ignore_errors=True)
+        made(where)
+        for run_id in self._missing:
+            self._store.force(run_id)
         rows = {run_id: self._store.count(run_id) for run_id in self._missing}
         facts = {"of": self._of, "number": self._number, "rows": rows, "place": dataclasses.asdict(place)}
         save_state(where, state, {**facts, "circumstances": self._circumstances})
@@ -119,11 +124,11 @@ class Bookmark:
         for where in self._whole():
             try:
                 state, facts = load_state(where)
-            except (OSError, ValueError):
+            except (FileNotFoundError, ValueError):
                 continue
             place = Place(**facts["place"])
-            for run_id, rows in facts["rows"].items():
-                self._store.truncate(run_id, rows)
+            for run_id in self._missing:
+                self._store.truncate(run_id, facts["rows"][run_id])
             self._last, self._number = time.monotonic(), facts["number"]
             before, made = list(place.before), facts["circumstances"]
             # with which the last digits would have been others
@@ -133,6 +138,15 @@ class Bookmark:
                 place, interruptions=place.interruptions + 1, before=tuple(before)
             )
         return None
+
+    def trained(self) -> tuple[int, float]:
+        """Control steps of each run when it was last saved, and seconds that these took; zero if never."""
+        for place in self._whole():
+            facts = read_facts(place)
+            steps = facts["state"].get("steps") if isinstance(facts["state"], dict) else None
+            if isinstance(steps, int):
+                return steps, facts["place"]["seconds"]
+        return 0, 0.0
 
     def remove(self) -> None:
         """Forgets it."""

@@ -118,7 +118,12 @@ class Place:
 
     def run_command(self, directory: Path) -> str:
         """What to type to train what is left of a plan, as before."""
-        return run_command(directory, self.device, self.backend, self.executor, self.address)
+        own = (
+            f" --processes {self.processes}" * (self.processes is not None),
+            f" --save-every {self.save_every:g}" * (self.save_every != SAVE_SECONDS),
+        )
+        command = run_command(directory, self.device, self.backend, self.executor, self.address)
+        return command + "".join(own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,14 +354,14 @@ class Status:
             say(f"  {who} trains {plural(count, 'run')}, the first {first}")
         for run_id, why in found.failed.items():
             say(f"  {run_id} failed: {why}")
-        if not found.steps_left:
+        if all(name in COMPLETE for name in found.runs):
             say(f"report it with: mtenvs report {self.directory}")
             return
         share = 1.0 - found.steps_left / found.steps
         left = "" if math.isnan(found.hours_left) else f", about {_duration(found.hours_left)} left"
         say(f"{share:.0%} of the steps{left}")
         if not found.running:
-            say(f"nobody trains it now; go on with: {run_command(self.directory)}")
+            say(f"nobody trains it now; go on with: {run_command(self.directory, found.device)}")
 
 
 INTERRUPTED = 130
@@ -876,7 +881,7 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
             ),
         )
     except KeyboardInterrupt:
-        say(f"stopped; what was trained is kept. Go on with: {go_on}")
+        say(f"stopped; trainings are kept as they were last saved. Go on with: {go_on}")
         raise SystemExit(INTERRUPTED) from None
     except OSError:
         say(f"stopped; what was stored is whole. When that is mended, go on with: {go_on}")

@@ -9,11 +9,17 @@ ends, so that nobody has to guess whether a file that was left behind still mean
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+
+from harness.store import RETRIES, StoreError, made
+
+UNABLE = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+"""What file systems without locks say."""
 
 
 @contextlib.contextmanager
@@ -26,14 +32,20 @@ def locked(path: Path) -> Iterator[bool]:
     Yields:
         Whether it was taken.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    file = _opened(path)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
+        except OSError as error:
+            if error.errno not in UNABLE:
+                raise
+            raise StoreError(
+                f"{path.parent} is on a file system without locks, so that two processes could train the "
+                "same runs: put the experiment on one that has them, such as a disk of this machine"
+            ) from None
         if not _is(path, file):  # it was given back, and its file removed, between opening and locking
             yield False
             return
@@ -47,6 +59,14 @@ def locked(path: Path) -> Iterator[bool]:
                 path.parent.rmdir()
     finally:
         os.close(file)
+
+
+def _opened(path: Path) -> int:
+    for _ in range(RETRIES):
+        # who gives the last lock back removes the directory
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(made(path.parent) / path.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
 
 
 def holder(path: Path) -> str | None:

@@ -31,7 +31,7 @@ from baselines.learner import DEFAULT_START, Episodes, Learner, Start
 from baselines.registry import AGENTS, agent_of, find_agent, make_learner
 from harness.bookmark import SAVE_SECONDS, Bookmark, Place
 from harness.family_code import family_code
-from harness.lock import locked
+from harness.lock import holder, locked
 from harness.measures import damaged_runs
 from harness.plan import (
     COHORT_RUNS,
@@ -506,7 +506,9 @@ def run_plan(
     waiting = [cohort for cohort in plan["cohorts"] if missing & {*cohort}]
     starts = {run["id"]: run["start"] for run in plan["runs"]}
     failed: dict[str, str] = {}
-    busy = False
+    # cohorts that another process trains, and when they are asked for again
+    busy: dict[str, float] = {}
+    told: set[str] = set()
     futures: dict[Future[bool], list[str]] = {}
     most = widest(plan)
     trainers: Workers | RayWorkers
@@ -527,31 +529,42 @@ def run_plan(
             failed |= {i: why for cohort in lost for i in cohort if i in missing}
             waiting = [cohort for cohort in waiting if cohort not in lost]
             ready = [cohort for cohort in waiting if not unfinished & {starts[i] for i in cohort}]
-            ready = ready[: workers.count - len(futures)]
+            now = time.monotonic()
+            free = [cohort for cohort in ready if busy.get(cohort[0], 0.0) <= now]
+            free = free[: workers.count - len(futures)]
             if not ready and not futures:
                 continue  # all that waited is lost
-            if busy and not futures:
-                time.sleep(BUSY_SECONDS)
+            if not free and not futures:
+                time.sleep(max(0.0, min(busy[cohort[0]] for cohort in ready) - now))
+                continue
+            ready = free
             threads = workers.threads(len(ready) + len(futures))
             for cohort in ready:
                 waiting.remove(cohort)
                 where = Where(device, stepped_by, threads, save_every)
                 future = workers.submit(_train_cohort, directory, cohort, agent, where, progress=progress)
                 futures[future] = cohort
-            for future in workers.wait(futures, progress):
+            for future in workers.wait(futures, progress, BUSY_SECONDS if busy else math.inf):
                 cohort = futures.pop(future)
+                lock, trained, why = lock_path(directory, cohort), True, ""
                 try:
-                    if not future.result():  # another process trains it: perhaps it is done the next time
-                        busy = True
-                        waiting.append(cohort)
-                        continue
-                    busy = False
+                    trained = future.result()
                 except TrainingError as error:
                     why = str(error)
                 except BrokenProcessPool:
                     why = f"agent {agent} ended the process that trained it{workers.exit_code([future])}"
-                    fail_runs(store, [i for i in cohort if i in missing], why)
-                else:
+                    with locked(lock) as trained:
+                        if trained:  # else another process has taken it over
+                            fail_runs(store, [i for i in cohort if i in missing], why)
+                if not trained:  # another process trains it: perhaps it is done the next time
+                    busy[cohort[0]] = time.monotonic() + BUSY_SECONDS
+                    waiting.append(cohort)
+                    if (who := holder(lock)) is not None and who not in told:
+                        told.add(who)
+                        tell(f"{who} trains a part of this plan")
+                    continue
+                busy.pop(cohort[0], None)
+                if not why:
                     continue
                 # its neighbours may have had their results before
                 status = store.status()
@@ -564,6 +577,15 @@ def run_plan(
             f"The traceback is in {directory / 'runs' / first / 'done.json'}; "
             f"'{run_command(directory, device, backend, executor, address)}' tries again"
         )
+
+
+def lock_path(directory: Path, cohort: Sequence[str]) -> Path:
+    """Where the lock of a cohort is.
+
+    Raises:
+        harness.store.StoreError: if that leads out of the plan's directory.
+    """
+    return owned(directory, directory / "locks" / cohort[0])
 
 
 def bookmark_of(
@@ -584,16 +606,19 @@ def widest(plan: Mapping[str, Any]) -> int:
     runs = {run["id"]: run for run in plan["runs"]}
 
     def depth(run_id: str | None) -> int:
-        return 0 if run_id is None else 1 + depth(runs[run_id]["start"])
+        found = 0
+        while run_id is not None:
+            found, run_id = found + 1, runs[run_id]["start"]
+        return found
 
     depths = [max(map(depth, cohort)) for cohort in plan["cohorts"]]
     return max(map(depths.count, depths))
 
 
-def _missing(plan: Mapping[str, Any], store: Store) -> set[str]:
-    """Runs that have no result, or not all rows of it."""
-    damaged = damaged_runs(store.evaluations(), store.runs(), plan)
-    return {i for i, status in store.status().items() if status not in COMPLETE or i in damaged}
+def _missing(plan: Mapping[str, Any], store: Store, run_ids: Sequence[str] | None = None) -> set[str]:
+    """Runs, all or of those named, that have no result, or not all rows of it."""
+    damaged = damaged_runs(store.evaluations(run_ids), store.runs(run_ids), plan)
+    return {i for i, status in store.status(run_ids).items() if status not in COMPLETE or i in damaged}
 
 
 def fail_runs(store: Store, run_ids: Iterable[str], error: str) -> None:
@@ -616,15 +641,16 @@ def _train_cohort(
     use_one_torch_thread()
     plan, store = load_plan(directory), Store(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
-    with locked(owned(directory, directory / "locks" / cohort[0])) as mine:
+    with locked(lock_path(directory, cohort)) as mine:
         if not mine:
             return False
         # only now, for another process may have trained it in the meantime
-        missing = _missing(plan, store) & {*cohort}
+        missing = _missing(plan, store, cohort)
         if not missing:
             return True
-        for run_id in missing:  # that it has failed, or lost rows: its bookmark may be good all the same
-            store.discard(run_id)
+        for run_id, status in store.status(missing).items():
+            if status in COMPLETE:  # it has lost rows
+                store.discard(run_id)
         _Cohort(directory, plan, store, [by_id[i] for i in cohort], agent, where).train(progress)
     return True
 
@@ -693,6 +719,10 @@ class _Cohort:
                 self._load(learner, r, run)
         return learner, worlds
 
+    def _learns(self) -> bool:
+        """Whether these runs learn a held-out task, or all of them, and are evaluated at checkpoints."""
+        return self.runs[0]["phase"] != "pretrain"
+
     def _told(self) -> list[np.ndarray] | None:
         """Codes to tell instead of the tasks' own, of every run and task; ``None`` if none differs."""
         if all(run["told"] == "own" for run in self.runs):
@@ -742,6 +772,8 @@ class _Cohort:
         worlds = None
         try:
             learner, worlds = self.learner()
+            for run_id in missing:  # that it has failed: its bookmark may be good all the same
+                self.store.discard(run_id)
             if not (goes_on := self._goes_on(learner, worlds)):
                 self.bookmark.remove()
             if goes_on is False:  # it may have taken over a part of what is no state of its own
@@ -776,9 +808,13 @@ class _Cohort:
             return None
         try:
             learner.set_state(found[0], worlds)  # type: ignore[attr-defined]  # only those are saved
-            if not 0 <= found[1].index < len(checkpoints_of(self.plan, self.runs[0]["arm"])):
-                return False
-        except Exception:
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            return False
+        last = len(checkpoints_of(self.plan, self.runs[0]["arm"])) if self._learns() else 0
+        rollout = self.plan["learner"]["rollout"] * worlds.num_envs
+        if found[1].index > last or worlds.steps_taken >= len(self.runs) * self.runs[0]["steps"] + rollout:
             return False
         self._place = found[1]
         return True
@@ -787,9 +823,7 @@ class _Cohort:
         plan, runs = self.plan, self.runs
         started = time.perf_counter() - self._place.seconds
 
-        def advance(steps: int) -> None:
-            if progress is not None:
-                progress(steps)
+        def keep() -> None:
             stop = asked_to_stop()
             if (stop or self.bookmark.due()) and hasattr(learner, "get_state"):
                 seconds = time.perf_counter() - started
@@ -797,20 +831,26 @@ class _Cohort:
             if stop:
                 raise KeyboardInterrupt
 
+        def advance(steps: int) -> None:
+            if progress is not None:
+                progress(steps)
+            keep()
+
         if progress is not None and worlds.steps_taken:
             progress(worlds.steps_taken)
-        trained = 0
-        if runs[0]["phase"] == "pretrain":
+        trained = worlds.steps_taken // len(runs)
+        if not self._learns():
             trained = self._steps(learner, worlds, runs[0]["steps"], advance)
             self._hand_over(learner)
         else:
             steps = list(enumerate(checkpoints_of(plan, runs[0]["arm"])))
             for index, step in steps[self._place.index :]:
-                self._place = dataclasses.replace(self._place, index=index)
                 trained = self._steps(learner, worlds, step, advance)
                 episodes = plan["first_episodes"] if index == 0 else plan["episodes"]
                 tasks = [run["tasks"] for run in runs]
                 self._evaluate(learner, tasks, index, step, episodes, told=self._told(), again=True)
+                self._place = dataclasses.replace(self._place, index=index + 1)
+                keep()
             self._hand_on(learner)
         wall = time.perf_counter() - started
         diverged = learner.diverged()

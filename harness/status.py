@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from harness.bookmark import Bookmark
 from harness.lock import holder
 from harness.plan import load_plan
 from harness.store import COMPLETE, Store
@@ -25,9 +26,11 @@ class Status:
     steps: int
     """Control steps of all runs."""
     steps_left: int
-    """Of these, those of runs that have no result."""
+    """Of these, those that are not trained yet, as far as it is stored."""
+    device: str
+    """Where the last run that has a result was trained; ``"cpu"`` if none has."""
     hours_left: float
-    """Estimated from what runs took, with as many processes as there are now; NaN if none has ended."""
+    """Estimated from what was trained, with as many processes as there are now; NaN if nothing was."""
 
 
 def status_of(directory: Path) -> Status:
@@ -47,15 +50,24 @@ def status_of(directory: Path) -> Status:
         if (who := holder(directory / "locks" / cohort[0])) is not None:
             running[cohort[0]] = (who, len(cohort))
     records = store.records()
+    # what is under way, as far as it is saved
+    under_way = [
+        (len(missing), *Bookmark(directory, store, cohort, missing, {}).trained())
+        for cohort in plan["cohorts"]
+        if (missing := [i for i in cohort if status[i] not in COMPLETE])
+    ]
     spent = sum(record.get("wall_seconds") or 0.0 for record in records)
     trained = sum(record.get("steps") or 0 for record in records)
     left = sum(steps[i] for i, of in status.items() if of not in COMPLETE)
+    for runs, reached, seconds in under_way:
+        spent, trained, left = spent + seconds, trained + runs * reached, left - runs * reached
     return Status(
         runs=dict(Counter(status.values())),
         running=running,
         failed={i: _why(directory, i) for i, of in status.items() if of == "failed"},
         steps=sum(steps.values()),
-        steps_left=left,
+        steps_left=max(0, left),
+        device=next((str(record["device"]) for record in reversed(records) if "device" in record), "cpu"),
         hours_left=left * spent / trained / max(1, len(running)) / 3600 if trained else float("nan"),
     )
 

@@ -17,7 +17,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ STATUSES = ("missing", "started", "finished", "diverged", "failed")
 COMPLETE = ("finished", "diverged")
 """Statuses of a run that has its result and is not trained again; divergence is a result (PROTOCOL §4)."""
 
+RETRIES = 100
+"""Of what another process has just undone."""
 PROBE_BYTES = 65536
 """That a disk must have left to be one that rows can be stored on."""
 
@@ -113,6 +116,16 @@ def owned(directory: Path, path: Path) -> Path:
                 f"directory or file in its place, or link to all of {directory} instead"
             )
     raise StoreError(f"{path} is not in {directory}")
+
+
+def made(directory: Path) -> Path:
+    """Makes a directory, also while other processes remove empty ones on the way to it; returns it."""
+    for _ in range(RETRIES):
+        with contextlib.suppress(FileNotFoundError):
+            directory.mkdir(parents=True, exist_ok=True)
+            return directory
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 class Store:
@@ -233,12 +246,9 @@ class Store:
             OSError: if the directory is gone, or cannot be written to.
         """
         self.check_there()
-        probe = self.directory / f".probe-{os.getpid()}"
-        try:
-            probe.write_bytes(bytes(PROBE_BYTES))
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=self.directory) as probe:
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
 
     def count(self, run_id: str) -> int:
         """Whole rows of a run, which a torn one at the end is not."""
@@ -258,8 +268,18 @@ class Store:
             return
         kept = path.read_bytes().split(b"\n")[:rows]
         part = owned(self.directory, path.with_suffix(".part"))
-        part.write_bytes(b"".join(line + b"\n" for line in kept))
+        with part.open("wb") as file:
+            file.write(b"".join(line + b"\n" for line in kept))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
+
+    def force(self, run_id: str) -> None:
+        """Has the rows of a run on the disk itself, where they outlive a loss of power."""
+        path = self._run_directory(run_id) / "rows.jsonl"
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def size(self, run_id: str) -> int:
         """Bytes of a run's rows, a torn one included."""
@@ -318,10 +338,8 @@ class Store:
         self.check_there()
         if not directory.is_dir():
             raise StoreError(f"run {run_id!r} is missing; call begin() before finish()")
+        self.force(run_id)
         rows = directory / "rows.jsonl"
-        if rows.exists():
-            with rows.open("rb") as file:
-                os.fsync(file.fileno())
         temporary = owned(self.directory, directory / "done.json.tmp")
         record = {"run": run_id, **record, "rows_sha256": _sha256(rows)}
         with temporary.open("w", encoding="utf-8") as file:
@@ -332,9 +350,9 @@ class Store:
 
     # --- reading -----------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, str]:
-        """Status of every planned run, in the plan's order; see :data:`STATUSES`."""
-        return {run_id: self._status(run_id) for run_id in self._planned}
+    def status(self, run_ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Status of runs, all that are planned unless some are named; see :data:`STATUSES`."""
+        return {run_id: self._status(run_id) for run_id in self._chosen(run_ids)}
 
     def unknown(self) -> list[str]:
         """Names under ``runs/`` that are no run of the plan, sorted; their rows are never mixed in."""
@@ -357,8 +375,8 @@ class Store:
         """Forgets the result of a run, so that it can begin again."""
         owned(self.directory, self._run_directory(run_id) / "done.json").unlink(missing_ok=True)
 
-    def evaluations(self) -> pd.DataFrame:
-        """Every stored row of every planned run, whatever the run's status.
+    def evaluations(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Every stored row of every planned run, or of those named, whatever the run's status.
 
         Returns:
             The columns of :data:`ROW_COLUMNS` and, from the plan, :data:`PLAN_COLUMNS`; one row per
@@ -371,7 +389,7 @@ class Store:
                 that belongs to another run, or that contradicts an earlier one.
         """
         rows: list[dict[str, Any]] = []
-        for order, (run_id, run) in enumerate(self._planned.items()):
+        for order, (run_id, run) in enumerate(self._chosen(run_ids).items()):
             from_plan = {key: run.get(key) for key in PLAN_COLUMNS}
             from_plan |= {"finetune": run.get("finetune", 0), "_order": order}
             rows.extend(row | from_plan for row in self._rows(run_id))
@@ -382,8 +400,8 @@ class Store:
         whole = dict.fromkeys(("fold", "seed", "finetune"), "int64")
         return table.astype(ROW_COLUMNS | {"phase": "str", "arm": "str"} | whole)
 
-    def runs(self) -> pd.DataFrame:
-        """One row per planned run: the plan's entry, its ``status``, and what ``done.json`` recorded.
+    def runs(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """One row per planned run, or each of those named: the plan's entry, its ``status``, its record.
 
         Returns:
             Columns ``run, phase, fold, arm, seed, finetune, steps_planned, start, init, conditioning,
@@ -391,7 +409,7 @@ class Store:
             complete.
         """
         rows = []
-        for run_id, run in self._planned.items():
+        for run_id, run in self._chosen(run_ids).items():
             status = self._status(run_id)
             done = self._done(run_id) or {}
             rows.append(
@@ -421,6 +439,11 @@ class Store:
         found = [self._done(run_id) for run_id in self._planned]
         return [done for done in found if done is not None and done["status"] in COMPLETE]
 
+    def _chosen(self, run_ids: Iterable[str] | None) -> dict[str, dict[str, Any]]:
+        """Entries of runs, in the plan's order."""
+        wanted = None if run_ids is None else {*run_ids}
+        return {i: run for i, run in self._planned.items() if wanted is None or i in wanted}
+
     def _run_directory(self, run_id: str) -> Path:
         if run_id not in self._planned:
             raise StoreError(f"run {run_id!r} is not in {self.directory / 'plan.json'}")
@@ -436,7 +459,10 @@ class Store:
         path = self._run_directory(run_id) / "done.json"
         if not path.is_file():
             return None
-        done = _read_json(path)
+        try:
+            done = _read_json(path)
+        except FileNotFoundError:  # another process has just taken it away
+            return None
         if not isinstance(done, dict) or done.get("status") not in STATUSES[2:]:
             raise StoreError(
                 f"{path} has no valid status ({', '.join(STATUSES[2:])}); "
@@ -452,7 +478,11 @@ class Store:
         path = self._run_directory(run_id) / "rows.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        complete = self._status(run_id) in COMPLETE  # before they are read: they may be being written
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:  # another process has just begun the run again
+            return []
         # a whole row ends in a newline, so what stands behind the last one was torn by a kill
         torn = lines.pop()
         rows: list[dict[str, Any]] = []
@@ -489,7 +519,7 @@ class Store:
                     f"{place[1]!r} and code {place[2]!r}; remove {path.parent} and run again"
                 )
             rows.append(row)
-        if torn and self._status(run_id) in COMPLETE:
+        if torn and complete:
             raise StoreError(
                 f"{path} ends in a torn line although its run is marked complete; "
                 f"remove {path.parent} and run again"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +19,8 @@ import torch
 EXIT_SECONDS = 5.0
 """How long a process that is ending is waited for."""
 
+STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Signals that ask to stop."""
 GRACE_SECONDS = 2.0
 """How long those that are asked to stop are given, to save where they are."""
 
@@ -35,6 +39,21 @@ def use_one_torch_thread() -> None:
         torch.set_num_threads(1)
 
 
+class Flag:
+    """What can be set in a signal's handler, which an event with its lock cannot."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        """Sets it."""
+        self._set = True
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+        return self._set
+
+
 class Workers:
     """Calls functions, several at a time in processes of their own, or one at a time in this one.
 
@@ -50,7 +69,7 @@ class Workers:
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
         self._steps: Any = None
-        self._stop: Any = threading.Event()
+        self._stop: Any = Flag()
 
     def __enter__(self) -> Workers:
         use_one_torch_thread()
@@ -69,7 +88,7 @@ class Workers:
             for pool in (*self._idle, *self._busy.values()):
                 if kind is not None:  # it had its time
                     for process in list((pool._processes or {}).values()):
-                        process.terminate()
+                        process.kill()
                 pool.shutdown(cancel_futures=True)
 
     @staticmethod
@@ -119,15 +138,18 @@ class Workers:
             else:
                 self._idle.append(pool)
 
-    def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
-        """Waits for any of the calls, handing their progress on."""
+    def wait(
+        self, futures: Iterable[Future[Any]], progress: Progress | None, seconds: float = math.inf
+    ) -> set[Future[Any]]:
+        """Waits for any of the calls, or for so long, handing their progress on."""
+        until = time.monotonic() + seconds
         while True:
             done = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED).done
             while self._steps is not None and not self._steps.empty():
                 steps = self._steps.get()
                 if progress is not None:
                     progress(steps)
-            if done:
+            if done or time.monotonic() >= until:
                 return done
 
 
@@ -143,7 +165,7 @@ def asked_to_stop() -> bool:
 
 
 @contextlib.contextmanager
-def _interrupts_ask(stop: threading.Event) -> Iterator[None]:
+def _interrupts_ask(stop: Flag) -> Iterator[None]:
     """Lets the first Ctrl-C ask to stop, and a second one, or the end of the time given, interrupt."""
     global _asked
     if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
@@ -173,8 +195,8 @@ def _interrupts_ask(stop: threading.Event) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Keeps Ctrl-C from the processes that are started here: a terminal sends it to all, we tell them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Keeps what asks to stop from the processes that are started here: it is sent to all, we tell them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
@@ -184,8 +206,18 @@ def _without_interrupts() -> Iterator[None]:
 def _begin(queue: Any, stop: Any) -> None:
     global _steps, _asked
     _steps, _asked = queue, stop
+    for number in STOPS:
+        signal.signal(number, lambda *_: None)
+    # what an agent starts is ended as usual
+    os.register_at_fork(after_in_child=_end_as_usual)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     # one that outlived a killed command would write beside those that go on with its plan
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_as_usual() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_with_parent() -> None:

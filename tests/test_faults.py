@@ -76,21 +76,19 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ctrl_c_ends_within_seconds_and_says_how_to_go_on(
     long: Path, tmp_path: Path, processes: int, number: signal.Signals
 ) -> None:
-    """A terminal sends it to all processes of the command; a cluster sends SIGTERM to the first."""
+    """Terminals and clusters send it to all processes of the command."""
     directory = begun(long, tmp_path / "plan")
     agent = ["--processes", processes, "--save-every", 10_000]
     process = start("run", directory, *agent, output=subprocess.PIPE)
     wait_for(lambda: holder(directory / "locks" / load_plan(directory)["cohorts"][0][0]), process)
     time.sleep(1.0)
     before = time.monotonic()
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
+    os.killpg(process.pid, number)
     code, text = ended(process)
     assert time.monotonic() - before < 5.0
     assert code == 130
-    assert text.endswith(f"stopped; what was trained is kept. Go on with: mtenvs run {directory}")
+    options = f"--processes {processes} --save-every 10000"
+    assert text.endswith(f"as they were last saved. Go on with: mtenvs run {directory} {options}")
     assert set(Store(directory).status().values()) <= {"started", "missing"}
     # what was trained is saved, although it was not time for it
     assert saved(directory)
@@ -273,23 +271,26 @@ def test_a_clock_that_jumps_back_changes_nothing(
 # --------------------------------------------------------------------------- several processes, locks
 
 LOGGING = """
-import sys
+import os, sys
 import harness.run
 from harness.cli import main
 
 class Logging(harness.run._Cohort):
     def train(self, progress):
         with open({log!r}, "a") as file:
-            file.write(self.runs[0]["id"] + "\\n")
+            file.write(f"{{self.runs[0]['id']}} {{os.getpid()}}\\n")
         super().train(progress)
 
 harness.run._Cohort = Logging
+harness.run.BUSY_SECONDS = 0.2
 main(["run", {directory!r}, "--processes", "1", "--save-every", "0"])
 """
 
 
-def test_two_processes_share_a_plan(whole: Path, tmp_path: Path) -> None:
-    directory, log = begun(whole, tmp_path / "plan"), tmp_path / "log"
+def test_two_processes_share_a_plan(tmp_path: Path) -> None:
+    alone = planned(tmp_path / "alone", cohort_runs=1)
+    run_plan(alone)
+    directory, log = begun(alone, tmp_path / "plan"), tmp_path / "log"
     text = LOGGING.format(log=str(log), directory=str(directory))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     both = [
@@ -297,9 +298,11 @@ def test_two_processes_share_a_plan(whole: Path, tmp_path: Path) -> None:
         for _ in range(2)
     ]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
-    assert rows(directory) == rows(whole)
-    # each once, by whichever
-    assert sorted(log.read_text().split()) == sorted(cohort[0] for cohort in load_plan(whole)["cohorts"])
+    assert rows(directory) == rows(alone)
+    # each once, and both processes had some
+    trained = [line.split() for line in log.read_text().splitlines()]
+    assert sorted(i for i, _ in trained) == sorted(cohort[0] for cohort in load_plan(alone)["cohorts"])
+    assert {int(process) for _, process in trained} == {process.pid for process in both}
     assert not (directory / "locks").exists()
 
 
@@ -356,11 +359,12 @@ def test_a_cohort_that_another_process_trains_is_waited_for(
     directory = begun(whole, tmp_path / "plan")
     first = load_plan(directory)["cohorts"][0][0]
     monkeypatch.setattr(harness.run, "BUSY_SECONDS", 0.1)
-    sleeps = itertools.count()
+    sleeps, told = itertools.count(), []
     own = time.sleep
     with held(directory / "locks" / first) as process:
 
         def sleep(seconds: float) -> None:
+            assert seconds <= 0.1
             assert not any(directory.glob("runs/*"))  # what starts from it waits too
             if next(sleeps) == 5:
                 process.kill()
@@ -368,8 +372,10 @@ def test_a_cohort_that_another_process_trains_is_waited_for(
             own(seconds)
 
         monkeypatch.setattr(harness.run.time, "sleep", sleep)
-        run_plan(directory)
+        run_plan(directory, tell=told.append)
     assert next(sleeps) >= 6
+    # once, although it was asked for again and again
+    assert [text.startswith(f"process {process.pid} on ") for text in told] == [True]
     assert rows(directory) == rows(whole)
 
 

@@ -211,6 +211,33 @@ def test_a_training_that_failed_goes_on_where_it_was_saved(whole: Path, tmp_path
     assert sum(done) == 2
 
 
+def test_a_cohort_that_was_killed_between_two_results_goes_on(whole: Path, tmp_path: Path) -> None:
+    """Runs that have had theirs do not spoil the bookmark for the others."""
+    directory = begun(whole, tmp_path / "plan")
+    finish, left = Store.finish, itertools.count(3, -1)
+
+    def finish_some(store: Store, run_id: str, record: dict) -> None:
+        if next(left) <= 0:
+            raise Killed
+        finish(store, run_id, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "finish", finish_some)
+        with pytest.raises(Killed):
+            run_plan(directory, save_every=0.0)
+    status = Store(directory).status()
+    assert sorted(status.values()) == ["finished"] * 3 + ["started"] * 3
+    steps: list[int] = []
+    run_plan(directory, progress=steps.append)
+    assert rows(directory) == rows(whole)
+    done = {i: json.loads((directory / "runs" / i / "done.json").read_text()) for i in status}
+    assert {i: record["interruptions"] for i, record in done.items()} == {
+        i: int(of == "started") for i, of in status.items()
+    }
+    # nothing was trained again: what is told is where it stood
+    assert len(steps) == 1
+
+
 def test_another_plans_bookmark_is_not_gone_on_with(whole: Path, tmp_path: Path) -> None:
     first = begun(whole, tmp_path / "first")
     assert killed_after(first, 3, save_every=0.0)
