@@ -224,7 +224,7 @@ def _nudged(value: Any, rng: random.Random) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
-        return rng.choice((value + 1, -value, value * 1000, 0, value / 2, 10**18))
+        return rng.choice((value + 1, -value, value * 1000, 0, value // 2, 10**18))
     if isinstance(value, str):
         return rng.choice((value + "x", value[:-1], value.upper(), value * 300))
     return value
