@@ -14,10 +14,13 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,10 +28,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import harness.workers
 from baselines.registry import find_agent
 from harness.lock import holder, locked
 from harness.plan import PlanError, load_plan
-from harness.run import BUSY_SECONDS, TrainingError, Where, choose_backend, fail_runs
+from harness.run import BUSY_SECONDS, TrainingError, Where, checkpoint_path, choose_backend, fail_runs
 from harness.shipping import (
     Delivery,
     End,
@@ -36,13 +40,13 @@ from harness.shipping import (
     Receiver,
     belongings,
     deliveries,
-    read_files,
+    network_files,
     stamp,
     versions,
     write_files,
 )
-from harness.store import COMPLETE, Store, StoreError
-from harness.workers import Progress
+from harness.store import COMPLETE, Store, StoreError, owned
+from harness.workers import GRACE_SECONDS, Progress
 from mtenvs.spec import MissingPackageError
 
 if importlib.util.find_spec("ray") is None:
@@ -55,6 +59,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import ray.exceptions as lost
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 SEND_SECONDS = 1.0
 """How often a cohort's node sends what has changed, at most."""
@@ -79,6 +84,18 @@ class ClusterError(ValueError):
     """The cluster cannot do what was asked of it; the message says what to do."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Link:
+    """How a task and the command that gave it speak with each other."""
+
+    home: str
+    """The store's directory, to speak of."""
+    every: float
+    """Seconds between two deliveries, at least."""
+    stop: str
+    """What is in the cluster's memory once the task is to save where it is and end."""
+
+
 @dataclasses.dataclass
 class _Job:
     """A cohort that Ray was given."""
@@ -94,6 +111,8 @@ class _Job:
     """Holds the cohort's lock, once its task has begun."""
     mine: bool = False
     """Whether it does."""
+    reading: bool = False
+    """Whether a delivery is being taken."""
     stream: Any = None
     """Of its task."""
     sent: Any = None
@@ -131,10 +150,13 @@ class RayWorkers:
         self._directory, self._device, self._address, self._tell = directory, device, address, tell
         self._store = Store(directory)
         self._starts = {run["id"]: run["start"] for run in load_plan(directory)["runs"]}
+        self._ended = {i for i, status in self._store.status().items() if status in COMPLETE}
         self._jobs: dict[Future[bool], _Job] = {}
         # refused, as another process has them, and when they may be asked for again
         self._refused: dict[Future[bool], float] = {}
         self._networks: dict[str, Any] = {}
+        # in the cluster's memory once tasks are asked to stop: the one thing that both sides see
+        self._stop = f"mtenvs-stop-{uuid.uuid4().hex}"
         self._own = False
 
     def __enter__(self) -> RayWorkers:
@@ -162,12 +184,45 @@ class RayWorkers:
             raise
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        try:
+            if kind is not None:
+                self._receive_last()
+        finally:
+            for job in self._jobs.values():
+                with contextlib.suppress(lost.RayError):  # it is gone, which was wanted
+                    ray.cancel(job.stream, force=True)
+                job.lock.close()
+            self._jobs.clear()
+            self._disconnect()
+
+    def _receive_last(self) -> None:
+        """Asks the cohorts that are trained to save where they are, and stores what comes of it in time."""
+        until = time.monotonic() + GRACE_SECONDS
+        # a delivery in the midst of which we were stopped is lost, and those that follow would build on it
+        saving = {job.stream: job for job in self._jobs.values() if job.mine and not job.reading}
         for job in self._jobs.values():
-            ray.cancel(job.stream, force=True)
-            job.lock.close()
-        self._jobs.clear()
-        self._disconnect()
+            if not job.mine:  # nor is it to begin in the room that those leave
+                ray.cancel(job.stream, force=True)
+        if not saving:
+            return
+        # from beside, as a cluster that is gone would keep us waiting
+        ask = threading.Thread(target=_internal_kv_put, args=(self._stop, b"1"), daemon=True)
+        ask.start()
+        while saving and (left := until - time.monotonic()) > 0:
+            ready, _ = ray.wait([*saving], timeout=left)
+            for stream in ready:
+                job = saving[stream]
+                try:
+                    delivery: Delivery = ray.get(next(stream), timeout=left)
+                    job.receiver.take(delivery)
+                # what is told is why we stop, not this: it goes on from what was stored before
+                except (StopIteration, OSError, StoreError, lost.RayError):
+                    del saving[stream]
+                    continue
+                self._count(job, delivery.steps)
+                if delivery.end is not None:
+                    del saving[stream]
 
     def _disconnect(self) -> None:
         self._networks.clear()
@@ -204,7 +259,7 @@ class RayWorkers:
     ) -> Future[bool]:
         """Gives a cohort to the cluster, which trains it when it has room."""
         future: Future[bool] = Future()
-        if holder(directory / "locks" / cohort[0]) is not None:
+        if holder(self._lock(cohort)) is not None:
             self._refuse(future)
             return future
         job = _Job(train, cohort, agent, where, progress, future, Receiver(self._store, cohort))
@@ -215,13 +270,17 @@ class RayWorkers:
     def _refuse(self, future: Future[bool]) -> None:
         self._refused[future] = time.monotonic() + BUSY_SECONDS
 
+    def _lock(self, cohort: Sequence[str]) -> Path:
+        return self._directory / "locks" / cohort[0]
+
     def _begin(self, job: _Job) -> None:
         """Makes the task of a cohort, from what the store has of it now."""
+        job.reading = False
         job.sent = stamp(self._directory, job.cohort)
         starts = sorted({start for i in job.cohort if (start := self._starts[i]) is not None})
         for start in starts:
             if start not in self._networks:  # many begin from one
-                self._networks[start] = ray.put(read_files(self._directory / "checkpoints" / start))
+                self._networks[start] = ray.put(network_files(self._directory, start))
         task = ray.remote(_on_node).options(
             num_cpus=max(1, job.where.threads),
             num_gpus=self._gpus,
@@ -239,8 +298,7 @@ class RayWorkers:
             self._plan,
             belongings(self._directory, job.cohort),
             {start: [self._networks[start]] for start in starts},  # in a list, Ray leaves it a reference
-            str(self._directory),
-            SEND_SECONDS,
+            _Link(str(self._directory), SEND_SECONDS, self._stop),
         )
 
     def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
@@ -267,6 +325,7 @@ class RayWorkers:
 
     def _read(self, job: _Job) -> None:
         """Takes one delivery of a cohort."""
+        job.reading = True
         try:
             delivery = ray.get(next(job.stream))
         except LOST as error:
@@ -282,11 +341,17 @@ class RayWorkers:
             return
         if delivery.bookmark:
             job.losses = 0
-        if delivery.end is not None and delivery.end.kind in ("NodeError", "OSError"):
-            raise ClusterError(delivery.end.why)
         job.receiver.take(delivery)
+        job.reading = False
         self._count(job, delivery.steps)
         if (end := delivery.end) is not None:
+            if end.kind in ("NodeError", "OSError"):
+                raise ClusterError(end.why)
+            if end.kind == "TrainingError":
+                # that the node has stored as failed has its traceback
+                status = self._store.status()
+                left = [i for i in job.cohort if status[i] in ("missing", "started")]
+                fail_runs(self._store, left, end.why)
             if not end.kind:
                 self._end(job, result=end.trained)
             else:
@@ -294,7 +359,7 @@ class RayWorkers:
 
     def _take_lock(self, job: _Job) -> bool:
         """Makes the cohort ours, now that its task has begun; whether the task may go on."""
-        job.mine = job.lock.enter_context(locked(self._directory / "locks" / job.cohort[0]))
+        job.mine = job.lock.enter_context(locked(owned(self._directory, self._lock(job.cohort))))
         current = stamp(self._directory, job.cohort) == job.sent
         if job.mine and current:
             return True
@@ -311,6 +376,8 @@ class RayWorkers:
         """Gives a cohort to the cluster again, from its bookmark, or gives up."""
         job.losses += 1
         self._count(job, -job.steps)
+        with contextlib.suppress(lost.RayError):  # where only what it sent is lost, it may train still
+            ray.cancel(job.stream, force=True)
         what = {
             lost.NodeDiedError: "its node was lost",
             lost.OutOfMemoryError: "its node ran out of memory",
@@ -336,6 +403,10 @@ class RayWorkers:
     def _end(self, job: _Job, result: bool = False, error: Exception | None = None) -> None:
         del self._jobs[job.future]
         job.lock.close()
+        self._ended |= {*job.cohort}
+        # a cluster's memory is not to hold what nobody will begin from any more
+        wanted = {start for i, start in self._starts.items() if i not in self._ended}
+        self._networks = {start: at for start, at in self._networks.items() if start in wanted}
         if error is None:
             job.future.set_result(result)
         else:
@@ -343,11 +414,21 @@ class RayWorkers:
 
 
 def _connect(address: str | None) -> None:
-    """Joins a cluster, or makes one of this machine.
+    """Joins a cluster, or makes one of this machine, and leaves what SIGTERM does as it was.
 
     Raises:
         ClusterError: if it does not answer.
     """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _join(address)
+    finally:
+        # Ray has put its own in the place of the command's; others than the main thread may not handle any
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _join(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # what it prints of nodes that are lost is told by us; it is private, but there is no other way
     ray._private.worker._worker_logs_enabled = False
@@ -416,8 +497,7 @@ def _on_node(
     plan: bytes,
     files: Files,
     networks: dict[str, list[Any]],
-    home: str,
-    every: float,
+    link: _Link,
 ) -> Iterator[Delivery]:
     """Trains a cohort on a node, in a directory of its own, and sends what it stores.
 
@@ -430,21 +510,22 @@ def _on_node(
         plan: the plan's file.
         files: what the store has of the cohort.
         networks: by run: where the files of the network are that it has left.
-        home: the store's directory, to speak of.
-        every: seconds between two deliveries, at least.
+        link: to the command.
     """
     yield Delivery()  # it has begun: the one that gave it may want it no more
     node = platform.node()
     try:
+        base = _scratch_base()
         _check_node(agent, where, wanted)
     except Exception as error:
         yield Delivery(end=End(False, "NodeError", f"on node {node}: {error}"))
         return
-    with _scratch() as directory:
+    harness.workers._asked = asked = threading.Event()
+    with _scratch(base) as directory:
         try:
             write_files(directory, {"plan.json": plan, **files})
             for run_id, (reference,) in networks.items():
-                write_files(directory / "checkpoints" / run_id, ray.get(reference))
+                write_files(checkpoint_path(directory, run_id), ray.get(reference))
         except OSError as error:
             yield Delivery(end=End(False, "OSError", f"on node {node}: {error}"))
             return
@@ -455,10 +536,15 @@ def _on_node(
             torch.set_num_threads(1)  # of this thread; Ray counts on one for a core
             return train(directory, cohort, agent, where, progress)
 
-        for delivery in deliveries(begin, directory, cohort, every):
+        def look() -> None:
+            with contextlib.suppress(lost.RayError):  # it can be asked again
+                if _internal_kv_get(link.stop) is not None:
+                    asked.set()
+
+        for delivery in deliveries(begin, directory, cohort, link.every, look):
             if (end := delivery.end) is not None:
                 why = (end.why if end.kind in (*KNOWN, "OSError") else end.trace).replace(
-                    str(directory), home
+                    str(directory), link.home
                 )
                 if end.kind == "OSError":
                     why = f"on node {node}: {why}"
@@ -486,17 +572,40 @@ def _check_node(agent: str, where: Where, wanted: dict[str, str]) -> None:
     choose_backend(agent, where.device, where.backend)
 
 
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A directory for one cohort; those that killed ones have left are removed."""
+def _scratch_base() -> Path:
+    """Where this user's cohorts have their directories on this node.
+
+    Raises:
+        PermissionError: if another user has put something there, or may.
+    """
     base = Path(tempfile.gettempdir()) / f"mtenvs-{os.getuid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
-    name = uuid.uuid4().hex
-    with locked(base / f"{name}.lock"):
-        for other in base.glob("*.lock"):
+    with contextlib.suppress(FileExistsError):
+        base.mkdir(mode=0o700)
+    found = base.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            f"{base} is no directory of this user alone: remove it, or set TMPDIR to another place before "
+            "'ray start'"
+        )
+    return base
+
+
+@contextlib.contextmanager
+def _scratch(base: Path) -> Iterator[Path]:
+    """A directory for one cohort; those that killed ones have left are removed.
+
+    Args:
+        base: where it is made; it stays, as others may be about to use it.
+    """
+    with contextlib.ExitStack() as held:
+        mine = False
+        while not mine:  # one that cleans up may take the lock before we do
+            name = uuid.uuid4().hex
+            mine = held.enter_context(locked(base / "locks" / name))
+        for other in (base / "locks").iterdir():
             with locked(other) as left:
                 if left:
-                    shutil.rmtree(base / other.stem, ignore_errors=True)
+                    shutil.rmtree(base / other.name, ignore_errors=True)
         directory = base / name
         directory.mkdir()
         try:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
-import re
 import shutil
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
@@ -26,13 +25,17 @@ import baselines
 import harness
 import mtenvs
 from baselines.checkpoint import FACTS, TENSORS, read_facts
-from harness.store import Store, StoreError
+from harness.run import checkpoint_path
+from harness.schema import directory_name, entries, parsed, whole
+from harness.store import _RECORD, Store, StoreError, owned
 
 ROWS, DONE = "rows.jsonl", "done.json"
-NAME = re.compile(r"[\w=-][\w=.-]*")
-"""Of a file or directory that another machine may name."""
 DEEPEST = 4
 """Directories within a checkpoint, at most."""
+LOOK_SECONDS = 0.5
+"""Between two looks at whether a cohort's training is to stop."""
+MOST_NESTED = 20
+"""Lists and objects within one another in a mark of completion, at most."""
 
 Files = dict[str, bytes]
 """Contents by path, with ``/``."""
@@ -84,29 +87,45 @@ class Delivery:
 
 
 def read_files(directory: Path) -> Files:
-    """The files under a directory, which need not exist."""
+    """The files under a directory, which need not exist; what links lead to is none of them."""
     return {
         path.relative_to(directory).as_posix(): path.read_bytes()
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.endswith((".part", ".tmp"))
+        if path.is_file() and not path.is_symlink() and not path.name.endswith((".part", ".tmp"))
     }
 
 
+def network_files(directory: Path, run_id: str) -> Files:
+    """The files of the network that a run has left in a plan's directory.
+
+    Raises:
+        StoreError: if it is there by a link, which may lead to what is not to be sent to others.
+    """
+    return read_files(owned(directory, checkpoint_path(directory, run_id)))
+
+
+def refused(name: str) -> bool:
+    """Whether a name is none that another machine may give a file."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > DEEPEST or not parts or any(map(directory_name, parts))
+
+
 def write_files(directory: Path, files: Files) -> None:
-    """Writes files under a directory, which is made.
+    """Writes files under a directory, which is made; they are on disk then.
 
     Raises:
         StoreError: if a name is none of a file under it.
     """
-    for name in files:
-        parts = PurePosixPath(name).parts
-        if len(parts) > DEEPEST or not parts or not all(map(NAME.fullmatch, parts)):
-            raise StoreError(f"another machine has named a file {name!r}, which is refused")
+    if wrong := [name for name in files if refused(name)]:
+        raise StoreError(f"another machine has named a file {wrong[0]!r}, which is refused")
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def belongings(directory: Path, cohort: Sequence[str]) -> Files:
@@ -115,13 +134,16 @@ def belongings(directory: Path, cohort: Sequence[str]) -> Files:
     Args:
         directory: of the plan.
         cohort: ids of its runs.
+
+    Raises:
+        StoreError: if any of it is there by a link, which may lead to what is not to be sent to others.
     """
     # a run that has begun and has no rows is told from one that has not
     runs = [f"runs/{run_id}" for run_id in cohort]
     found: Files = {f"{run}/{ROWS}": b"" for run in runs if (directory / run).is_dir()}
     for name in _paths(cohort):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found[name] = (directory / name).read_bytes()
+        if (path := owned(directory, directory / name)).is_file():
+            found[name] = path.read_bytes()
     return found
 
 
@@ -132,7 +154,13 @@ def stamp(directory: Path, cohort: Sequence[str]) -> list[tuple[int, int] | None
 
 def _paths(cohort: Sequence[str]) -> list[str]:
     runs = [f"runs/{run_id}/{name}" for run_id in cohort for name in (ROWS, DONE)]
-    return runs + [f"resume/{cohort[0]}/{place}/{name}" for place in "01" for name in (FACTS, TENSORS)]
+    places = [_bookmark(cohort, number) for number in range(2)]
+    return runs + [f"{place}/{name}" for place in places for name in (FACTS, TENSORS)]
+
+
+def _bookmark(cohort: Sequence[str], number: int) -> str:
+    """Where a cohort's bookmark of a number is, as :mod:`harness.bookmark` numbers them."""
+    return f"resume/{cohort[0]}/{number % 2}"
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -172,7 +200,7 @@ class Sender:
         self._rows = {run_id: self._read(run_id) for run_id in cohort}  # None of one that has not begun
         self._sent = dict(self._rows)
         self._done = {run_id: _stamp(self._run(run_id) / DONE) for run_id in cohort}
-        places = [directory / "resume" / cohort[0] / place for place in "01"]
+        places = [directory / _bookmark(cohort, number) for number in range(2)]
         self._marks = {place: _stamp(place / FACTS) for place in places}
         self._bookmark: Files = {}
         self._steps = 0
@@ -222,10 +250,20 @@ class Sender:
         return found
 
     def last(self, end: End) -> Delivery:
-        """What is there when the training has ended."""
+        """What is there when the training has ended; a failure if a file of it would be refused."""
         self.progress(0)
         done = {i: path for i in self._cohort if _stamp(path := self._run(i) / DONE) != self._done[i]}
-        checkpoints = {i: read_files(self._directory / "checkpoints" / i) for i in done}
+        checkpoints = {i: network_files(self._directory, i) for i in done}
+        if wrong := {i: name for i, files in checkpoints.items() for name in files if refused(name)}:
+            run_id, name = next(iter(wrong.items()))
+            why = (
+                f"its agent has saved a file {name!r} with the network of run {run_id}, which is not sent: "
+                "names have letters, digits and any of _ = . -, no point first, and are in at most "
+                f"{DEEPEST - 1} directories"
+            )
+            end = end if end.kind else End(False, "TrainingError", why)
+            done = {i: path for i, path in done.items() if i not in wrong}
+            checkpoints = {i: files for i, files in checkpoints.items() if i not in wrong}
         return dataclasses.replace(
             self.take(),
             checkpoints={run_id: files for run_id, files in checkpoints.items() if files},
@@ -239,6 +277,7 @@ def deliveries(
     directory: Path,
     cohort: Sequence[str],
     every: float,
+    look: Callable[[], object] = lambda: None,
 ) -> Iterator[Delivery]:
     """Trains a cohort in a scratch directory, and tells what changes there.
 
@@ -247,6 +286,7 @@ def deliveries(
         directory: the scratch directory.
         cohort: ids of the runs.
         every: seconds between two deliveries, at least.
+        look: called every :data:`LOOK_SECONDS`, also while there is nothing to tell.
 
     Yields:
         What is new: something each time, and last how it ended.
@@ -258,14 +298,19 @@ def deliveries(
         try:
             ends.append(End(train(sender.progress)))
         except BaseException as error:
-            ends.append(End(False, type(error).__name__, str(error), traceback.format_exc()))
+            # of all kinds of them, such as a PermissionError, it is told where
+            kind = "OSError" if isinstance(error, OSError) else type(error).__name__
+            ends.append(End(False, kind, str(error), traceback.format_exc()))
         finally:
             ended.set()
 
     threading.Thread(target=work, daemon=True).start()
-    while not ended.wait(every):
-        if delivery := sender.take():
+    due = time.monotonic() + every
+    while not ended.wait(min(every, LOOK_SECONDS)):
+        look()
+        if time.monotonic() >= due and (delivery := sender.take()):
             yield delivery
+            due = time.monotonic() + every
     yield sender.last(ends[0])
 
 
@@ -280,7 +325,6 @@ class Receiver:
     def __init__(self, store: Store, cohort: Sequence[str]) -> None:
         self.cohort = list(cohort)
         self._store = store
-        self._resume = store.directory / "resume" / cohort[0]
 
     def take(self, delivery: Delivery) -> None:
         """Writes what was sent.
@@ -294,13 +338,14 @@ class Receiver:
         if delivery.bookmark:
             self._mark(delivery.bookmark)
         for run_id, files in delivery.checkpoints.items():
-            _replace(self._store.directory / "checkpoints" / run_id, files)
+            self._replace(checkpoint_path(self._store.directory, run_id), files)
         for run_id, text in delivery.done.items():
             self._finish(run_id, text)
         if delivery.end is not None and delivery.end.trained:
-            shutil.rmtree(self._resume, ignore_errors=True)
+            resume = (self._store.directory / _bookmark(self.cohort, 0)).parent
+            shutil.rmtree(owned(self._store.directory, resume), ignore_errors=True)
             with contextlib.suppress(OSError):  # others are there
-                self._resume.parent.rmdir()
+                resume.parent.rmdir()
 
     def _check(self, runs: Iterable[str]) -> None:
         if strange := sorted({*runs} - {*self.cohort}):
@@ -312,25 +357,36 @@ class Receiver:
         if {*files} != {FACTS, TENSORS}:
             raise StoreError(f"another machine has sent a bookmark of the files {sorted(files)}")
         try:
-            number = int(json.loads(files[FACTS])["number"])
-        except (KeyError, TypeError, ValueError) as error:
+            facts = parsed(files[FACTS])
+        except ValueError as error:
             raise StoreError(f"another machine has sent a bookmark that cannot be read: {error}") from None
-        _replace(self._resume / str(number % 2), files)  # as harness.bookmark numbers them
+        if wrong := entries({"number": whole(0)}, ("number",))(facts):
+            raise StoreError(f"another machine has sent a bookmark of which the facts{wrong}")
+        self._replace(self._store.directory / _bookmark(self.cohort, facts["number"]), files)
 
     def _finish(self, run_id: str, text: bytes) -> None:
         try:
-            record = dict(json.loads(text))
-        except (TypeError, ValueError) as error:
+            record = parsed(text)
+        except ValueError as error:
             raise StoreError(f"another machine has sent a mark that cannot be read: {error}") from None
+        if wrong := _RECORD(record) or (" is nested too deep" if _nested(record) else ""):
+            raise StoreError(f"another machine has sent a mark of run {run_id!r}: its record{wrong}")
         if record.pop("rows_sha256", None) != self._store.rows_sha256(run_id):
             raise StoreError(f"the rows of run {run_id!r} are not those that another machine has written")
         self._store.finish(run_id, record)
 
+    def _replace(self, directory: Path, files: Files) -> None:
+        """Puts a directory of files in another's place, which is never there in part."""
+        self._store.check_there()
+        owned(self._store.directory, directory)
+        part = owned(self._store.directory, directory.with_name(f"{directory.name}.part"))
+        shutil.rmtree(part, ignore_errors=True)
+        write_files(part, files)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.rename(part, directory)
 
-def _replace(directory: Path, files: Files) -> None:
-    """Puts a directory of files in another's place, which is never there in part."""
-    part = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    write_files(part, files)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.rename(part, directory)
+
+def _nested(value: Any, most: int = MOST_NESTED) -> bool:
+    """Whether lists and objects are deeper in one another than can be gone through."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return most < 0 or any(_nested(entry, most - 1) for entry in inside)

@@ -297,21 +297,53 @@ class Store:
             rows: whole lines, as :meth:`append` writes them.
 
         Raises:
-            StoreError: for an unknown run, or if there are fewer bytes than are to be kept.
+            StoreError: for an unknown run, if there are fewer bytes than are to be kept, if there would be
+                what are no rows of the run, or if a link leads elsewhere.
         """
+        self.check_there()
         directory, size = self._run_directory(run_id), self.size(run_id)
+        path = owned(self.directory, directory / "rows.jsonl")
+        part = owned(self.directory, path.with_suffix(".part"))
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise StoreError(f"{path} is no file; remove {directory} and run again")
         if not 0 <= start <= size:
             raise StoreError(f"rows of run {run_id!r} are to follow byte {start}, but there are {size}")
+        kept = path.read_bytes()[:start] if start else b""
+        if rows:
+            self._check_spliced(run_id, kept + rows)
         self.discard(run_id)
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "rows.jsonl"
         if start < size:
-            part = path.with_suffix(".part")
-            part.write_bytes(path.read_bytes()[:start] + rows)
+            part.write_bytes(kept + rows)
             os.replace(part, path)
         elif rows:
             with path.open("ab") as file:
                 file.write(rows)
+
+    def _check_spliced(self, run_id: str, content: bytes) -> None:
+        """Makes sure that a file of rows can be read, before it is written.
+
+        Raises:
+            StoreError: otherwise.
+        """
+        seen: dict[tuple[int, str, str], Any] = {}
+        *lines, torn = content.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                row = parsed(line)
+            except ValueError as error:
+                raise StoreError(f"line {number} for run {run_id!r} is no JSON row: {error}") from None
+            if not isinstance(row, dict) or {*row} != {*ROW_COLUMNS}:
+                raise StoreError(f"line {number} for run {run_id!r} has not the columns of a row")
+            wrong = [key for key, kind in ROW_COLUMNS.items() if not _is(row[key], kind)]
+            if wrong or row["run"] != run_id or row["code"] not in CODES:
+                wrong = wrong or ["run" if row["run"] != run_id else "code"]
+                raise StoreError(f"line {number} for run {run_id!r} is no row of it: see {wrong[0]}")
+            place = row["checkpoint"], row["task"], row["code"]
+            if seen.setdefault(place, row) != row:
+                raise StoreError(f"line {number} for run {run_id!r} contradicts an earlier one")
+        if torn:
+            raise StoreError(f"the rows for run {run_id!r} end in a torn line")
 
     def rows_sha256(self, run_id: str) -> str:
         """SHA-256 of a run's rows, whatever their order, as :meth:`finish` records it."""

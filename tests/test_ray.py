@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -290,6 +291,21 @@ def everything(directory: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def row(run_id: str, **changes: Any) -> bytes:
+    """A row of a run, as it is stored."""
+    found = {"run": run_id, "checkpoint": 0, "steps": 0, "task": "Biped-v1", "code": "true"}
+    found |= dict.fromkeys(("return_mean", "return_std", "length_mean", "success"), 0.5)
+    return (json.dumps({**found, "episodes": 2, "diverged": False, **changes}) + "\n").encode()
+
+
+def mark(content: bytes, **changes: Any) -> bytes:
+    """A mark of completion of these rows."""
+    return json.dumps(
+        {"status": "finished", "rows_sha256": hashlib.sha256(content[:-1]).hexdigest(), **changes}
+    ).encode()
+
+
+DEEP = 100_000
 HOSTILE = {
     "rows of another cohort's run": lambda own, other: Delivery(rows={other: (0, b"{}\n")}),
     "rows of no run": lambda own, other: Delivery(rows={"../../evil": (0, b"{}\n")}),
@@ -315,7 +331,36 @@ HOSTILE = {
     "a mark that is no object": lambda own, other: Delivery(done={own: b"7"}),
     "a mark that is no JSON": lambda own, other: Delivery(done={own: b"{"}),
     "a mark of other rows": lambda own, other: Delivery(
-        rows={own: (0, b"{}\n")}, done={own: b'{"status": "finished", "rows_sha256": "0"}'}
+        rows={own: (0, row(own))}, done={own: b'{"status": "finished", "rows_sha256": "0"}'}
+    ),
+    "a mark that no reader takes": lambda own, other: Delivery(
+        rows={own: (0, row(own))}, done={own: mark(row(own), steps="many")}
+    ),
+    "a mark of no status": lambda own, other: Delivery(
+        rows={own: (0, row(own))}, done={own: mark(row(own), status=["finished"])}
+    ),
+    "a mark nested too deep": lambda own, other: Delivery(done={own: b"[" * DEEP + b"]" * DEEP}),
+    "a mark nested too deep to be written": lambda own, other: Delivery(
+        rows={own: (0, row(own))},
+        done={own: mark(row(own), x=json.loads("[" * 100 + "]" * 100))},
+    ),
+    "a mark of an infinite number": lambda own, other: Delivery(done={own: b'{"steps": Infinity}'}),
+    "a bookmark of an infinite number": lambda own, other: Delivery(
+        bookmark={FACTS: b'{"number": Infinity}', TENSORS: b""}
+    ),
+    "a bookmark nested too deep": lambda own, other: Delivery(
+        bookmark={FACTS: b"[" * DEEP + b"]" * DEEP, TENSORS: b""}
+    ),
+    "rows that are none": lambda own, other: Delivery(rows={own: (0, b"{}\n")}),
+    "rows that are no JSON": lambda own, other: Delivery(rows={own: (0, b"{\n")}),
+    "rows nested too deep": lambda own, other: Delivery(rows={own: (0, b"[" * DEEP + b"\n")}),
+    "rows that are no text": lambda own, other: Delivery(rows={own: (0, b"\xff\n")}),
+    "a torn row": lambda own, other: Delivery(rows={own: (0, row(own)[:-1])}),
+    "a row of another run": lambda own, other: Delivery(rows={own: (0, row(other))}),
+    "a row of another code": lambda own, other: Delivery(rows={own: (0, row(own, code="evil"))}),
+    "a row of a number of words": lambda own, other: Delivery(rows={own: (0, row(own, steps="many"))}),
+    "rows that contradict each other": lambda own, other: Delivery(
+        rows={own: (0, row(own) + row(own, success=1.0))}
     ),
 }
 
@@ -335,7 +380,7 @@ def test_what_no_cohort_leaves_is_refused(receiver: Receiver, tmp_path: Path, wh
 
 
 def test_what_a_node_sends_makes_the_same_store(whole: Path, tmp_path: Path) -> None:
-    """A cohort is copied, in steps, from one directory to another."""
+    """A cohort is copied, in steps, from one directory to another; an earlier attempt had other rows."""
     first, second = begun(whole, tmp_path / "first"), begun(whole, tmp_path / "second")
     cohort = Store(whole).plan["cohorts"][0]
     receiver = Receiver(Store(second), cohort)
@@ -347,10 +392,10 @@ def test_what_a_node_sends_makes_the_same_store(whole: Path, tmp_path: Path) -> 
             progress(0)
             time.sleep(0.2)
             lines = (whole / "runs" / run_id / "rows.jsonl").read_bytes()
-            (run / "rows.jsonl").write_bytes(b"of an earlier attempt\n")
+            (run / "rows.jsonl").write_bytes(row(run_id, success=0.25))
             progress(1)
             time.sleep(0.2)
-            (run / "rows.jsonl").write_bytes(lines[:100])
+            (run / "rows.jsonl").write_bytes(lines[: lines.index(b"\n") + 1])
             progress(2)
             time.sleep(0.2)
             (run / "rows.jsonl").write_bytes(lines)
