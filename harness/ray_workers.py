@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
+import math
 import os
 import platform
 import resource
@@ -301,18 +302,22 @@ class RayWorkers:
             _Link(str(self._directory), SEND_SECONDS, self._stop),
         )
 
-    def wait(self, futures: Iterable[Future[Any]], progress: Progress | None) -> set[Future[Any]]:
-        """Waits for any of the cohorts, storing what nodes send.
+    def wait(
+        self, futures: Iterable[Future[Any]], progress: Progress | None, seconds: float = math.inf
+    ) -> set[Future[Any]]:
+        """Waits for any of the cohorts, or for so long, storing what nodes send.
 
         Raises:
             ClusterError: if a node or the cluster cannot go on.
             OSError: if nothing can be stored here any more.
         """
+        until = time.monotonic() + seconds
         while True:
-            for future in [f for f, until in self._refused.items() if time.monotonic() >= until]:
+            for future in [f for f, again in self._refused.items() if time.monotonic() >= again]:
                 del self._refused[future]
                 future.set_result(False)
-            if done := {future for future in futures if future.done()}:
+            done = {future for future in futures if future.done()}
+            if done or time.monotonic() >= until:
                 return done
             streams = {job.stream: job for job in self._jobs.values()}
             if not streams:
