@@ -215,7 +215,7 @@ class RayWorkers:
             for stream in ready:
                 job = saving[stream]
                 try:
-                    delivery: Delivery = ray.get(next(stream), timeout=left)
+                    delivery = ray.get(next(job.stream), timeout=left)
                     job.receiver.take(delivery)
                 # what is told is why we stop, not this: it goes on from what was stored before
                 except (StopIteration, OSError, StoreError, lost.RayError):

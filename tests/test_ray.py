@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,45 @@ def test_a_driver_that_is_killed_goes_on(whole: Path, tmp_path: Path, cluster, n
     run_plan(directory, executor="ray", address=cluster.address)
     assert_same(directory, whole)
     assert sum(record["interruptions"] for record in records(directory)) > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_saves_what_was_trained(
+    whole: Path, tmp_path: Path, cluster, number
+) -> None:
+    directory = planned(tmp_path / "plan", rollouts=400, cohort_runs=2)
+    node = cluster.add_node(num_cpus=1)
+    words = ["run", str(directory), "--executor", "ray", "--address", cluster.address]
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "harness", *words],
+            env=ENVIRONMENT | {"COLUMNS": "1000"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            deadline = time.monotonic() + 90
+            while not any(directory.glob("locks/*")):  # its task has begun
+                assert process.poll() is None, process.stdout.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            time.sleep(4.0)  # of training, much less than there is between two bookmarks
+            assert not any(directory.glob(f"resume/*/*/{FACTS}"))
+            began = time.monotonic()
+            process.send_signal(number)
+            said = process.communicate(timeout=30)[0]
+            took = time.monotonic() - began
+    finally:
+        cluster.remove_node(node)
+    assert process.returncode == 130, said
+    assert took < 5.0
+    assert "Go on with: mtenvs run" in said
+    assert "failed" not in said
+    assert "Traceback" not in said
+    assert any(directory.glob(f"resume/*/*/{FACTS}"))
+    assert not (directory / "locks").exists()
+    assert "failed" not in Store(directory).status().values()
 
 
 @pytest.mark.slow
@@ -415,6 +456,94 @@ def test_what_a_node_sends_makes_the_same_store(whole: Path, tmp_path: Path) -> 
     for run_id in cohort:
         path = Path("runs") / run_id / "done.json"
         assert (second / path).read_bytes() == (whole / path).read_bytes()
+
+
+def test_a_network_of_files_that_no_store_takes_fails_its_run_alone(whole: Path, tmp_path: Path) -> None:
+    """The others of its cohort arrive; what is wrong is told by the node, not found out here."""
+    first, second = begun(whole, tmp_path / "first"), begun(whole, tmp_path / "second")
+    cohort = Store(whole).plan["cohorts"][0]
+
+    def train(progress: Any) -> bool:
+        for run_id in cohort:
+            shutil.copytree(whole / "runs" / run_id, first / "runs" / run_id)
+            shutil.copytree(whole / "checkpoints" / run_id, first / "checkpoints" / run_id)
+        (first / "checkpoints" / cohort[0] / "my network.zip").write_bytes(b"")
+        return True
+
+    *_, last = shipping.deliveries(train, first, cohort, 0.05)
+    assert last.end is not None
+    assert (last.end.trained, last.end.kind) == (False, "TrainingError")
+    assert f"a file 'my network.zip' with the network of run {cohort[0]}" in last.end.why
+    Receiver(Store(second), cohort).take(last)
+    status = Store(second).status()
+    assert [status[run_id] for run_id in cohort] == ["started"] + ["finished"] * (len(cohort) - 1)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "denied"), FileNotFoundError(2, "gone"), OSError(28)]
+)
+def test_all_errors_of_a_nodes_disk_are_of_one_kind(whole: Path, tmp_path: Path, error: OSError) -> None:
+    directory = begun(whole, tmp_path / "plan")
+
+    def train(progress: Any) -> bool:
+        raise error
+
+    *_, last = shipping.deliveries(train, directory, Store(whole).plan["cohorts"][0], 0.05)
+    assert last.end is not None
+    assert last.end.kind == "OSError"
+
+
+def test_what_a_node_sent_last_is_stored_before_it_stops_the_command(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = RayWorkers(begun(whole, tmp_path / "plan"), 1)
+    cohort = Store(whole).plan["cohorts"][0]
+    receiver = Receiver(Store(tmp_path / "plan"), cohort)
+    job = ray_workers._Job(run_plan, cohort, "ppo", Where(), None, Future(), receiver, mine=True)
+    sent = Delivery(rows={cohort[0]: (0, row(cohort[0]))}, end=End(False, "OSError", "on node x: full"))
+    job.stream = iter([sent])
+    monkeypatch.setattr(ray_workers.ray, "get", lambda found: found)
+    with pytest.raises(ClusterError, match="on node x: full"):
+        workers._read(job)
+    assert rows(tmp_path / "plan") == {cohort[0]: row(cohort[0])}
+
+
+def test_a_lock_that_is_a_link_is_not_taken(whole: Path, tmp_path: Path) -> None:
+    workers = RayWorkers(begun(whole, tmp_path / "plan"), 1)
+    cohort = Store(whole).plan["cohorts"][0]
+    receiver = Receiver(Store(tmp_path / "plan"), cohort)
+    job = ray_workers._Job(run_plan, cohort, "ppo", Where(), None, Future(), receiver)
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "plan" / "locks").mkdir()
+    (tmp_path / "plan" / "locks" / cohort[0]).symlink_to(precious)
+    with pytest.raises(StoreError, match="is a symbolic link"):
+        workers._take_lock(job)
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize("what", ["link", "file", "open to others"])
+def test_a_scratch_directory_that_is_not_ours_alone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    base = ray_workers._scratch_base()
+    assert base.stat().st_mode & 0o777 == 0o700
+    with ray_workers._scratch(base) as directory:
+        assert directory.parent == ray_workers._scratch_base() == base
+    assert base.is_dir()  # others may be about to use it
+    assert not list(base.iterdir())
+    base.rmdir()
+    if what == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        base.symlink_to(tmp_path / "elsewhere")
+    elif what == "file":
+        base.touch(mode=0o600)
+    else:
+        base.mkdir()
+        base.chmod(0o777)
+    with pytest.raises(PermissionError, match="is no directory of this user alone"):
+        ray_workers._scratch_base()
 
 
 def test_both_kinds_of_workers_have_one_interface() -> None:

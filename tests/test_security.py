@@ -27,6 +27,7 @@ from harness.compare import leaderboard
 from harness.lock import holder, locked
 from harness.plan import PlanError, Preset, load_plan, make_plan
 from harness.report import summary_table, write_report
+from harness.shipping import Delivery, End, Receiver, belongings, network_files
 from harness.status import status_of
 from harness.store import Store, StoreError, digest
 from harness.table import evaluation_table
@@ -301,6 +302,64 @@ def test_a_bookmark_that_is_a_link_is_not_written_to(copy, victim):
         if place != f"resume/{run_id}/1":
             with pytest.raises(StoreError, match="is a symbolic link"):
                 bookmark.remove()
+
+
+def test_what_another_machine_sends_is_not_written_through_a_link(copy, victim):
+    run_id = load_plan(copy)["runs"][0]["id"]
+    row = (copy / "runs" / run_id / "rows.jsonl").read_bytes().splitlines(keepends=True)[0]
+    rows = Delivery(rows={run_id: (0, row)})
+    network = Delivery(checkpoints={run_id: {FACTS: b"{}"}})
+    bookmark = Delivery(bookmark={FACTS: b'{"number": 1}', TENSORS: b""})
+    receiver = Receiver(Store(copy), [run_id])
+    for place, delivery in (
+        (f"runs/{run_id}/rows.jsonl", rows),
+        (f"runs/{run_id}/rows.part", rows),
+        (f"runs/{run_id}", rows),
+        ("runs", rows),
+        (f"checkpoints/{run_id}.part", network),
+        (f"checkpoints/{run_id}", network),
+        ("checkpoints", network),
+        (f"resume/{run_id}/1", bookmark),
+        (f"resume/{run_id}", bookmark),
+        (f"resume/{run_id}", Delivery(end=End(True))),
+        ("resume", bookmark),
+        ("resume", Delivery(end=End(True))),
+    ):
+        shutil.rmtree(copy / "resume", ignore_errors=True)
+        (copy / "resume").unlink(missing_ok=True)
+        file = place.endswith(("rows.jsonl", "rows.part"))
+        link = linked(copy / place, victim / "rows.jsonl" if file else victim)
+        with pytest.raises(StoreError, match="is a symbolic link"):
+            receiver.take(delivery)
+        if file:
+            link.unlink()
+
+
+def test_what_links_lead_to_is_not_sent_to_another_machine(copy, victim):
+    run_id = load_plan(copy)["runs"][0]["id"]
+    link = linked(copy / "checkpoints" / run_id / "more", victim / "precious.svg")
+    assert b"precious" not in network_files(copy, run_id).values()
+    link.unlink()
+    for place, read in (
+        (f"runs/{run_id}/rows.jsonl", belongings),
+        (f"resume/{run_id}/0", belongings),
+        (f"runs/{run_id}", belongings),
+        (f"checkpoints/{run_id}", lambda directory, cohort: network_files(directory, *cohort)),
+    ):
+        linked(copy / place, victim / "rows.jsonl" if place.endswith("jsonl") else victim)
+        with pytest.raises(StoreError, match="is a symbolic link"):
+            read(copy, [run_id])
+
+
+def test_a_pipe_in_the_place_of_rows_keeps_nobody_waiting(copy):
+    run_id = load_plan(copy)["runs"][0]["id"]
+    rows = copy / "runs" / run_id / "rows.jsonl"
+    content = rows.read_bytes()
+    rows.unlink()
+    os.mkfifo(rows)
+    assert belongings(copy, [run_id])[f"runs/{run_id}/rows.jsonl"] == b""
+    with pytest.raises(StoreError, match="is no file"):
+        Receiver(Store(copy), [run_id]).take(Delivery(rows={run_id: (0, content)}))
 
 
 def test_a_pipe_in_the_place_of_a_lock_keeps_nobody_waiting(tmp_path):
