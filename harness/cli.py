@@ -71,6 +71,7 @@ from harness.show import Player, check_display, check_film, film, frames, sheet,
 from harness.status import status_of
 from harness.store import COMPLETE, Store
 from harness.table import columns_page, export_table
+from harness.workers import STOPS
 from mtenvs.export import export
 from mtenvs.registry import as_task, everything, get_families
 from mtenvs.rendering import RenderingError
@@ -147,7 +148,8 @@ class Experiment:
     """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one;
     with ray: as many as there is room for). Results do not depend on it."""
     save_every: float = SAVE_SECONDS
-    """Seconds after which a training is saved, so that one that is killed goes on from there."""
+    """Seconds after which a training is saved, so that one that is killed goes on from there; 0 for after
+    every rollout."""
     executor: Executor = "local"
     """Who trains: local, processes of this machine, or ray, a Ray cluster with a task for each batch."""
     address: str | None = None
@@ -315,7 +317,8 @@ class Run:
     """Batches trained at a time, in processes of their own; one for each core if left out (on a GPU: one;
     with ray: as many as there is room for). Results do not depend on it."""
     save_every: float = SAVE_SECONDS
-    """Seconds after which a training is saved, so that one that is killed goes on from there."""
+    """Seconds after which a training is saved, so that one that is killed goes on from there; 0 for after
+    every rollout."""
     executor: Executor = "local"
     """Who trains: local, processes of this machine, or ray, a Ray cluster with a task for each batch."""
     address: str | None = None
@@ -345,6 +348,11 @@ class Status:
     def __call__(self) -> None:
         """Runs the command."""
         found = status_of(self.directory)
+        if changed := Store(self.directory).changed():
+            say(
+                f"{plural(len(changed), 'run')} with rows that are not those of their results, the first "
+                f"{changed[0]}: remove {self.directory / 'runs' / changed[0]} and it is trained again"
+            )
         runs = sum(found.runs.values())
         say(f"{self.directory}: {plural(runs, 'run')}, {found.steps / 1e6:.1f}M steps")
         for name, meaning in STATUS_WORDS.items():
@@ -861,8 +869,13 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
         say("nothing left to train")
         return
     go_on = place.run_command(directory)
-    # what ends a job on a cluster is to lose no more than Ctrl-C does
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = {number: signal.getsignal(number) for number in STOPS}
+    # ignored by what a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # what ends a job on a cluster, or comes of a lost connection, is to lose no more than Ctrl-C does
+    for number in STOPS - {signal.SIGINT}:
+        if before[number] != signal.SIG_IGN:  # by nohup
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with_bar(
             "training",
@@ -883,11 +896,14 @@ def train(directory: Path, place: Place, agent: str | None) -> None:
     except KeyboardInterrupt:
         say(f"stopped; trainings are kept as they were last saved. Go on with: {go_on}")
         raise SystemExit(INTERRUPTED) from None
-    except OSError:
-        say(f"stopped; what was stored is whole. When that is mended, go on with: {go_on}")
+    except OSError as error:
+        say(f"stopped; what was stored is whole. When there is a disk to store on, go on with: {go_on}")
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(directory)) from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         # which cannot be told where the directory is gone
         with contextlib.suppress(OSError, ValueError):
             say_diverged(directory)

@@ -480,7 +480,7 @@ def run_plan(
             (``if __name__ == "__main__":``). ``None`` for one, or as many as a cluster has room for.
         agent: whom the plan trains; needed where it is none of ours (:data:`baselines.registry.AGENTS`).
         backend: what steps the worlds, as of :func:`choose_backend`.
-        save_every: seconds after which a training is saved, between two rollouts.
+        save_every: seconds after which a training is saved, between two rollouts; 0 for after every one.
         executor: one of :data:`EXECUTORS`. With ``"ray"`` each cohort is a task of a Ray cluster, which
             needs no file system in common with this machine.
         address: of the Ray cluster, such as ``"auto"``; ``None`` to have one of this machine.
@@ -501,6 +501,8 @@ def run_plan(
     check_unmixed(store, stepped_by, backend)
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be positive, got {processes}")
+    if not 0.0 <= save_every < math.inf:
+        raise ValueError(f"save_every must be seconds, 0 for after every rollout, got {save_every}")
     missing = _missing(plan, store)
     # cohorts are the plan's alone: the missing runs are trained beside the same neighbours again
     waiting = [cohort for cohort in plan["cohorts"] if missing & {*cohort}]

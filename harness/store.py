@@ -613,4 +613,5 @@ def _read_json(path: Path) -> Any:
     try:
         return parsed(path.read_bytes())
     except ValueError as error:
-        raise StoreError(f"{path} is no JSON: {error}") from None
+        what = "restore it" if path.name == "plan.json" else f"remove {path.parent} and run again"
+        raise StoreError(f"{path} is no JSON: {error}; {what}") from None

@@ -19,7 +19,7 @@ import torch
 EXIT_SECONDS = 5.0
 """How long a process that is ending is waited for."""
 
-STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
+STOPS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
 """Signals that ask to stop."""
 GRACE_SECONDS = 2.0
 """How long those that are asked to stop are given, to save where they are."""
@@ -217,7 +217,8 @@ def _begin(queue: Any, stop: Any) -> None:
 
 def _end_as_usual() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in STOPS - {signal.SIGINT}:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _end_with_parent() -> None:

@@ -132,7 +132,7 @@ def test_the_backend_follows_from_agent_and_device(monkeypatch):
         choose_backend("ppo", backend="wrap")
     with pytest.raises(ValueError, match="sb3:ppo trains on worlds of NumPy's arrays: leave out --backend"):
         choose_backend("sb3:ppo", backend="warp")
-    monkeypatch.setattr(harness.run, "check_device", lambda device: None)
+    monkeypatch.setattr(harness.run, "check_device", lambda *args: None)
     monkeypatch.setattr(harness.run, "check_warp", lambda device: None)
     assert choose_backend("ppo", "cuda") == "warp"
     assert choose_backend("ppo", "cuda", "batch") == "batch"
@@ -192,7 +192,7 @@ def test_the_command_line_hands_the_backend_on(tmp_path, monkeypatch, capsys):
     assert "about" in capsys.readouterr().out  # measured there
     main(["run", str(out), "--backend", "warp"])
     assert handed[0][0] == out
-    assert handed[0][-1] == "warp"
+    assert handed[0][5] == "warp"
     assert load_plan(out)["cohort_runs"] == COHORT_RUNS
     for given, message in (
         (["--device", "cuda"], "no device 'cuda' on this machine; valid: cpu"),

@@ -99,7 +99,7 @@ def test_what_was_stopped_goes_on_to_the_same_rows(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = begun(whole, tmp_path / "plan")
-    told = itertools.count()
+    told, before = itertools.count(), signal.getsignal(signal.SIGINT)
 
     def progress(steps: int) -> None:
         if next(told) == 2:
@@ -109,7 +109,7 @@ def test_what_was_stopped_goes_on_to_the_same_rows(
         run_plan(directory, progress=progress)
     assert next(told) == 3  # at once, not after the next rollout
     assert saved(directory)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     run_plan(directory)
     assert rows(directory) == rows(whole)
     assert interruptions(directory) == 2

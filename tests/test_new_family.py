@@ -174,7 +174,7 @@ FAMILY = Family(
 
 def copy_of_the_repository(directory: Path, name: str, text: str) -> Path:
     """The packages and their tests as they are, with one file more."""
-    for package in ("mtenvs", "baselines", "harness", "tests"):
+    for package in ("mtenvs", "baselines", "harness", "tests", "benchmarks"):
         shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", directory)
     (directory / "mtenvs" / "families" / name).write_text(text)
