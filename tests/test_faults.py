@@ -187,7 +187,9 @@ def test_a_disk_that_is_full_stops_the_command(whole: Path, tmp_path: Path) -> N
             stops += 1
             assert code == 2
             assert "No space left on device" in text
-            assert "what was stored is whole. When that is mended, go on with: mtenvs run" in text
+            assert (
+                "what was stored is whole. When there is a disk to store on, go on with: mtenvs run" in text
+            )
             assert "failed" not in Store(directory).status().values()
         assert stops == 2
         assert rows(directory) == rows(whole)
