@@ -189,7 +189,7 @@ TITLES = {
 
 def page(known: Mapping[str, Any]) -> str:
     """The page for people, made of the record."""
-    parts = [HEAD]
+    parts = [HEAD.rstrip()]
     for name in (name for name in TITLES if known.get(name)):
         found, made = known[name]["found"], known[name]["machine"]
         if not found:
