@@ -24,6 +24,10 @@ SEAL = "sha256"
 """Of the facts: a hash of all the others and of the tensors; not in checkpoints of before there was one."""
 
 
+class DamagedError(ValueError):
+    """A checkpoint is not what was written; the message names it and says what is wrong."""
+
+
 def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes a checkpoint; the facts come last and atomically, so that a torn one is never taken for whole.
 
@@ -98,7 +102,7 @@ def read_lessons(directory: Path) -> Lessons:
             raise ValueError(f"task {unnamed[0]!r} is no name")
         return Lessons(tasks, None if code is None else tuple(map(float, code)))
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise DamagedError(
             f"checkpoint {directory} is damaged: {LESSONS}: {type(error).__name__}: {error}"
         ) from None
 
@@ -148,7 +152,7 @@ def load_state(directory: Path) -> tuple[Any, dict[str, Any]]:
             return [together(own) for own in value]
         if isinstance(value, str) and value.startswith(_PLACE):
             if (name := value.removeprefix(_PLACE)) not in tensors:
-                raise ValueError(f"checkpoint {directory} is damaged: it lacks {name}")
+                raise DamagedError(f"checkpoint {directory} is damaged: it lacks {name}")
             return tensors[name]
         return value
 
@@ -167,9 +171,9 @@ def read_facts(directory: Path) -> dict[str, Any]:
     try:
         facts = json.loads((directory / FACTS).read_bytes())
     except (RecursionError, ValueError) as error:  # no JSON, or no text, or nested too deep
-        raise ValueError(f"checkpoint {directory} is damaged: {FACTS}: {error}") from None
+        raise DamagedError(f"checkpoint {directory} is damaged: {FACTS}: {error}") from None
     if not isinstance(facts, dict):
-        raise ValueError(f"checkpoint {directory} is damaged: {FACTS} holds no object")
+        raise DamagedError(f"checkpoint {directory} is damaged: {FACTS} holds no object")
     return facts
 
 
@@ -181,12 +185,12 @@ def _read_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor
     """
     content = (directory / TENSORS).read_bytes()
     if SEAL in facts and facts[SEAL] != sealed(facts, content)[SEAL]:
-        raise ValueError(f"checkpoint {directory} is damaged: its {SEAL} is not that of its content")
+        raise DamagedError(f"checkpoint {directory} is damaged: its {SEAL} is not that of its content")
     try:
         # not of the content: that would give them in another order, in which what is drawn for them depends
         return safetensors.torch.load_file(directory / TENSORS)
     except (KeyError, safetensors.SafetensorError) as error:
-        raise ValueError(f"checkpoint {directory} is damaged: {TENSORS}: {error}") from None
+        raise DamagedError(f"checkpoint {directory} is damaged: {TENSORS}: {error}") from None
 
 
 def load_checkpoint(

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 import mtenvs
-from baselines.checkpoint import Lessons
+from baselines.checkpoint import DamagedError, Lessons
 from baselines.learner import DEFAULT_START, Episodes, Learner, Start
 from baselines.registry import AGENTS, agent_of, find_agent, make_learner
 from harness.bookmark import SAVE_SECONDS, Bookmark, Place
@@ -933,10 +933,10 @@ class _Cohort:
         try:
             # a learner that only takes over everything need not know of starts
             learner.load(r, path, *([] if start == DEFAULT_START else [start]))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, DamagedError) as error:
             raise PlanError(
-                f"{error}. That network is gone: remove {self.directory / 'runs' / run['start']} and it is "
-                "trained again"
+                f"{error}. Without that network this cannot go on: remove "
+                f"{self.directory / 'runs' / run['start']} and it is trained again"
             ) from None
 
     def _hand_over(self, learner: Learner) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import harness.run
 import mtenvs
-from baselines.checkpoint import load_checkpoint, read_lessons
+from baselines.checkpoint import TENSORS, load_checkpoint, read_lessons
 from baselines.learner import Described, Learner, Start, play_episodes
 from baselines.registry import (
     AGENTS,
@@ -498,15 +498,20 @@ def test_an_unknown_device_is_refused_before_anything_is_written(tmp_path):
     assert [p.name for p in directory.iterdir()] == ["plan.json"]
 
 
-def test_a_pretrained_network_that_is_gone_is_named(finished, tmp_path):
+@pytest.mark.parametrize("how", ["gone", "torn"])
+def test_a_pretrained_network_that_is_not_whole_is_named(finished, tmp_path, how):
     directory = tmp_path / "copy"
     shutil.copytree(finished, directory)
-    shutil.rmtree(directory / "checkpoints")
+    if how == "gone":
+        shutil.rmtree(directory / "checkpoints")
+    else:
+        for path in directory.glob(f"checkpoints/pretrain-*/{TENSORS}"):
+            path.write_bytes(path.read_bytes()[:-20])
     victim = next(p for p in (directory / "runs").iterdir() if p.name.startswith("learn-5-transfer-0"))
     shutil.rmtree(victim)
     with pytest.raises(
         PlanError,
-        match=r"no checkpoint in .*/pretrain-5-transfer-0-\w+: .*network is gone: remove .*trained again",
+        match=r"/pretrain-5-transfer-0-\w+.*[.] Without that network .*remove .*/runs/pretrain-5.*trained again",
     ):
         run_plan(directory)
     assert not victim.exists()
