@@ -511,7 +511,7 @@ def test_a_pretrained_network_that_is_not_whole_is_named(finished, tmp_path, how
     shutil.rmtree(victim)
     with pytest.raises(
         PlanError,
-        match=r"/pretrain-5-transfer-0-\w+.*[.] Without that network .*remove .*/runs/pretrain-5.*trained again",
+        match=r"/pretrain-5-transfer-0-\w+.* Without that network .*remove .*/runs/pretrain-5.*again",
     ):
         run_plan(directory)
     assert not victim.exists()
