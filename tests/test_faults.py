@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import harness.run
+import mtenvs
 from benchmarks.faults import (
     begun,
     can_mount,
@@ -110,6 +111,11 @@ def test_what_was_stopped_goes_on_to_the_same_rows(
     assert next(told) == 3  # at once, not after the next rollout
     assert saved(directory)
     assert signal.getsignal(signal.SIGINT) is before
+    # what is saved counts, although no run has ended: three rollouts of each of two runs
+    found = status_of(directory)
+    assert found.runs == {"started": 2, "missing": 4}
+    assert found.steps - found.steps_left == 3 * 2 * 32 * (len(mtenvs.tasks("Biped")) - 1)
+    assert 0.0 < found.hours_left < 1.0
     run_plan(directory)
     assert rows(directory) == rows(whole)
     assert interruptions(directory) == 2
