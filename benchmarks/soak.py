@@ -1,6 +1,6 @@
 """``python -m benchmarks.soak [parts...]``: faults by the hundred, and what came of them (`make soak`).
 
-Writes ``reliability.json`` after every part and ``reliability.md`` from it. A part that finds fault raises.
+Writes ``reliability.json`` after every finding and ``reliability.md`` from it; raises when it finds fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class Size:
 QUICK = Size(kills=2, others=1, interrupts=1, disks=2, nodes=1, tasks=50)
 
 
+Found = Iterator[dict[str, Any]]
+"""Rows of a table, as they are found."""
+
+
 def trained(family: str, directory: Path) -> Path:
     """A small plan that nothing happens to."""
     whole = planned(directory, family)
@@ -72,15 +76,13 @@ def check(name: str, toll: Toll) -> dict[str, Any]:
     return {"what": name, **dataclasses.asdict(toll)}
 
 
-def kills(size: Size, directory: Path) -> list[dict[str, Any]]:
+def kills(size: Size, directory: Path) -> Found:
     """Ends the command and all its processes at once at random moments."""
-    found = []
     for number, family in enumerate(mtenvs.families()):
         whole = trained(family, directory / family / "whole")
         faults = size.others if number else size.kills
         toll = harass(whole, directory / family, faults, seed=number, seconds=_seconds(whole))
-        found.append(check(f"kill -9, {family}", toll))
-    return found
+        yield check(f"kill -9, {family}", toll)
 
 
 def _seconds(whole: Path) -> float:
@@ -89,36 +91,34 @@ def _seconds(whole: Path) -> float:
     return sum(record["wall_seconds"] for record in done)
 
 
-def interrupts(size: Size, directory: Path) -> list[dict[str, Any]]:
+def interrupts(size: Size, directory: Path) -> Found:
     """Ends the command as a user or a cluster does, with the moments before it trains."""
     whole = trained("Biped", directory / "whole")
-    found = []
     for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM)):
         toll = harass(whole, directory / name, size.interrupts, 1, number, _seconds(whole))
-        found.append(check(name, toll))
         if toll.slowest >= 5.0:
             raise AssertionError(f"{name}: took {toll.slowest:.1f} s to end")
-    return found
+        yield check(name, toll)
 
 
-def disks(size: Size, directory: Path) -> list[dict[str, Any]]:
+def disks(size: Size, directory: Path) -> Found:
     """Trains on disks that are full again and again."""
     if not can_mount():
         print("disks: file systems can be mounted by root on Linux only: left out")
-        return []
+        return
     whole = trained("Biped", directory / "whole")
-    return [check("full disk", fill(whole, directory / "disks", size.disks, seed=0))]
+    yield check("full disk", fill(whole, directory / "disks", size.disks, seed=0))
 
 
-def nodes(size: Size, directory: Path) -> list[dict[str, Any]]:
+def nodes(size: Size, directory: Path) -> Found:
     """Takes nodes away from a cluster that trains."""
     whole = planned(directory / "whole", rollouts=12, cohort_runs=2)
     run_plan(whole)
     toll = lose_nodes(whole, directory / "copies", size.nodes, seed=0, seconds=_seconds(whole))
-    return [check("node of a cluster", toll)]
+    yield check("node of a cluster", toll)
 
 
-def fuzz(size: Size, directory: Path) -> list[dict[str, Any]]:
+def fuzz(size: Size, directory: Path) -> Found:
     """Calls, command lines and files, valid and spoilt, by the thousand.
 
     Raises:
@@ -128,20 +128,17 @@ def fuzz(size: Size, directory: Path) -> list[dict[str, Any]]:
     profile = [] if size is QUICK else ["--hypothesis-profile=soak"]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "logical", *profile, *tests]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "MTENVS_SOAK_OUT": str(directory)}, check=True)
-    found = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
-    return [
-        {"what": one["test"], "cases": one["cases"], "accepted": one["accepted"], "refused": one["refused"]}
-        for one in found
-    ]
+    for path in sorted(directory.glob("*.json")):
+        one = json.loads(path.read_text())
+        yield {"what": one["test"], **{key: one[key] for key in ("cases", "accepted", "refused")}}
 
 
-def physics(size: Size, directory: Path) -> list[dict[str, Any]]:
+def physics(size: Size, directory: Path) -> Found:
     """Sampled bodies and those at the ends of their ranges, shaken with violent actions.
 
     Raises:
         AssertionError: if a bad number has left an environment.
     """
-    found = []
     for name in (*mtenvs.families(), ALL_FAMILIES):
         out = directory / f"{name}.json"
         words = [name, "--tasks", str(size.tasks), "--out", str(out)]
@@ -150,8 +147,7 @@ def physics(size: Size, directory: Path) -> list[dict[str, Any]]:
         (shaken,) = json.loads(out.read_text())["families"].values()
         if shaken["faults"]:
             raise AssertionError(f"{name}: {shaken['faults']}")
-        found.append({"what": name, **{key: shaken[key] for key in SHAKEN}})
-    return found
+        yield {"what": name, **{key: shaken[key] for key in SHAKEN}}
 
 
 SHAKEN = ("tasks", "control_steps", "episodes", "diverged", "largest_observation", "largest_speed")
@@ -211,7 +207,7 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
-Part = Callable[[Size, Path], list[dict[str, Any]]]
+Part = Callable[[Size, Path], Found]
 PARTS: dict[str, Part] = {
     "kills": kills,
     "interrupts": interrupts,
@@ -247,11 +243,14 @@ def main() -> None:
         print(f"== {name}", flush=True)
         before = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="mtenvs-soak-") as directory:
-            found = PARTS[name](QUICK if arguments.quick else Size(), Path(directory))
-        minutes = (time.monotonic() - before) / 60
-        known[name] = {"found": found, "minutes": round(minutes, 1), "machine": machine()}
-        path.write_text(json.dumps(known, indent=1) + "\n")
-        (out / "reliability.md").write_text(page(known))
+            found: list[dict[str, Any]] = []
+            minutes = 0.0
+            for row in PARTS[name](QUICK if arguments.quick else Size(), Path(directory)):
+                found.append(row)
+                minutes = (time.monotonic() - before) / 60
+                known[name] = {"found": found, "minutes": round(minutes, 1), "machine": machine()}
+                path.write_text(json.dumps(known, indent=1) + "\n")
+                (out / "reliability.md").write_text(page(known))
         print(f"== {name} took {minutes:.1f} minutes", flush=True)
     print(f"figures: {out / 'reliability.md'}")
 
