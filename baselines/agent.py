@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from baselines.checkpoint import load_checkpoint, save_checkpoint
+from baselines.checkpoint import check_moments, load_checkpoint, save_checkpoint
 from baselines.learner import DEFAULT_START, Described, Episodes, Start, layout_facts, play_episodes
 from mtenvs.spec import NotFiniteError
 from mtenvs.vector_env import TaskVectorEnv
@@ -223,6 +223,8 @@ class Agent(Described, abc.ABC):
         except NotFiniteError:
             self._diverged = True
             return
+        if start.keep_optimizer:
+            check_moments(directory, facts)
         self._diverged = bool(facts.get("diverged"))
         try:
             self.restore(self.started(tensors, start))

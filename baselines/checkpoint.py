@@ -20,6 +20,10 @@ from mtenvs.spec import NotFiniteError
 FORMAT = 1
 TENSORS, FACTS = "tensors.safetensors", "learner.json"
 LESSONS = "lessons.json"
+OPTIMIZER = "optimizer."
+"""Begins the names of tensors that are an optimiser's state."""
+STRIPPED = "stripped"
+"""Of the facts: what was left out of a checkpoint when it was copied; not in those that are whole."""
 SEAL = "sha256"
 """Of the facts: a hash of all the others and of the tensors; not in checkpoints of before there was one."""
 
@@ -191,6 +195,41 @@ def _read_tensors(directory: Path, facts: Mapping[str, Any]) -> dict[str, Tensor
         return safetensors.torch.load_file(directory / TENSORS)
     except (KeyError, safetensors.SafetensorError) as error:
         raise DamagedError(f"checkpoint {directory} is damaged: {TENSORS}: {error}") from None
+
+
+def copy_checkpoint(directory: Path, to: Path, moments: bool = True) -> None:
+    """Copies a checkpoint with what its network was taught, on request without its optimiser's state.
+
+    Args:
+        directory: of the checkpoint.
+        to: directory to write, made if it is missing.
+        moments: whether the optimiser's state is copied too. Where it is not, the facts say so, and whoever
+            needs it refuses the copy (:func:`check_moments`).
+
+    Raises:
+        FileNotFoundError: if there is no whole checkpoint.
+        DamagedError: if it is not what was written.
+    """
+    facts = read_facts(directory)
+    tensors, lessons = _read_tensors(directory, facts), read_lessons(directory)
+    kept = {name: t for name, t in tensors.items() if moments or not name.startswith(OPTIMIZER)}
+    said = {STRIPPED: "optimizer"} if len(kept) < len(tensors) else {}
+    save_checkpoint(to, kept, {**facts, **said})
+    if (directory / LESSONS).is_file():
+        lessons.write(to)
+
+
+def check_moments(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint from which the optimiser's state is needed and was left out.
+
+    Raises:
+        ValueError: if so.
+    """
+    if STRIPPED in facts:
+        raise ValueError(
+            f"checkpoint {directory} was published without its optimiser's state, which keep_optimizer "
+            "hands on: train its run anew, or leave keep_optimizer out"
+        )
 
 
 def load_checkpoint(

@@ -20,8 +20,8 @@ class Arguments:
     """Measures speed and fidelity beside the peers, and writes them with the machine's description."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = DEFAULT
-    """What to run: environments, training, architectures, scaling, curves, warp_curves, layout_pilot,
-    physics_study, or a part of one, such as environments.bare."""
+    """What to run: environments, training, architectures, scaling, curves, everything, warp_curves,
+    layout_pilot, physics_study, or a part of one, such as environments.bare."""
     quick: bool = False
     """Tiny sizes: shows that everything runs, measures nothing."""
     out: Path | None = None

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import mtenvs
 from baselines.registry import describe_learner
-from harness.cli import INTERRUPTED
+from harness.__main__ import INTERRUPTED
+from harness.lock import holder
 from harness.plan import PRESETS, make_plan, write_plan
 from harness.store import Store
 
@@ -60,6 +61,11 @@ def begun(whole: Path, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copy(whole / "plan.json", directory)
     return directory
+
+
+def trains(directory: Path) -> bool:
+    """Whether a process trains here; the files of locks outlive one that was killed."""
+    return any(holder(path) for path in directory.glob("locks/*"))
 
 
 def rows(directory: Path) -> dict[str, bytes]:
@@ -158,13 +164,13 @@ def harass(
             process = start("run", copy, "--save-every", SAVE_SECONDS, *some, output=subprocess.PIPE)
             moment = rng.uniform(0.0, seconds)
             if rng.random() >= EARLY:
-                while process.poll() is None and not any(copy.glob("locks/*")):
-                    time.sleep(0.01)
+                while process.poll() is None and not trains(copy):
+                    time.sleep(0.05)
             last = toll.faults == faults  # this one may end
             try:
                 text = process.communicate(timeout=None if last else moment)[0]
             except subprocess.TimeoutExpired:
-                began = any(copy.glob("locks/*"))
+                began = trains(copy)
                 if number == signal.SIGKILL and rng.random() < 0.5:
                     process.kill()  # its processes are to end by themselves
                 else:
@@ -210,7 +216,7 @@ def lose_nodes(whole: Path, directory: Path, faults: int, seed: int, seconds: fl
             copy = begun(whole, directory / str(toll.plans))
             ray = ["--executor", "ray", "--address", cluster.address, "--save-every", SAVE_SECONDS]
             process = start("run", copy, *ray, output=subprocess.PIPE)
-            while process.poll() is None and not any(copy.glob("locks/*")):
+            while process.poll() is None and not trains(copy):
                 time.sleep(0.05)
             while toll.faults < faults:
                 time.sleep(rng.uniform(0.0, seconds))

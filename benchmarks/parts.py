@@ -17,6 +17,7 @@ BENCHMARKS = {
     "architectures": "architectures:architectures",
     "scaling": "scaling:scaling",
     "curves": "curves:curves",
+    "everything": "everything:everything",
     "warp_curves": "warp_curves:curves",
     "layout_pilot": "layout_pilot:pilot",
     "physics_study.speed": "physics_study:speed",

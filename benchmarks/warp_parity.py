@@ -1,8 +1,8 @@
 """How far MuJoCo Warp's worlds are from C MuJoCo's, the oracle: three levels, each from one state.
 
 Needs no more than the packages of a GPU machine. Deviations are ``|warp - c| / max(1, |c|)``, the largest
-of all entries of a state; Warp's worlds are those of a whole topology at once, each on its own model, as in
-an environment.
+of all entries of a state; Warp's worlds are those of a whole topology together, each on its own model, as
+in an environment.
 
 Beside the tolerances stands what is exempt: where C MuJoCo itself, from a state that differs by as little
 as float32 can tell, goes another way by more than the tolerance, a contact or a limit is just being
@@ -50,6 +50,9 @@ threshold."""
 WORLDS, STEPS = 16, 40
 """What is recorded of each task: so many worlds, half of them with motors at full strength, for so many
 control steps; fallen ones start anew."""
+AT_ONCE = 64
+"""States of each task that are compared at a time; divides ``WORLDS * STEPS``. C MuJoCo reserves several
+megabytes for a world, and a process that reserves more than the machine has cannot be forked."""
 HOLD = 8
 """Control steps for which motors keep their full strength."""
 
@@ -119,6 +122,11 @@ class Recorded:
     """Sums of the reward terms, ``(n,)`` each."""
     actions: np.ndarray
     """``(n, nu)``."""
+
+    def part(self, chosen: slice) -> Recorded:
+        """Some of the states."""
+        totals = {term: values[chosen] for term, values in self.totals.items()}
+        return Recorded(self.rows[chosen], totals, self.actions[chosen])
 
 
 def topologies(family: Family, tasks: Sequence[Task]) -> list[list[Task]]:
@@ -202,50 +210,66 @@ def _measure(
     family: Family, tasks: Sequence[Task], device: torch.device, change: Callable[[WarpBackend], None]
 ) -> dict[str, Parity]:
     recorded = [record(family, task, seed=number) for number, task in enumerate(tasks)]
+    oracle, warp = _oracle(family, tasks, AT_ONCE), _warp(family, tasks, AT_ONCE, device)
+    change(warp)
+    parts = []
+    for first in range(0, WORLDS * STEPS, AT_ONCE):
+        part = _compare(family, [r.part(slice(first, first + AT_ONCE)) for r in recorded], oracle, warp)
+        parts.append({name: values.reshape(len(tasks), AT_ONCE) for name, values in part.items()})
+    columns = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+
+    found = {}
+    for i, task in enumerate(tasks):
+        own = {name: values[i] for name, values in columns.items()}
+        found[task.name] = Parity(
+            task=task.name,
+            states=len(own["lost"]),
+            touching=int(own["touching"].sum()),
+            forward=_level(own["forward"], own["moved_forward"] > FORWARD_TOLERANCE),
+            step=_level(own["step"], own["moved_step"] > STEP_TOLERANCE),
+            functions=_level(own["functions"], np.zeros(len(own["functions"]), bool)),
+            flags=int(own["flags"].sum()),
+            lost=int(own["lost"].sum()),
+        )
+    return found
+
+
+def _compare(
+    family: Family, recorded: Sequence[Recorded], oracle: BatchBackend, warp: WarpBackend
+) -> dict[str, np.ndarray]:
+    """Deviations and flags of one state for every world, ``(n,)`` each."""
     rows = np.concatenate([r.rows for r in recorded])
     actions = np.concatenate([r.actions for r in recorded])
-    totals = {t: np.concatenate([r.totals[t] for r in recorded]) for t in family.reward_terms}
-    each = len(recorded[0].rows)
-    oracle = _oracle(family, tasks, each)
-    warp = _warp(family, tasks, each, device)
-    change(warp)
 
     # level 1: the same positions and velocities
     oracle.set_state(rows)
     for term, total in oracle.state.totals.items():
-        total[:] = totals[term]
+        total[:] = np.concatenate([r.totals[term] for r in recorded])
     _place(warp, oracle)
-    forward_exempt = _moved(oracle, rows, lambda: None, ("sensordata",)) > FORWARD_TOLERANCE
+    moved_forward = _moved(oracle, rows, lambda: None, ("sensordata",))
     oracle.set_state(rows)
     touching = warp._d.nefc.numpy() > 0  # rows of constraints
     forward = _deviation(warp.state, oracle.state, ("sensordata",))
 
     # level 3: the same numbers, whatever level 1 says of them
-    functions, flags = _compare_functions(family, oracle.state, device)
+    functions, flags = _compare_functions(family, oracle.state, warp.device)
 
     # level 2: one step
     after = ("qpos", "qvel", "time", "sensordata")
-    moved = _moved(oracle, rows, lambda: oracle.step(actions), after)
+    moved_step = _moved(oracle, rows, lambda: oracle.step(actions), after)
     oracle.set_state(rows)
     oracle.step(actions)
-    warp.step(torch.from_numpy(actions).to(device))
-    step, lost = _deviation(warp.state, oracle.state, after), warp.diverged().cpu().numpy()
-    step_exempt = moved > STEP_TOLERANCE
-
-    found = {}
-    for i, task in enumerate(tasks):
-        own = slice(i * each, (i + 1) * each)
-        found[task.name] = Parity(
-            task=task.name,
-            states=each,
-            touching=int(touching[own].sum()),
-            forward=_level(forward[own], forward_exempt[own]),
-            step=_level(step[own], step_exempt[own]),
-            functions=_level(functions[own], np.zeros(each, bool)),
-            flags=int(flags[own].sum()),
-            lost=int(lost[own].sum()),
-        )
-    return found
+    warp.step(torch.from_numpy(actions).to(warp.device))
+    return {
+        "touching": touching,
+        "forward": forward,
+        "moved_forward": moved_forward,
+        "functions": functions,
+        "flags": flags,
+        "step": _deviation(warp.state, oracle.state, after),
+        "moved_step": moved_step,
+        "lost": warp.diverged().cpu().numpy(),
+    }
 
 
 def _oracle(family: Family, tasks: Sequence[Task], each: int) -> BatchBackend:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 TRAIN = (
     *("matplotlib", "pandas", "pyarrow", "rich", "safetensors", "scipy", "seaborn", "sklearn"),
@@ -11,12 +16,15 @@ TRAIN = (
 """Modules that the extra ``train`` brings."""
 
 
+INTERRUPTED = 130
+"""What shells give a command that Ctrl-C ended."""
+
+
 def main() -> None:
     """Runs the command line, or says what it needs: the environments alone install without it."""
     try:
-        from harness.cli import main as run
-    except KeyboardInterrupt:
-        sys.exit(130)
+        with _interrupts_end():
+            from harness.cli import main as run
     except ModuleNotFoundError as error:
         # any other is somebody's mistake, as in a family file of one's own, and keeps its traceback
         if (error.name or "").split(".")[0] not in TRAIN:
@@ -28,6 +36,23 @@ def main() -> None:
         # mujoco refuses to be imported, whether or not anything is to be drawn
         sys.exit(f"mtenvs: {error}; valid: egl, osmesa, glfw, disable, or leave it unset")
     run()
+
+
+@contextlib.contextmanager
+def _interrupts_end() -> Iterator[None]:
+    """Lets Ctrl-C end the process at once while nothing has begun.
+
+    Imports take seconds, and an exception raised in their midst may be caught by whoever is imported.
+    """
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 import mtenvs
+from harness import measures
 from harness.reference_scores import load_record
 from mtenvs.spec import Family, Task
 
@@ -16,10 +19,35 @@ PAGE_HEAD = """# Families and tasks
 Written by `mtenvs tasks --markdown` from the registry; a test compares. Distances are Euclidean, in
 descriptor units: every parameter's declared range is 2 long. A score of 0 is a random policy's return, 1
 the reference's, which comes from single-task training (`mtenvs reference FAMILY`).
+
+## How the tasks of -v0 were decided
+
+Lists of tasks, ranges of parameters, rewards, ends of episodes and reference scores follow from the tasks'
+descriptors and from how single networks learn them from scratch. How well a network carries over from one
+published task to another was no criterion: a list chosen by that would put the answer into the question. A
+published list, a reward or a reference score never changes under the same version.
+
+- **Distances.** Every list has tasks that are near another and tasks that are far from all, as the column
+  *nearest* shows, and ends of most parameters' ranges; every parameter is other than nominal in at least
+  three tasks (exceptions are named), so that leaving one out leaves no column of the code untrained.
+- **Learnable.** A task is published if the worst of its reference trainings, all from scratch, ends more
+  than three standard deviations of a random policy's episodes above that policy, and if doing nothing
+  scores under 0.1 (`mtenvs reference` says which does not).
+- **Budgets** belong to a plan, not to a task, and are frozen in it before anything is trained
+  ([protocol](protocol.md#the-plan-comes-first)). They are meant to be such that training from scratch
+  reaches 0.8 on most tasks of a family within the budget.
+- **Looks at transfer.** While these lists were drafts, small leave-one-outs of two tasks of each family
+  were run to try the machinery, and their reports are in the repository (`results/quick*`). No list, range
+  or reward of a family has changed since its first such report was committed, as the history shows. What
+  else was seen of transfer, on tasks that are not published, is said of each family below.
 """
 
 TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")
 """What stands before and after the table of families in the README."""
+GOOD = 0.8
+"""Score that budgets are chosen by: most tasks are to be learned so well from nothing within the budget."""
+TASK_COLUMNS = ("", "task", "differs from nominal in", "nearest", "random", "reference",
+                f"steps to {GOOD:g} from nothing")  # fmt: skip
 
 
 def differences(family: Family, task: Task) -> str:
@@ -82,6 +110,7 @@ def _section(family: Family) -> str:
                 differences(family, task),
                 f"{near.name}, {distance:.2f}",
                 *_scores(record, task),
+                learned(record, task),
             )
         )
     facts = (
@@ -97,10 +126,18 @@ def _section(family: Family) -> str:
             f"```text\n{text}\n```\n",
             facts + "\n",
             _table(("parameter", "nominal", "range", "unit", "scale", "why this range"), parameters),
-            _table(("", "task", "differs from nominal in", "nearest", "random", "reference"), tasks),
+            _table(TASK_COLUMNS, tasks),
             *([_settings(record)] if record else []),
+            *([_reasons(family)] if family.why else []),
+            *([f"### How {family.name} was decided\n\n{family.decided}"] if family.decided else []),
         ]
     )
+
+
+def _reasons(family: Family) -> str:
+    """Why each task is there, a line for every task that says so."""
+    lines = [f"- **{task.name}**: {task.why}\n" for task in family.tasks if task.why]
+    return f"### Why each task of {family.name} is there\n\n{''.join(lines)}"
 
 
 def _scale(parameter: mtenvs.Parameter) -> str:
@@ -121,12 +158,40 @@ def _scores(record: dict[str, Any], task: Task) -> tuple[str, str]:
     return (f"{scores['random']['mean']:.1f}", f"{scores['reference']['mean']:.1f}") if scores else ("", "")
 
 
+def learned(record: dict[str, Any], task: Task) -> str:
+    """After how many steps the trainings behind a reference score held :data:`GOOD`: median and range.
+
+    Args:
+        record: of the family's reference scores.
+        task: one of its tasks.
+
+    Returns:
+        Thousands of control steps, ``later`` for a training that never held it; empty where no curve is
+        on record.
+    """
+    scores = record.get("tasks", {}).get(task.name, {})
+    if not scores.get("curve", {}).get("steps"):
+        return ""
+    low, high = scores["random"]["mean"], scores["reference"]["mean"]
+    steps = np.array([*scores["curve"]["steps"], record["config"]["steps"]], float)
+    returns = np.column_stack([scores["curve"]["returns"], scores["reference"]["seeds"]])
+    times = measures.arrivals(
+        steps, (returns - low) / (high - low), np.array([GOOD]), float(steps[-1]), interpolate=True
+    )
+    first, middle, last = (
+        "later" if np.isinf(t) else f"{t / 1000:.0f}k"
+        for t in np.quantile(times, [0.0, 0.5, 1.0], method="higher")
+    )
+    return f"{middle} ({first} to {last})"
+
+
 def _settings(record: dict[str, Any]) -> str:
     """How a family's reference scores were measured."""
     c = record["config"]
     return (
         f"Reference: {c['learner']}, {c['seeds']} trainings of {c['steps']:,} control steps for each task, "
-        f"{c['episodes']} episodes of each.\n"
+        f"{c['episodes']} episodes of each; the last column is when these held {GOOD:g} of it, median and "
+        "range.\n"
     )
 
 

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,9 +25,11 @@ from rich.table import Table
 import mtenvs
 from baselines.registry import Policy, describe_learner, find_agent, load_policy, widened
 from harness import verify
+from harness.__main__ import INTERRUPTED
 from harness.bookmark import SAVE_SECONDS
 from harness.catalogue import differences, nearest, page, with_families_table
 from harness.compare import compare, leaderboard
+from harness.pack import pack
 from harness.plan import (
     PLAN,
     PRESETS,
@@ -39,6 +42,7 @@ from harness.plan import (
     summarise,
     write_plan,
 )
+from harness.rebuild import plans_below, rebuild
 from harness.record import Recording, reading, recorded
 from harness.reference import (
     ReferenceConfig,
@@ -52,6 +56,7 @@ from harness.reference import (
     write_reference,
 )
 from harness.reference_scores import reference_path
+from harness.replicate import compare_again, compare_fresh, plan_again, plan_fresh, run_of
 from harness.report import summary_table, write_report
 from harness.report.agent import variant
 from harness.report.words import plural
@@ -348,10 +353,11 @@ class Status:
     def __call__(self) -> None:
         """Runs the command."""
         found = status_of(self.directory)
-        if changed := Store(self.directory).changed():
+        store = Store(self.directory)
+        if changed := store.changed():
             say(
                 f"{plural(len(changed), 'run')} with rows that are not those of their results, the first "
-                f"{changed[0]}: remove {self.directory / 'runs' / changed[0]} and it is trained again"
+                f"{changed[0]}: remove {store.place(changed[0])} and it is trained again"
             )
         runs = sum(found.runs.values())
         say(f"{self.directory}: {plural(runs, 'run')}, {found.steps / 1e6:.1f}M steps")
@@ -371,9 +377,6 @@ class Status:
         if not found.running:
             say(f"nobody trains it now; go on with: {run_command(self.directory, found.device)}")
 
-
-INTERRUPTED = 130
-"""What the command ends with after Ctrl-C, as a shell's commands do."""
 
 STATUS_WORDS = {
     "finished": "finished",
@@ -398,6 +401,128 @@ class Report:
         if not has_results(self.directory):
             raise PlanError(f"nothing trained yet: {run_command(self.directory)}")
         report(self.directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rebuild:
+    """Rebuilds from stored rows all reports, figures and tables below a directory, byte for byte."""
+
+    directory: tyro.conf.Positional[Path] = Path("results")
+    """Where to look."""
+    processes: int = 0
+    """Reports at a time; 0 for one for each core."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        if self.processes < 0:
+            raise ValueError(f"processes must not be negative, got {self.processes}")
+        found = plans_below(self.directory)
+        with progress("rebuilding", "reports") as bar:
+            task = bar.add_task("", total=len(found))
+            rebuilt = rebuild(
+                self.directory, self.processes or os.cpu_count() or 1, lambda: bar.advance(task)
+            )
+        for path in rebuilt.pages:
+            say(str(path))
+        for path in rebuilt.untrained:
+            say(f"left out {path}: nothing trained yet")
+        for path, why in rebuilt.failed.items():
+            say(f"mtenvs: {path}: {why}", errors, "red")
+        if rebuilt.failed:
+            raise SystemExit(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """Packs the finished runs of a plan into Parquet, to be published; every command reads them as before.
+
+    A batch of runs that were trained together is packed once, when all of them have their results, and
+    never written again. What is not finished stays as it is; pack again when it is.
+    """
+
+    directory: tyro.conf.Positional[Path]
+    """Directory of the experiment."""
+    out: Path | None = None
+    """Directory to pack into, new or of the same plan; if left out, this one, of which what is packed is
+    then removed."""
+    networks: int | None = None
+    """Seeds of which pretrained networks are kept, for every fold and arm, and one network of every arm
+    that learns a task; without the optimiser's state. All of them, as they are, if left out. From 3 on
+    fresh seeds of mtenvs replicate can mostly tell whether they agree."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        load_plan(self.directory)
+        found = pack(self.directory, self.out, self.networks)
+        for number, why in found.left.items():
+            say(f"batch {number} is not packed: {why}")
+        say(
+            f"packed {plural(found.new, 'batch')} into {found.size / 1e3:.0f} kB; {found.before} were "
+            f"packed before: {plural(found.runs, 'run')} in all"
+        )
+        say(f"{plural(found.networks, 'network')}, {found.networks_size / 1e6:.2f} MB")
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicate:
+    """Trains a cell of a stored plan, a fold and an arm, again, and says whether it agrees with that.
+
+    With fresh seeds, which the plan never used: ends with 0 if the mean times agree, 1 if they differ
+    beyond chance, 2 if that cannot be told. With --same-seed, a stored run with its own: 0 if all rows are
+    the same to the last bit, 1 if they are not, 2 if they are not and the machine or its versions are
+    others.
+    """
+
+    directory: tyro.conf.Positional[Path]
+    """Directory of the experiment."""
+    fold: int
+    """Number of the cell's task."""
+    arm: str = "transfer"
+    """Of the cell."""
+    seeds: int = 3
+    """How many fresh ones."""
+    first_seed: int | None = None
+    """Number of the first of them, to train others than before; the first that the plan does not have, if
+    left out."""
+    same_seed: int | None = None
+    """Train the stored run of this seed again, instead of fresh ones."""
+    pretrain: bool = False
+    """Pretrain anew too, instead of starting from published networks."""
+    out: Path | None = None
+    """Directory to train in, and to go on in; one that is removed afterwards, if left out."""
+    device: str = "cpu"
+    """Where networks live: cpu, or cuda."""
+    backend: str | None = None
+    """What steps the worlds: batch or warp; if left out, warp on a GPU for agents that can, else batch."""
+    processes: int | None = None
+    """Batches trained at a time; one for each core if left out (on a GPU: one)."""
+    agent: str | None = None
+    """Whom the plan trains, as module:Class; needed where it is no agent of mtenvs, for no file may name
+    code."""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        plan = load_plan(self.directory)
+        place = Place(self.device, self.backend, self.processes)
+        with contextlib.ExitStack() as stack:
+            out = self.out
+            if out is None:
+                out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mtenvs-"))) / "replica"
+            if self.same_seed is None:
+                cell = (self.fold, self.arm)
+                plan_fresh(
+                    self.directory, out, *cell, self.seeds, self.first_seed, self.pretrain, self.agent
+                )
+                describe(out)
+                train(out, place, self.agent)
+                verdict = compare_fresh(self.directory, out, *cell)
+            else:
+                run = run_of(plan, self.fold, self.arm, self.same_seed)
+                plan_again(self.directory, out, run, self.pretrain, self.agent)
+                train(out, place, self.agent)
+                verdict = compare_again(self.directory, out, run)
+        say(verdict.text)
+        raise SystemExit(verdict.code)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -971,6 +1096,9 @@ def main(arguments: list[str] | None = None) -> None:
         | Annotated[Run, tyro.conf.subcommand("run")]
         | Annotated[Status, tyro.conf.subcommand("status")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Rebuild, tyro.conf.subcommand("rebuild")]
+        | Annotated[Pack, tyro.conf.subcommand("pack")]
+        | Annotated[Replicate, tyro.conf.subcommand("replicate")]
         | Annotated[Tasks, tyro.conf.subcommand("tasks")]
         | Annotated[
             Reference,

@@ -35,6 +35,7 @@ MUST_AGREE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "tasks": lambda plan: plan["tasks"],
     "reference scores": lambda plan: plan["reference"]["scores"],
     "primary measure": lambda plan: plan["primary"],
+    "arrivals": measures.dating,
     "thresholds": lambda plan: plan["thresholds"],
     "worlds per run": lambda plan: plan["worlds_per_run"],
     "episodes": lambda plan: (plan["first_episodes"], plan["episodes"]),
@@ -271,7 +272,8 @@ def _fold(analysis: Analysis, number: int, budget: float) -> FoldMeasures:
     (fold,) = [f.measures for f in analysis.folds if f.measures.fold == number]
     if budget == analysis.plan["budget"]:
         return fold
-    return measures.fold_measures(fold.fold, fold.task, *fold.curves, fold.thresholds.tolist(), budget)
+    given = (fold.fold, fold.task, *fold.curves, fold.thresholds)
+    return measures.fold_measures(*given, budget, fold.interpolated)
 
 
 def _row(name: str, fold: FoldMeasures, base: FoldMeasures, first: bool) -> Row:
@@ -555,8 +557,8 @@ class Leaderboard:
         ranked = f"{ranked}stand below. " * bool((self.table["rank"] == 0).any())
         return [
             f"{ranked}Ranks count within a group: plans of one family, version, budget, number of worlds, "
-            "set of folds and way of measuring. Intervals that overlap are no order: “mtenvs compare” sets "
-            "plans of one group side by side.",
+            "set of folds, dating of arrivals and way of measuring. Intervals that overlap are no order: "
+            "“mtenvs compare” sets plans of one group side by side.",
         ]
 
     def _joint_cells(self) -> tuple[list[str], list[list[str]]]:
@@ -639,6 +641,7 @@ def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], objec
         headline = analysis.headline
         ratio = headline.log_ratio.exp()
         marks = [*analysis.marks, *_physics(analysis)]
+        marks += ["arrivals at checkpoints"] * (not analysis.interpolated)
         if len(headline.estimable) < len(plan["folds"]):
             # the mean is not over all that its group is about
             marks.append(f"{len(headline.estimable)} of {len(plan['folds'])} folds")
@@ -740,7 +743,10 @@ def _joint_rows(name: str, analysis: Analysis, group: int) -> list[dict[str, Any
 def _joint_group(groups: list[Mapping[str, Any]], plan: Mapping[str, Any]) -> int:
     """As :func:`_group`, of joint plans, whose number of worlds is the agent's own matter."""
     for number, first in enumerate(groups, 1):
-        if first["folds"] == plan["folds"] and not incomparable(first, plan, but=["worlds per run"]):
+        # what counts there is what is reached, whenever it was
+        if first["folds"] == plan["folds"] and not incomparable(
+            first, plan, ["worlds per run", "arrivals"]
+        ):
             return number
     groups.append(plan)
     return len(groups)

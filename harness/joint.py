@@ -49,6 +49,8 @@ class JointCurves:
     """θ grid, ``(thresholds,)``."""
     budget: float
     """K B, in total steps."""
+    interpolated: bool
+    """Whether arrivals are interpolated between checkpoints, see :func:`harness.measures.arrivals`."""
 
     @property
     def pairs(self) -> int:
@@ -64,7 +66,7 @@ class JointCurves:
     def arrivals(self) -> np.ndarray:
         """T of every task in total steps, ``(networks, tasks, thresholds)``; ``inf`` where censored."""
         flat = self.scores.reshape(-1, len(self.steps))
-        times = measures.arrivals(self.steps, flat, self.thresholds, self.budget)
+        times = measures.arrivals(self.steps, flat, self.thresholds, self.budget, self.interpolated)
         return times.reshape(*self.scores.shape[:2], len(self.thresholds))
 
     @property
@@ -80,10 +82,18 @@ class JointCurves:
 
     @property
     def at_once(self) -> np.ndarray:
-        """First checkpoint at which all tasks have arrived at θ together, ``(networks, thresholds)``."""
+        """First checkpoint at which all tasks have arrived at θ together, ``(networks, thresholds)``.
+
+        Interpolated, it is where the last of their scores crosses θ in the gap before it.
+        """
         flat = self.scores.reshape(-1, len(self.steps))
         levels = measures.arrival_levels(flat).reshape(self.scores.shape)
-        return measures.level_arrivals(self.steps, levels.min(axis=1), self.thresholds, self.budget)
+        times = measures.level_arrivals(self.steps, levels.min(axis=1), self.thresholds, self.budget)
+        if not self.interpolated:
+            return times
+        of_tasks = self.scores.swapaxes(0, 1)
+        crossed = [measures.crossings(self.steps, scores, self.thresholds, times) for scores in of_tasks]
+        return np.max(crossed, axis=0)
 
     @property
     def sometime(self) -> np.ndarray:
@@ -97,9 +107,14 @@ class JointCurves:
         return self.arrivals.sum(axis=1) / len(self.tasks)
 
     @property
+    def shown(self) -> np.ndarray:
+        """Steps at which shares are shown, ``(shown,)``, see :func:`harness.measures.shown_steps`."""
+        return measures.shown_steps(self.steps, self.interpolated)
+
+    @property
     def shares(self) -> np.ndarray:
-        """Share of (task, θ) pairs reached by each checkpoint, ``(networks or sets, checkpoints)``."""
-        return measures.reached_shares(self.steps, self.arrivals.reshape(self.count, self.pairs))
+        """Share of (task, θ) pairs reached by each of the steps shown, ``(networks or sets, shown)``."""
+        return measures.reached_shares(self.shown, self.arrivals.reshape(self.count, self.pairs))
 
     @property
     def shares_in_turn(self) -> np.ndarray:
@@ -111,7 +126,7 @@ class JointCurves:
         spent = np.minimum(own[:, :, -1], self.budget / len(self.tasks))
         before = np.cumsum(spent, axis=1) - spent
         times = own + before[:, :, None]
-        return measures.reached_shares(self.steps, times.reshape(self.count, self.pairs))
+        return measures.reached_shares(self.shown, times.reshape(self.count, self.pairs))
 
 
 def joint_curves(
@@ -159,6 +174,7 @@ def joint_curves(
         scores,
         np.asarray(plan["thresholds"], float),
         float(plan["budget"]) * len(tasks),
+        measures.interpolates(plan),
     )
 
 
@@ -241,9 +257,8 @@ def task_measures(
         separate = _arm_curves(SEPARATE, ids, own_steps * len(tasks), scores)
         networks = [of_network[0] for of_network in joint.runs]
         together = _arm_curves(joint.arm, networks, joint.steps, joint.scores[:, k])
-        found.append(
-            measures.fold_measures(number, name, separate, together, joint.thresholds, joint.budget)
-        )
+        sides = (number, name, separate, together)
+        found.append(measures.fold_measures(*sides, joint.thresholds, joint.budget, joint.interpolated))
     return tuple(found)
 
 
@@ -388,7 +403,7 @@ def share_table(arms: Sequence[JointCurves]) -> pd.DataFrame:
     """Share of (task, θ) pairs reached against total steps up to K B.
 
     Returns:
-        One row per arm, mode and checkpoint: ``arm, mode`` (empty for joint networks), ``steps, share, low,
+        One row per arm, mode and step shown: ``arm, mode`` (empty for joint networks), ``steps, share, low,
         high`` (pointwise t interval over networks or sets), ``n``.
     """
     rows = []
@@ -396,11 +411,11 @@ def share_table(arms: Sequence[JointCurves]) -> pd.DataFrame:
         modes = {"": curves.shares}
         if curves.arm == SEPARATE:
             modes = {LOCK_STEP: curves.shares, IN_TURN: curves.shares_in_turn}
-        kept = np.flatnonzero(curves.steps <= curves.budget)
+        kept = np.flatnonzero(curves.shown <= curves.budget)
         for mode, shares in modes.items():
             for i in kept:
                 e = statistics.one_sample(shares[:, i])
-                rows.append([curves.arm, mode, curves.steps[i], e.value, e.low, e.high, curves.count])
+                rows.append([curves.arm, mode, curves.shown[i], e.value, e.low, e.high, curves.count])
     return pd.DataFrame(rows, columns=["arm", "mode", "steps", "share", "low", "high", "n"])
 
 

@@ -13,13 +13,22 @@ import errno
 import fcntl
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.store import RETRIES, StoreError, made
+from harness.store import RETRIES, StoreError, made, owned
 
 UNABLE = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 """What file systems without locks say."""
+
+
+def lock_path(directory: Path, cohort: Sequence[str]) -> Path:
+    """Where the lock of a cohort is.
+
+    Raises:
+        harness.store.StoreError: if that leads out of the plan's directory.
+    """
+    return owned(directory, directory / "locks" / cohort[0])
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from harness import statistics
+from harness.schema import AT_CHECKPOINT, INTERPOLATED
 from harness.statistics import Estimate
 from harness.store import CODES, COMPLETE
 
@@ -44,8 +45,13 @@ RESOLUTION = 0.1
 """Share of a mean time that arrivals at the first checkpoint may make up before it counts as resolved."""
 SIGNIFICANT = 0.05
 """Holm-adjusted p below which a task shows positive or negative transfer (PROTOCOL §4.10)."""
-INTERPOLATED = "arrival interpolated between checkpoints"
-"""The setting of :func:`sensitivity` that dates arrivals to where scores, joined by lines, cross θ."""
+READINGS = {
+    INTERPOLATED: "arrival interpolated between checkpoints",
+    AT_CHECKPOINT: "arrival dated to the checkpoint that shows it",
+}
+"""How arrivals may be dated, as settings of :func:`sensitivity`."""
+WITHIN_GAP = 4
+"""Parts of a gap between checkpoints at whose ends shares are shown, where arrivals are interpolated."""
 _ROUNDING = 1e-9
 """Slack in comparisons of scores, so that a mean of three equal scores equals them."""
 
@@ -138,34 +144,42 @@ def arrivals(
     scores: np.ndarray,
     thresholds: np.ndarray,
     budget: float,
-    interpolate: bool = False,
+    interpolate: bool,
 ) -> np.ndarray:
-    """Arrival times T_θ: the first checkpoint with g_i >= θ and mean(g_i, g_i+1, g_i+2) >= θ.
+    """Arrival times T_θ, seen at the first checkpoint with g_i >= θ and mean(g_i, g_i+1, g_i+2) >= θ.
 
     Args:
         steps: steps of the checkpoints, ``(checkpoints,)``, increasing from 0.
         scores: ``(runs, checkpoints)``, NaN where a run diverged.
         thresholds: ``(thresholds,)``.
-        budget: B; an arrival after it is none.
+        budget: B; an arrival that is seen after it is none.
         interpolate: whether to date an arrival to where the line from the checkpoint before to the
-            arriving one crosses θ; a variation, not the protocol's reading.
+            arriving one crosses θ, as :func:`interpolates` says of a plan; else to the arriving one.
 
     Returns:
-        Steps, ``(runs, thresholds)``; ``inf`` where a run does not arrive by B (censored). An arrival
-        at step 0 counts as the first positive checkpoint. So does every arrival by then in the
-        interpolated reading, or a run that is there at step 0 would take no time at all.
+        Steps, ``(runs, thresholds)``; ``inf`` where a run does not arrive by B (censored), which is so in
+        both readings or in neither. An arrival at step 0 counts as the first positive checkpoint. So does
+        every arrival by then in the interpolated reading, or a run that is there at step 0 would take no
+        time at all.
 
     Raises:
         ValueError: if ``steps`` does not start with 0 and increase, or does not fit ``scores``.
     """
     times = level_arrivals(steps, arrival_levels(scores), thresholds, budget)
-    return _crossings(steps, scores, thresholds, times) if interpolate else times
+    return crossings(steps, scores, thresholds, times) if interpolate else times
 
 
-def _crossings(
+def crossings(
     steps: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, times: np.ndarray
 ) -> np.ndarray:
-    """Arrival times moved to where scores, joined by lines, cross θ; see :func:`arrivals`."""
+    """Arrival times moved to where scores, joined by lines, cross θ; see :func:`arrivals`.
+
+    Args:
+        steps: steps of the checkpoints, ``(checkpoints,)``.
+        scores: ``(runs, checkpoints)``.
+        thresholds: ``(thresholds,)``.
+        times: :func:`level_arrivals`, ``(runs, thresholds)``; ``inf`` stays.
+    """
     steps, scores = np.asarray(steps, float), np.atleast_2d(np.asarray(scores, float))
     theta = np.broadcast_to(np.asarray(thresholds, float), times.shape)
     index = np.where(np.isfinite(times), np.searchsorted(steps, times), 1)
@@ -194,6 +208,35 @@ def level_arrivals(
     times = np.where(there.any(axis=1), steps[first], np.inf)
     times = np.where(times == 0, steps[1], times)
     return np.where(times <= budget, times, np.inf)
+
+
+def interpolates(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan's arrivals are interpolated between checkpoints; see :func:`arrivals`."""
+    return dating(plan) == INTERPOLATED
+
+
+def dating(plan: Mapping[str, Any]) -> str:
+    """How a plan dates arrivals, one of :data:`READINGS`."""
+    return str(plan.get("arrivals", AT_CHECKPOINT))
+
+
+def shown_steps(steps: Sequence[float] | np.ndarray, interpolated: bool) -> np.ndarray:
+    """Steps at which shares of runs that have arrived are shown.
+
+    Args:
+        steps: steps of the checkpoints, ``(checkpoints,)``.
+        interpolated: whether arrivals may lie between them.
+
+    Returns:
+        The checkpoints and, if so, the ends of each of the :data:`WITHIN_GAP` parts of every gap but the
+        first, in which no arrival lies; ``(shown,)``.
+    """
+    steps = np.asarray(steps, float)
+    if not interpolated:
+        return steps
+    parts = np.arange(WITHIN_GAP) / WITHIN_GAP
+    within = steps[1:-1, None] + np.diff(steps[1:])[:, None] * parts
+    return np.concatenate([steps[:1], within.ravel(), steps[-1:]])
 
 
 def restricted_times(arrival: np.ndarray, budget: float) -> np.ndarray:
@@ -261,10 +304,10 @@ def expected_running_times(arrival: np.ndarray, budget: float) -> np.ndarray:
 
 
 def reached_shares(steps: np.ndarray, arrival: np.ndarray) -> np.ndarray:
-    """Share of the thresholds that each run has reached at each checkpoint, ``(runs, checkpoints)``.
+    """Share of the thresholds that each run has reached by each of some steps, ``(runs, steps)``.
 
     Args:
-        steps: steps of the checkpoints, ``(checkpoints,)``.
+        steps: such as those of the checkpoints, ``(steps,)``.
         arrival: T_θ, ``(runs, thresholds)``.
     """
     return (np.asarray(arrival)[:, None, :] <= np.asarray(steps, float)[:, None]).mean(axis=-1)
@@ -548,6 +591,8 @@ class FoldMeasures:
     """Learning curves."""
     thresholds: np.ndarray
     """θ grid, ``(thresholds,)``."""
+    interpolated: bool
+    """Whether arrivals are interpolated between checkpoints, see :func:`arrivals`."""
     arrivals: tuple[np.ndarray, np.ndarray]
     """T_θ, ``(runs, thresholds)``, ``inf`` where censored."""
     times: tuple[np.ndarray, np.ndarray]
@@ -608,7 +653,7 @@ def fold_measures(
     arm: ArmCurves,
     thresholds: Sequence[float] | np.ndarray,
     budget: float,
-    interpolate: bool = False,
+    interpolate: bool,
 ) -> FoldMeasures:
     """Applies the measures to one fold.
 
@@ -637,6 +682,7 @@ def fold_measures(
         budget=budget,
         curves=arms,
         thresholds=grid,
+        interpolated=interpolate,
         arrivals=(arrived[0], arrived[1]),
         times=(cluster_means(times[0], baseline.clusters), cluster_means(times[1], arm.clusters)),
         estimable=which,
@@ -683,6 +729,7 @@ def compare(
             curves[fold, arm],
             plan["thresholds"],
             plan["budget"],
+            interpolates(plan),
         )
         for fold in plan["folds"]
         if (fold, baseline) in curves and (fold, arm) in curves
@@ -692,11 +739,8 @@ def compare(
 def speed_up_bounds(fold: FoldMeasures) -> tuple[float, float]:
     """Between which values ρ̄ lies, wherever between its checkpoints each run arrived.
 
-    An arrival dated to t_i came after t_i-1: the lower end has all of the baseline's as early and all of
-    the arm's as late as can be, the upper end the reverse.
-
-    Args:
-        fold: with arrivals as the protocol dates them.
+    An arrival that t_i shows came after t_i-1: the lower end has all of the baseline's as early and all of
+    the arm's as late as can be, the upper end the reverse. That is so however the fold's are dated.
 
     Returns:
         Lower and upper end, the upper one infinite where every run of the arm may have been there at
@@ -704,14 +748,16 @@ def speed_up_bounds(fold: FoldMeasures) -> tuple[float, float]:
     """
     if math.isnan(fold.speed_up):
         return math.nan, math.nan
-    earliest = []
-    for curves, arrived in zip(fold.curves, fold.arrivals, strict=True):
-        index = np.where(np.isfinite(arrived), np.searchsorted(curves.steps, arrived), 1)
-        before = np.where(np.isfinite(arrived), curves.steps[index - 1], fold.budget)
-        earliest.append(cluster_means(mean_times(before, fold.estimable), curves.clusters).mean())
-    late = [times.mean() for times in fold.mean_times]
-    high = late[0] / earliest[1] if earliest[1] > 0 else math.inf
-    return float(earliest[0] / late[1]), float(high)
+    early: list[float] = []
+    late: list[float] = []
+    for curves in fold.curves:
+        shown = arrivals(curves.steps, curves.scores, fold.thresholds, fold.budget, interpolate=False)
+        index = np.where(np.isfinite(shown), np.searchsorted(curves.steps, shown), 1)
+        before = np.where(np.isfinite(shown), curves.steps[index - 1], fold.budget)
+        for ends, times in ((early, before), (late, restricted_times(shown, fold.budget))):
+            ends.append(cluster_means(mean_times(times, fold.estimable), curves.clusters).mean())
+    high = late[0] / early[1] if early[1] > 0 else math.inf
+    return float(early[0] / late[1]), float(high)
 
 
 # --- what is evaluated when pretraining ends -------------------------------------------------------
@@ -995,9 +1041,9 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
 
     Changed are the range of θ, the budget (half), the grid of checkpoints (every second one, which
     also doubles the span of the three-checkpoint rule), and when in the gap between two checkpoints a run
-    is taken to arrive (where the score, interpolated, crosses θ). Coarse checkpoints mostly pull ρ̄
-    towards 1, but the first positive one is kept, so not where the arm arrives by it. Half the episodes
-    cannot be had from means over episodes; the store keeps no single ones.
+    is taken to arrive (by the other of the :data:`READINGS`). Dated to checkpoints, arrivals mostly pull ρ̄
+    towards 1, the more the coarser these are, but the first positive one is kept, so not where the arm
+    arrives by it. Half the episodes cannot be had from means over episodes; the store keeps no single ones.
 
     Args:
         folds: of one comparison.
@@ -1010,9 +1056,10 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
     if not folds:
         return pd.DataFrame(columns=columns)
     grid, budget = folds[0].thresholds, folds[0].budget
+    other = READINGS[AT_CHECKPOINT if folds[0].interpolated else INTERPOLATED]
     settings: list[tuple[str, np.ndarray, float, int]] = [
         ("as planned", grid, budget, 1),
-        (INTERPOLATED, grid, budget, 1),
+        (other, grid, budget, 1),
         ("θ from 0.1 to 0.5", np.round(np.arange(0.10, 0.501, 0.05), 2), budget, 1),
         ("θ from 0.1 to 0.9", np.round(np.arange(0.10, 0.901, 0.05), 2), budget, 1),
         ("half the budget", grid, budget / 2, 1),
@@ -1023,8 +1070,8 @@ def sensitivity(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
         changed = []
         for f in folds:
             baseline, arm = (_every(curves, stride) for curves in f.curves)
-            sides = (f.fold, f.task, baseline, arm)
-            changed.append(fold_measures(*sides, thresholds, until, interpolate=name == INTERPOLATED))
+            interpolate = f.interpolated if name != other else not f.interpolated
+            changed.append(fold_measures(f.fold, f.task, baseline, arm, thresholds, until, interpolate))
         # a fold without runs of the arm is neither solved nor unsolved
         unsolved = [c for c, f in zip(changed, folds, strict=True) if f.curves[1].count and not f.solved]
         for key, chosen in (("all_folds", changed), ("not_yet_solved", unsolved)):

@@ -29,7 +29,7 @@ from harness.family_code import family_code
 from harness.joint import SEPARATE
 from harness.measures import DOSES
 from harness.reference_scores import load_reference
-from harness.schema import MOST_WORLDS, OF_RUN, REPORTED, check_plan, parsed
+from harness.schema import CONTROLS, INTERPOLATED, MOST_WORLDS, OF_RUN, REPORTED, check_plan, parsed
 from harness.statistics import EQUIVALENT
 from harness.store import content_hash, differences, digest
 from mtenvs.conditioning import check_conditioning, check_layout
@@ -41,8 +41,6 @@ ARMS = ("scratch", "transfer", "blind", "single_source", "normalizer", "shuffled
 """The arms of PROTOCOL §5."""
 SWITCHES = ("freeze_trunk", "fresh_heads", "fresh_critic", "keep_optimizer", "reset_log_std")
 """What of a network that is handed on starts otherwise than it was; fields of :class:`Preset`."""
-CONTROLS = ("normalizer", "shuffled", "ceiling")
-"""Arms that may be planned on some folds only."""
 JOINT_ARMS = (SEPARATE, *measures.JOINT_ARMS)
 """Arms of a joint plan: one network a task; one for all of the same width; one of as many parameters."""
 THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.80 (PROTOCOL §4.3)
@@ -74,7 +72,7 @@ MOST_EPISODES = 250_000
 MOST = {
     **dict.fromkeys(("budget", "pretrain_budget", "tuning_steps"), 10**13),
     **dict.fromkeys(("worlds_per_run", "cohort_runs", "tuning_trials"), MOST_WORLDS),
-    **dict.fromkeys(("seeds", "finetunes"), MOST_RUNS),
+    **dict.fromkeys(("seeds", "control_seeds", "finetunes"), MOST_RUNS),
     **dict.fromkeys(("episodes", "first_episodes", "checkpoints"), MOST_EPISODES),
     "root_seed": 2**64,
     "min_distance": 1e6,
@@ -106,8 +104,14 @@ class Preset:
     control_folds: tuple[int, ...] | None = None
     """Folds on which normalizer, shuffled and ceiling are planned, at least one of those held out; None
     for all."""
+    control_seeds: int | None = None
+    """Seeds of normalizer, shuffled and ceiling, where fewer than of the other arms are enough; None for as
+    many."""
     headline: str = "all_folds"
     """Set of folds of the headline: all_folds, or not_yet_solved."""
+    arrivals: str = INTERPOLATED
+    """When a run arrives at a score that it has at a checkpoint and had not at the one before:
+    interpolated, where the line between the two crosses it; or checkpoint, at the one that shows it."""
     seeds: int = 10
     """Pretraining seeds per fold, and scratch seeds per fold."""
     finetunes: int = 1
@@ -275,6 +279,7 @@ def make_plan(
         "folds": folds,
         "arms": list(preset.arms),
         "control_folds": controls,
+        "control_seeds": preset.control_seeds or preset.seeds,
         "finetunes": preset.finetunes,
         "finetune_folds": repeated,
         "headline": preset.headline,
@@ -285,7 +290,7 @@ def make_plan(
         for arm in preset.arms:
             if arm in CONTROLS and fold not in controls:
                 continue
-            for seed in range(preset.seeds):
+            for seed in range(plan["control_seeds"] if arm in CONTROLS else preset.seeds):
                 runs.learn_held_out(definition, fold, arm, seed, count if arm == "transfer" else 1)
     return _frozen(plan, runs, definition)
 
@@ -441,6 +446,7 @@ def _plan(
         "first_episodes": preset.first_episodes,
         "thresholds": list(THRESHOLDS),
         "primary": "speed_up",
+        "arrivals": preset.arrivals,
         "break_even_threshold": preset.break_even_threshold,
         "equivalence": EQUIVALENT,
         "exclusion": EXCLUSION,
@@ -463,15 +469,143 @@ def _plan(
     return plan
 
 
+def make_cell_plan(
+    plan: Mapping[str, Any],
+    fold: int,
+    arm: str,
+    seeds: int,
+    first_seed: int | None = None,
+    starts: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Writes out fresh seeds of one cell of a plan, a fold and an arm, as a plan of their own.
+
+    Everything else is the plan's: its budgets, its hyperparameters, its evaluations, which start from the
+    same states. Fresh runs are numbered from the first seed that the plan does not have, and every stream
+    derives from that number as in the plan, so that none is one of the plan's.
+
+    Args:
+        plan: of which the cell is.
+        fold: number of its task.
+        arm: its arm.
+        seeds: how many.
+        first_seed: number of the first of them; ``None`` for the first that the plan does not have.
+        starts: runs of the plan whose networks they start from, in turn; ``None`` to train these anew too,
+            with fresh seeds of their own.
+
+    Raises:
+        PlanError: if the plan has no such cell, or has one of the seeds.
+    """
+    definition = mtenvs.get_family(plan["family"])
+    by_id = {run["id"]: run for run in plan["runs"]}
+    models = cell_runs(plan, fold, arm)
+    after = 1 + max(run["seed"] for run in plan["runs"])
+    first = after if first_seed is None else first_seed
+    if first < after or seeds < 1:
+        raise PlanError(
+            f"seeds {first} to {first + seeds - 1} are not fresh: the plan has 0 to {after - 1}; there "
+            f"must be at least one, from {after} on"
+        )
+    if starts is not None:
+        models = [run for start in starts for run in models if run["start"] == start]
+        if not models:
+            raise PlanError(f"no run of fold {fold} and arm {arm} starts from any of {list(starts)}")
+    own = ("runs", "cohorts", "leaks", "sha256")
+    fresh = {name: value for name, value in plan.items() if name not in own}
+    # in order to be what the plan's own would be, runs are made with all that it says
+    runs = _Runs(fresh)
+
+    def add(model: Mapping[str, Any], seed: int) -> str:
+        start = model["start"]
+        if start is not None and starts is not None:
+            start = str(runs.by_id.setdefault(start, by_id[start])["id"])
+        elif start is not None:
+            start = add(by_id[start], seed)
+        places = (model["phase"], model["fold"], model["arm"], seed, model["tasks"])
+        told = {"conditioning": model["conditioning"], "config": model.get("config")}
+        return runs.add(*places, start, model["init"] or "all", steps=model["steps"], **told)
+
+    for k in range(seeds):
+        add(models[k % len(models)], first + k)
+    taken = {name for run in runs.by_id.values() for name in run["switches"]}
+    fresh |= {
+        "title": f"{plan['title']}: fresh seeds of {arm} on {definition.tasks[fold].name}",
+        "folds": [fold],
+        "arms": [arm],
+        "seeds": seeds,
+        "control_folds": [],
+        "finetunes": 1,
+        "finetune_folds": [],
+        # of which a matrix has none
+        **({"control_seeds": seeds} if "control_seeds" in plan else {}),
+        "switches": [name for name in plan["switches"] if name in taken],
+    }
+    made = _closed(fresh, runs, definition)
+    there = {run["entropy"] for run in plan["runs"]}
+    if shared := [run["id"] for run in made["runs"] if run["id"] not in by_id and run["entropy"] in there]:
+        raise PlanError(f"run {shared[0]} shares its random stream with one of the plan: name another seed")
+    return made
+
+
+def cell_runs(plan: Mapping[str, Any], fold: int, arm: str) -> list[dict[str, Any]]:
+    """The runs that learn the task of a fold in an arm, one of each seed.
+
+    Raises:
+        PlanError: if there are none.
+    """
+    cells: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for run in plan["runs"]:
+        if run["phase"] == "learn" and run["fold"] != NO_FOLD and not run.get("finetune"):
+            cells.setdefault((run["fold"], run["arm"]), []).append(run)
+    if (fold, arm) not in cells:
+        names = "; ".join(
+            f"fold {k} ({plan['tasks'][k]['name']}): {', '.join(a for f, a in cells if f == k)}"
+            for k in sorted({f for f, _ in cells})
+        )
+        raise PlanError(
+            f"no run of the plan learns fold {fold} in arm {arm!r}; there are {names or 'none'}"
+        )
+    return cells[fold, arm]
+
+
+def make_part_plan(plan: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Writes out the cohort of a run, with all that its runs start from, as a plan of their own.
+
+    Runs, seeds and cohorts are the plan's: what is trained of it is trained as there.
+
+    Raises:
+        PlanError: if the plan has no such run.
+    """
+    of = {i: cohort for cohort in plan["cohorts"] for i in cohort}
+    if run_id not in of:
+        raise PlanError(f"the plan has no run {run_id!r}")
+    starts = {run["id"]: run["start"] for run in plan["runs"]}
+    kept: set[str] = set()
+    waiting = [run_id]
+    while waiting:
+        if (found := waiting.pop()) not in kept:
+            kept |= {*of[found]}
+            waiting += [starts[i] for i in of[found] if starts[i] is not None]
+    part = {**plan, "title": f"{plan['title']}: the cohort of {run_id}"}
+    part["runs"] = [run for run in plan["runs"] if run["id"] in kept]
+    part["cohorts"] = [cohort for cohort in plan["cohorts"] if cohort[0] in kept]
+    return {**part, "sha256": digest(part)}
+
+
 def _frozen(plan: dict[str, Any], runs: _Runs, family: Family) -> dict[str, Any]:
-    """Adds the runs, their cohorts, the proof that nothing leaks, and the hash."""
-    plan["runs"] = list(runs.by_id.values())
+    """Refuses settings that change no run, and closes the plan."""
+    planned = runs.by_id.values()
     # what is asked for and changes no run is said, not dropped
-    taken = {name for run in plan["runs"] for name in run["switches"]}
+    taken = {name for run in planned for name in run["switches"]}
     if idle := [name for name in plan["switches"] if name not in taken]:
         raise PlanError(f"{', '.join(idle)} would change no run: no arm hands such a network on")
-    if plan.get("new_code") == "mean" and all(run["told"] == "own" for run in plan["runs"]):
+    if plan.get("new_code") == "mean" and all(run["told"] == "own" for run in planned):
         raise PlanError("new_code mean would change no run: no arm tells a network of a task new to it")
+    return _closed(plan, runs, family)
+
+
+def _closed(plan: dict[str, Any], runs: _Runs, family: Family) -> dict[str, Any]:
+    """Adds the runs, their cohorts, the proof that nothing leaks, and the hash."""
+    plan["runs"] = list(runs.by_id.values())
     # one that trains a run at a time is given one
     plan["cohorts"] = _cohorts(plan["runs"], plan["cohort_runs"] if plan["learner"]["many_runs"] else 1)
     plan["leaks"] = _leaks(plan, family)
@@ -745,8 +879,16 @@ def _check(preset: Preset, family: Family) -> None:
             raise PlanError(f"{name} {list(folds or ())} name a task twice; use each at most once")
     if preset.headline not in HEADLINES:
         raise PlanError(f"unknown headline {preset.headline!r}; valid: {', '.join(HEADLINES)}")
+    if preset.control_seeds is not None and preset.control_seeds > preset.seeds:
+        raise PlanError(
+            f"control_seeds must be at most seeds, {preset.seeds}, got {preset.control_seeds}: normalizer "
+            "and shuffled start from the networks of transfer"
+        )
+    if preset.arrivals not in measures.READINGS:
+        raise PlanError(f"unknown arrivals {preset.arrivals!r}; valid: {', '.join(measures.READINGS)}")
     counts = (
         "seeds",
+        "control_seeds",
         "finetunes",
         "budget",
         "pretrain_budget",

@@ -29,6 +29,8 @@ ROLLOUT = 32 * PRESETS["standard"].worlds_per_run
 """Control steps between updates of the learner that the standard preset has for most families."""
 TAU_SIGMA = 0.2
 """Standard deviation of log τ, the time that a run of :class:`Discretised` takes to score 1."""
+CURVED = 0.6
+"""Share of τ after which a curved rise is at 1 - 1/e; it scores 0.99 at τ."""
 
 Sample = tuple[np.ndarray, ...]
 """One trial's data, as the population draws it, without the axis of trials."""
@@ -596,11 +598,13 @@ class FinalScores:
 class Discretised:
     """Learning curves seen at checkpoints only: curves to arrivals to Ȳ, by :mod:`harness.measures`.
 
-    g(t) = min(t / τ, 1) + 0.005 z. log τ is normal with standard deviation 0.2; E τ is SCRATCH in the
-    scratch arm and SCRATCH / ratio in the transfer arm, so that hardly a run misses 0.8 by B.
-    Truth: T_θ = θ τ in continuous time, so that E Ȳ = mean(θ) E τ and L = log(ratio). What is read off is
-    later, the next checkpoint, which draws the ratio of means to 1, unless it is interpolated: see
-    :attr:`expected`.
+    g(t) = h(t / τ) + 0.005 z. h(u) = min(u, 1) rises straight; 1 - exp(-(u / CURVED)³) begins slowly, rises
+    steeply and flattens out, as scores of reinforcement learning do. log τ is normal with standard
+    deviation 0.2; E τ is SCRATCH in the scratch arm and SCRATCH / ratio in the transfer arm, so that hardly
+    a run misses 0.8 by B.
+    Truth: T_θ = h⁻¹(θ) τ in continuous time, so that E Ȳ = mean(h⁻¹(θ)) E τ and L = log(ratio). What is
+    read off is later, the next checkpoint, which draws the ratio of means to 1, unless it is interpolated:
+    see :attr:`expected`.
     """
 
     gap: float | None
@@ -608,7 +612,9 @@ class Discretised:
     ratio: float
     """Speed-up."""
     interpolate: bool = False
-    """Whether arrivals are interpolated between checkpoints, which the protocol's reading does not."""
+    """Whether arrivals are interpolated between checkpoints, or dated to the one that shows them."""
+    curved: bool = False
+    """Whether runs rise as learning does, or straight, which is what interpolation takes them to do."""
 
     @property
     def name(self) -> str:
@@ -616,7 +622,10 @@ class Discretised:
         grid = (
             f"a checkpoint every {self.gap:,.0f} steps" if self.gap else "the standard preset's checkpoints"
         )
-        return f"speed-up {self.ratio:g}, {grid}{', interpolated' * self.interpolate}"
+        return (
+            f"speed-up {self.ratio:g}{', curved rises' * self.curved}, {grid}"
+            f"{', interpolated' * self.interpolate}"
+        )
 
     @property
     def truth(self) -> float:
@@ -636,14 +645,16 @@ class Discretised:
     def expected(self) -> float:
         """The ratio of means that these checkpoints should show.
 
-        E of the next checkpoint is the sum of t_(i+1) (F(t_(i+1)) - F(t_i)), F the distribution of θ τ.
-        Interpolated on straight rises, what is left is what happens in the first gap and after B:
-        E clip(θ τ, t_1, B).
+        E of the next checkpoint is the sum of t_(i+1) (F(t_(i+1)) - F(t_i)), F the distribution of
+        h⁻¹(θ) τ. Interpolated on straight rises, what is left is what happens in the first gap and after B:
+        E clip(θ τ, t_1, B). Interpolated on curved ones it is a mean over quantiles of τ.
         """
+        if self.curved and self.interpolate:
+            return self._over_quantiles()
         steps = self.steps[self.steps <= BUDGET]
         means = []
         for mean in (SCRATCH, SCRATCH / self.ratio):
-            scale = THRESHOLDS[:, None] * mean * math.exp(-(TAU_SIGMA**2) / 2)
+            scale = self._inverse(THRESHOLDS)[:, None] * mean * math.exp(-(TAU_SIGMA**2) / 2)
             reached = stats.lognorm.cdf(steps, TAU_SIGMA, scale=scale)
             # those that come after B count with B
             late = (1 - reached[:, -1]) * BUDGET
@@ -657,6 +668,25 @@ class Discretised:
             means.append(float(arrived.mean()))
         return means[0] / means[1]
 
+    def _over_quantiles(self, count: int = 2000) -> float:
+        """:attr:`expected` by the midpoint rule, of curves without noise."""
+        middles = (np.arange(count) + 0.5) / count
+        tau = stats.lognorm.ppf(middles, TAU_SIGMA, scale=math.exp(-(TAU_SIGMA**2) / 2))
+        means = []
+        for mean in (SCRATCH, SCRATCH / self.ratio):
+            shown = self._rise(self.steps / (mean * tau[:, None]))
+            arrived = measures.arrivals(self.steps, shown, THRESHOLDS, BUDGET, interpolate=True)
+            means.append(measures.restricted_times(arrived, BUDGET).mean())
+        return float(means[0] / means[1])
+
+    def _rise(self, u: np.ndarray) -> np.ndarray:
+        """h."""
+        return -np.expm1(-((u / CURVED) ** 3)) if self.curved else np.minimum(u, 1.0)
+
+    def _inverse(self, score: np.ndarray) -> np.ndarray:
+        """h⁻¹."""
+        return CURVED * np.cbrt(-np.log1p(-score)) if self.curved else score
+
     def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
         """Ȳ of scratch and transfer, ``(trials, n)`` each."""
         steps, which = self.steps, np.ones(len(THRESHOLDS), bool)
@@ -665,7 +695,7 @@ class Discretised:
         arms = np.empty((2, trials, n))
         for arm, mean in enumerate((SCRATCH, SCRATCH / self.ratio)):
             for i in range(trials):  # not all at once: the curves of a fine grid are many
-                scores = np.minimum(steps / (mean * tau[arm, i]), 1.0)
+                scores = self._rise(steps / (mean * tau[arm, i]))
                 scores = scores + 0.005 * rng.standard_normal(scores.shape)
                 arrived = measures.arrivals(steps, scores, THRESHOLDS, BUDGET, self.interpolate)
                 arms[arm, i] = measures.mean_times(measures.restricted_times(arrived, BUDGET), which)

@@ -31,9 +31,9 @@ from typing import Any
 
 import harness.workers
 from baselines.registry import find_agent
-from harness.lock import holder, locked
+from harness.lock import holder, lock_path, locked
 from harness.plan import PlanError, load_plan
-from harness.run import BUSY_SECONDS, TrainingError, Where, checkpoint_path, choose_backend, fail_runs
+from harness.run import TrainingError, Where, checkpoint_path, choose_backend, fail_runs
 from harness.shipping import (
     Delivery,
     End,
@@ -46,7 +46,7 @@ from harness.shipping import (
     versions,
     write_files,
 )
-from harness.store import COMPLETE, Store, StoreError, owned
+from harness.store import COMPLETE, Store, StoreError
 from harness.workers import GRACE_SECONDS, Progress
 from mtenvs.spec import MissingPackageError
 
@@ -153,8 +153,6 @@ class RayWorkers:
         self._starts = {run["id"]: run["start"] for run in load_plan(directory)["runs"]}
         self._ended = {i for i, status in self._store.status().items() if status in COMPLETE}
         self._jobs: dict[Future[bool], _Job] = {}
-        # refused, as another process has them, and when they may be asked for again
-        self._refused: dict[Future[bool], float] = {}
         self._networks: dict[str, Any] = {}
         # in the cluster's memory once tasks are asked to stop: the one thing that both sides see
         self._stop = f"mtenvs-stop-{uuid.uuid4().hex}"
@@ -260,19 +258,13 @@ class RayWorkers:
     ) -> Future[bool]:
         """Gives a cohort to the cluster, which trains it when it has room."""
         future: Future[bool] = Future()
-        if holder(self._lock(cohort)) is not None:
-            self._refuse(future)
+        if holder(lock_path(directory, cohort)) is not None:
+            future.set_result(False)
             return future
         job = _Job(train, cohort, agent, where, progress, future, Receiver(self._store, cohort))
         self._jobs[future] = job
         self._begin(job)
         return future
-
-    def _refuse(self, future: Future[bool]) -> None:
-        self._refused[future] = time.monotonic() + BUSY_SECONDS
-
-    def _lock(self, cohort: Sequence[str]) -> Path:
-        return self._directory / "locks" / cohort[0]
 
     def _begin(self, job: _Job) -> None:
         """Makes the task of a cohort, from what the store has of it now."""
@@ -313,9 +305,6 @@ class RayWorkers:
         """
         until = time.monotonic() + seconds
         while True:
-            for future in [f for f, again in self._refused.items() if time.monotonic() >= again]:
-                del self._refused[future]
-                future.set_result(False)
             done = {future for future in futures if future.done()}
             if done or time.monotonic() >= until:
                 return done
@@ -364,7 +353,7 @@ class RayWorkers:
 
     def _take_lock(self, job: _Job) -> bool:
         """Makes the cohort ours, now that its task has begun; whether the task may go on."""
-        job.mine = job.lock.enter_context(locked(owned(self._directory, self._lock(job.cohort))))
+        job.mine = job.lock.enter_context(locked(lock_path(self._directory, job.cohort)))
         current = stamp(self._directory, job.cohort) == job.sent
         if job.mine and current:
             return True
@@ -374,7 +363,7 @@ class RayWorkers:
         else:
             job.lock.close()
             del self._jobs[job.future]
-            self._refuse(job.future)
+            job.future.set_result(False)
         return False
 
     def _again(self, job: _Job, error: Exception) -> None:
@@ -391,8 +380,10 @@ class RayWorkers:
         why = next((text for kind, text in what.items() if isinstance(error, kind)), "its node was lost")
         if job.losses > RETRIES:
             why = f"{why}, {job.losses} time{'s' * (job.losses > 1)} in a row"
-            status = self._store.status()
-            fail_runs(self._store, [i for i in job.cohort if status[i] not in COMPLETE], why)
+            status = self._store.status(job.cohort)
+            # it may have been lost before the lock was ours, and another process have it since
+            if job.mine or job.lock.enter_context(locked(lock_path(self._directory, job.cohort))):
+                fail_runs(self._store, [i for i in job.cohort if status[i] not in COMPLETE], why)
             self._end(job, error=TrainingError(why))
             return
         self._tell(f"{job.cohort[0]}: {why}; it goes on from where it was last saved")

@@ -19,6 +19,7 @@ import mtenvs
 from baselines.learner import play_episodes
 from baselines.registry import describe_learner, make_learner
 from harness.family_code import family_code
+from harness.plan import checkpoint_steps
 from harness.run import check_device, make_worlds
 from harness.workers import use_one_torch_thread
 from mtenvs.registry import as_task
@@ -27,6 +28,11 @@ from mtenvs.spec import Family, Task
 VERSION = "1"
 ROOT_SEED = 20_261_120
 """Apart from every plan's seeds, which are hashes."""
+CURVE = 20
+"""Checkpoints of the learning curves, spaced as a plan's, the last of which, the end, has an evaluation of
+its own; budgets are chosen by them."""
+CURVE_EPISODES = 16
+"""Of each checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +106,28 @@ def make_reference(
     zero = per_task(play_episodes(lambda _: nothing, worlds, starts).returns)
 
     # one cohort per seed: every task is one run of it
-    returns, success = [], []
+    per_rollout = learner.rollout * config.worlds_per_run
+    # too short a training has no curve
+    spaced = (
+        checkpoint_steps(config.steps, CURVE, per_rollout) if config.steps > CURVE * per_rollout else []
+    )
+    checkpoints = [steps for steps in spaced if steps < config.steps]
+    returns, success, curves = [], [], []
     for seed in range(config.seeds):
         worlds = make_worlds(definition.name, runs, config.worlds_per_run, "descriptor")
         entropies = [int(_stream(t, f"train {seed}").generate_state(1, np.uint64)[0]) for t in chosen]
         agent = make_learner(learner.name, learner.config, worlds, entropies, device)
+        curve = []
+        watched = make_worlds(definition.name, runs, CURVE_EPISODES, "descriptor")
+        for number, steps in enumerate(checkpoints):
+            agent.train(worlds, steps, progress)
+            first = [
+                _stream(t, f"curve {number}").generate_state(CURVE_EPISODES, np.uint32) for t in chosen
+            ]
+            curve.append(
+                per_task(agent.evaluate(watched, np.concatenate(first).tolist()).returns).mean(axis=1)
+            )
+        curves.append(curve)
         agent.train(worlds, config.steps, progress)
         if agent.diverged().any():
             lost = [t.name for t, bad in zip(chosen, agent.diverged(), strict=True) if bad]
@@ -124,6 +147,10 @@ def make_reference(
                 **_spread(trained),
                 "seeds": [round(float(value), 3) for value in trained],
                 "success": round(float(np.mean([row[k] for row in success])), 4),
+            },
+            "curve": {
+                "steps": checkpoints,
+                "returns": [[round(float(at[k]), 2) for at in curve] for curve in curves],
             },
         }
     return {**head, "tasks": records}

@@ -26,12 +26,12 @@ import numpy as np
 import torch
 
 import mtenvs
-from baselines.checkpoint import DamagedError, Lessons
+from baselines.checkpoint import STRIPPED, DamagedError, Lessons, read_facts
 from baselines.learner import DEFAULT_START, Episodes, Learner, Start
 from baselines.registry import AGENTS, agent_of, find_agent, make_learner
 from harness.bookmark import SAVE_SECONDS, Bookmark, Place
 from harness.family_code import family_code
-from harness.lock import holder, locked
+from harness.lock import holder, lock_path, locked
 from harness.measures import damaged_runs
 from harness.plan import (
     COHORT_RUNS,
@@ -45,7 +45,7 @@ from harness.plan import (
 )
 from harness.schema import check_trained
 from harness.store import CODES, COMPLETE, UNUSABLE, Store, owned
-from harness.workers import Progress, Workers, asked_to_stop, use_one_torch_thread
+from harness.workers import Progress, Workers, asked_to_stop, give_back_memory, use_one_torch_thread
 from mtenvs import registry
 from mtenvs.conditioning import Encoding
 from mtenvs.cuda_graphs import WARM_UP
@@ -581,15 +581,6 @@ def run_plan(
         )
 
 
-def lock_path(directory: Path, cohort: Sequence[str]) -> Path:
-    """Where the lock of a cohort is.
-
-    Raises:
-        harness.store.StoreError: if that leads out of the plan's directory.
-    """
-    return owned(directory, directory / "locks" / cohort[0])
-
-
 def bookmark_of(
     directory: Path,
     store: Store,
@@ -717,9 +708,22 @@ class _Cohort:
             self.where.device,
         )
         for r, run in enumerate(runs):
-            if run["start"] is not None and not fresh:
+            if run["start"] is not None and not fresh and self._needs_network(r):
                 self._load(learner, r, run)
         return learner, worlds
+
+    def _needs_network(self, r: int) -> bool:
+        """Whether a run starts from its network: one that has its result may do without, once it is gone.
+
+        It is trained beside the others for the shape of the batch alone, and nothing is stored of it.
+        """
+        return r in self.missing or self._whole(self.runs[r]["start"])
+
+    def _whole(self, run_id: str) -> bool:
+        try:
+            return STRIPPED not in read_facts(checkpoint_path(self.directory, run_id))
+        except (FileNotFoundError, ValueError):
+            return False
 
     def _learns(self) -> bool:
         """Whether these runs learn a held-out task, or all of them, and are evaluated at checkpoints."""
@@ -768,6 +772,7 @@ class _Cohort:
                 # worlds, graphs and learner hold one another, and the next cohort wants their memory
                 gc.collect()
                 torch.cuda.empty_cache()
+            give_back_memory()
 
     def _begin(self, progress: Progress | None) -> None:
         missing = [self.runs[r]["id"] for r in self.missing]
@@ -936,7 +941,7 @@ class _Cohort:
         except (FileNotFoundError, DamagedError) as error:
             raise PlanError(
                 f"{error}. Without that network this cannot go on: remove "
-                f"{self.directory / 'runs' / run['start']} and it is trained again"
+                f"{self.store.place(run['start'])} and it is trained again"
             ) from None
 
     def _hand_over(self, learner: Learner) -> None:

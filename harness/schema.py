@@ -22,6 +22,8 @@ FORMULA = "=+-@"
 """What a cell begins with that spreadsheets take for a formula: tables are exported for them too."""
 LONGEST_NAME = 200
 """Of a run, which is that of its directory."""
+CONTROLS = ("normalizer", "shuffled", "ceiling")
+"""Arms that may be planned on some folds only, and with fewer seeds."""
 LARGEST = 2**53
 """Up to which whole numbers are exact as floats too."""
 SHOWN = 60
@@ -30,6 +32,9 @@ KINDS = ("leave_one_out", "dose", "matrix", "joint")
 """Kinds of plans."""
 PHASES = ("pretrain", "learn")
 """Phases of runs."""
+INTERPOLATED, AT_CHECKPOINT = "interpolated", "checkpoint"
+"""How a plan dates arrivals: to where scores, joined by lines, cross θ; or to the checkpoint that shows
+them, as plans do that do not say, for they are of before there was a choice."""
 
 REPORTED = (
     *("title", "family", "exploratory", "tasks", "folds", "arms", "seeds", "budget", "worlds_per_run"),
@@ -289,9 +294,11 @@ _PLAN: dict[str, Check] = {
     "folds": each(_COUNT, once=True),
     "arms": each(text, 1, once=True),
     "control_folds": each(_COUNT),
+    "control_seeds": whole(1),
     "finetunes": whole(1),
     "finetune_folds": each(_COUNT),
     "headline": text,
+    "arrivals": one_of(INTERPOLATED, AT_CHECKPOINT),
     "cohorts": each(each(text, 1)),
     "sha256": text,
     "leaks": entries(_LEAKS, _LEAKS),

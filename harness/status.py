@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from harness.bookmark import Bookmark
-from harness.lock import holder
+from harness.lock import holder, lock_path
 from harness.plan import load_plan
 from harness.store import COMPLETE, Store
 
@@ -47,7 +47,7 @@ def status_of(directory: Path) -> Status:
     steps = {run["id"]: int(run["steps"]) for run in plan["runs"]}
     running = {}
     for cohort in plan["cohorts"]:
-        if (who := holder(directory / "locks" / cohort[0])) is not None:
+        if (who := holder(lock_path(directory, cohort))) is not None:
             running[cohort[0]] = (who, len(cohort))
     records = store.records()
     # what is under way, as far as it is saved

@@ -3,9 +3,13 @@
     DIR/plan.json                   what was to be done (frozen by harness.plan before training)
     DIR/runs/<run id>/rows.jsonl    one JSON row per evaluation of one task at one checkpoint
     DIR/runs/<run id>/done.json     appears, whole or not at all, when the run is complete
+    DIR/rows/<cohort>.parquet       the same rows of all runs of a cohort, packed to be published
+    DIR/records/<cohort>.parquet    and what their done.json said
 
 A run is a directory of its own, so that many processes write without a lock, and what a killed one
 left behind is recognised (no ``done.json``) and discarded when the run begins again.
+What :mod:`harness.pack` has packed is read as if it lay there loose. A cohort, which is trained as a whole,
+is packed as a whole, once, under its number in the plan.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.schema import LARGEST, OF_RUN, REPORTED, check_plan, entries, maybe, parsed, text
+from harness.schema import LARGEST, OF_RUN, REPORTED, check_plan, entries, maybe, one_of, parsed, text
 from harness.schema import number as finite
 
 STATUSES = ("missing", "started", "finished", "diverged", "failed")
@@ -56,6 +60,23 @@ a wrong one."""
 KINDS = {"str": "text", "int64": "whole number", "float64": "number", "bool": "true or false"}
 
 CODES = ("true", "mean", "wrong")
+
+RECORD_COLUMNS = {
+    "run": "str",
+    "status": "str",
+    "steps": "int64",
+    "wall_seconds": "float64",
+    "updates": "int64",
+    "parameters": "int64",
+    "device": "str",
+    "processor": "str",
+    "rows_sha256": "str",
+    "more": "str",
+}
+"""Columns of a packed record and their types; null where the record has no such entry. ``more`` holds the
+others, as a JSON object."""
+ROWS, RECORDS = "rows", "records"
+"""Directories of what is packed."""
 
 PLAN_COLUMNS = ("phase", "fold", "arm", "seed", "finetune", "start")
 """What :meth:`Store.evaluations` joins to a row from the plan's entry of its run."""
@@ -96,6 +117,10 @@ UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.
 
 class StoreError(ValueError):
     """The directory does not hold what a store should hold; the message says where and what to do."""
+
+
+class UnpackableError(StoreError):
+    """Rows or records that no packed file holds as they are."""
 
 
 def owned(directory: Path, path: Path) -> Path:
@@ -156,6 +181,9 @@ class Store:
         self._planned: dict[str, dict[str, Any]] = {run["id"]: run for run in plan["runs"]}
         if len(self._planned) != len(plan["runs"]):
             raise StoreError(f"{path} lists a run twice; every run id must be unique")
+        self.cohorts: list[list[str]] = plan.get("cohorts") or [[*self._planned]]
+        self._cohort_of = {i: number for number, cohort in enumerate(self.cohorts) for i in cohort}
+        self._unpacked: dict[Path, tuple[Any, dict[str, Any]]] = {}
 
     def check_frozen(self) -> None:
         """Refuses a plan that was edited after it was frozen; one of an older format is still read.
@@ -195,7 +223,7 @@ class Store:
         if status in COMPLETE:
             raise StoreError(
                 f"run {run_id!r} is already {status}, and its rows are kept; "
-                f"remove {directory} to train it again"
+                f"remove {self.place(run_id)} to train it again"
             )
         if directory.exists():
             shutil.rmtree(directory)
@@ -310,7 +338,11 @@ class Store:
             raise StoreError(f"rows of run {run_id!r} are to follow byte {start}, but there are {size}")
         kept = path.read_bytes()[:start] if start else b""
         if rows:
-            self._check_spliced(run_id, kept + rows)
+            *lines, torn = (kept + rows).decode(errors="replace").split("\n")
+            what = f"what was sent for run {run_id!r}"
+            self._checked(run_id, lines, what, "is its node's mtenvs another version?")
+            if torn:
+                raise StoreError(f"{what} ends in a torn line")
         self.discard(run_id)
         directory.mkdir(parents=True, exist_ok=True)
         if start < size:
@@ -320,34 +352,88 @@ class Store:
             with path.open("ab") as file:
                 file.write(rows)
 
-    def _check_spliced(self, run_id: str, content: bytes) -> None:
-        """Makes sure that a file of rows can be read, before it is written.
-
-        Raises:
-            StoreError: otherwise.
-        """
-        seen: dict[tuple[int, str, str], Any] = {}
-        *lines, torn = content.split(b"\n")
-        for number, line in enumerate(lines, 1):
-            try:
-                row = parsed(line)
-            except ValueError as error:
-                raise StoreError(f"line {number} for run {run_id!r} is no JSON row: {error}") from None
-            if not isinstance(row, dict) or {*row} != {*ROW_COLUMNS}:
-                raise StoreError(f"line {number} for run {run_id!r} has not the columns of a row")
-            wrong = [key for key, kind in ROW_COLUMNS.items() if not _is(row[key], kind)]
-            if wrong or row["run"] != run_id or row["code"] not in CODES:
-                wrong = wrong or ["run" if row["run"] != run_id else "code"]
-                raise StoreError(f"line {number} for run {run_id!r} is no row of it: see {wrong[0]}")
-            place = row["checkpoint"], row["task"], row["code"]
-            if seen.setdefault(place, row) != row:
-                raise StoreError(f"line {number} for run {run_id!r} contradicts an earlier one")
-        if torn:
-            raise StoreError(f"the rows for run {run_id!r} end in a torn line")
-
     def rows_sha256(self, run_id: str) -> str:
         """SHA-256 of a run's rows, whatever their order, as :meth:`finish` records it."""
+        if self._packed(run_id) is not None:
+            return _sha256_of(_dumps(row).encode() for row in self._packed_rows(run_id))
         return _sha256(self._run_directory(run_id) / "rows.jsonl")
+
+    def place(self, run_id: str) -> str:
+        """What to remove for a run to be trained again, in words."""
+        if not self._only_packed(run_id):
+            return str(self._run_directory(run_id))
+        number = self._cohort_of[run_id]
+        shards = [self.shard(kind, number) for kind in (ROWS, RECORDS)]
+        return f"{shards[0]} and {shards[1]}, with all {len(self.cohorts[number])} runs of its cohort,"
+
+    def shard(self, kind: str, number: int) -> Path:
+        """Where the rows or records of a cohort are packed.
+
+        Args:
+            kind: :data:`ROWS` or :data:`RECORDS`.
+            number: of the cohort, in the plan.
+        """
+        return self.directory / kind / f"{number:04d}.parquet"
+
+    def packed(self, number: int) -> bool:
+        """Whether a cohort, given by its number in the plan, is packed."""
+        return bool(self._records(number))
+
+    def unpack(self, number: int) -> None:
+        """Removes what a cohort was packed into."""
+        for kind in (RECORDS, ROWS):
+            owned(self.directory, self.shard(kind, number)).unlink(missing_ok=True)
+
+    def pack(self, number: int, records: Mapping[str, Mapping[str, Any]], lines: Mapping[str, Any]) -> int:
+        """Writes a cohort packed; the records come last, and a cohort is packed when they are there.
+
+        Args:
+            number: of the cohort, in the plan.
+            records: what :meth:`record` says of each of its runs.
+            lines: :meth:`lines` of each of them.
+
+        Returns:
+            Bytes written.
+
+        Raises:
+            UnpackableError: for rows that have other columns or values, as those of plans of format 1, or
+                for more than the plan asks for.
+            StoreError: if there is a link on the way.
+        """
+        self.check_there()
+        try:
+            rows = [parsed(line) for i in self.cohorts[number] for line in sorted(lines[i])]
+            told = [_to_columns(records[i]) for i in self.cohorts[number]]
+            if len(rows) > (most := self._most_rows(number)):
+                raise ValueError(f"{len(rows):,} rows are more than the plan's {most:,}")
+            from harness.parquet import encoded  # a machine that only trains may have no pyarrow
+
+            contents = {ROWS: encoded(rows, ROW_COLUMNS), RECORDS: encoded(told, RECORD_COLUMNS)}
+        except (ValueError, TypeError) as error:
+            raise UnpackableError(f"its rows or records cannot be packed as they are: {error}") from None
+        size = 0
+        for kind, content in contents.items():
+            path = owned(self.directory, self.shard(kind, number))
+            part = owned(self.directory, path.with_suffix(".part"))
+            made(path.parent)
+            part.unlink(missing_ok=True)
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            # that it is there must outlive a loss of power too, before what is loose is removed
+            for place in (path.parent, self.directory):
+                _force_directory(place)
+            size += len(content)
+        return size
+
+    def _most_rows(self, number: int) -> int:
+        """Rows that the runs of a cohort can have: of every checkpoint, task and code one."""
+        times = max(len(self.plan.get(name) or ()) for name in ("checkpoints", "joint_checkpoints"))
+        # beside its own tasks, the one that is held out
+        tasks = sum(len(self._planned[i]["tasks"]) + 1 for i in self.cohorts[number])
+        return max(times, 1) * tasks * len(CODES)
 
     def finish(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Marks a run complete; the mark appears atomically, after its rows are on disk.
@@ -387,24 +473,63 @@ class Store:
         return {run_id: self._status(run_id) for run_id in self._chosen(run_ids)}
 
     def unknown(self) -> list[str]:
-        """Names under ``runs/`` that are no run of the plan, sorted; their rows are never mixed in."""
+        """Names under ``runs/`` that are no run of the plan, sorted; their rows are never mixed in.
+
+        And what is packed under the number of no cohort.
+        """
         runs = self.directory / "runs"
-        if not runs.is_dir():
-            return []
-        return sorted(path.name for path in runs.iterdir() if path.name not in self._planned)
+        found = [path.name for path in runs.iterdir()] if runs.is_dir() else []
+        known = {self.shard(kind, n) for kind in (ROWS, RECORDS) for n in range(len(self.cohorts))}
+        packed = (path for kind in (ROWS, RECORDS) for path in self.directory.glob(f"{kind}/*.parquet"))
+        strange = [str(path.relative_to(self.directory)) for path in packed if path not in known]
+        return sorted([name for name in found if name not in self._planned] + strange)
 
     def changed(self) -> list[str]:
         """Complete runs whose rows are not those that they were finished with, in the plan's order."""
         found = []
         for run_id in self._planned:
             done = self._done(run_id)
+            if done is None or "rows_sha256" not in done:
+                continue
             rows = self._run_directory(run_id) / "rows.jsonl"
-            if done is not None and done.get("rows_sha256", _sha256(rows)) != _sha256(rows):
+            if self._packed(run_id) is None:
+                there = [_sha256(rows)]
+            else:
+                # what lies there loose besides may be being removed, and be a part of it
+                loose = [_sha256(rows)] if self._loose(run_id) is not None and rows.is_file() else []
+                there = [*loose, _sha256_of(_dumps(row).encode() for row in self._packed_rows(run_id))]
+            if any(sha256 != done["rows_sha256"] for sha256 in there):
                 found.append(run_id)
         return found
 
+    def record(self, run_id: str) -> dict[str, Any] | None:
+        """What was recorded when a run ended; ``None`` of one that has not."""
+        return self._done(run_id)
+
+    def lines(self, run_id: str) -> list[str]:
+        """The rows of a run as they are stored, each a line of JSON, sorted; a torn one is left out."""
+        if self._packed(run_id) is not None:
+            return self.packed_lines(run_id)
+        path = self._run_directory(run_id) / "rows.jsonl"
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
+        return sorted(whole.decode(errors="replace").splitlines())
+
+    def packed_record(self, run_id: str) -> dict[str, Any] | None:
+        """The same of what is packed, whatever lies there loose."""
+        return self._packed(run_id)
+
+    def packed_lines(self, run_id: str) -> list[str]:
+        """The rows of a packed run as :meth:`lines` gives them, whatever lies there loose."""
+        return sorted(_dumps(row) for row in self._packed_rows(run_id))
+
     def discard(self, run_id: str) -> None:
-        """Forgets the result of a run, so that it can begin again."""
+        """Forgets the result of a run, so that it can begin again.
+
+        Raises:
+            StoreError: if it is packed, and so would not be forgotten.
+        """
+        if self._packed(run_id) is not None:
+            raise StoreError(f"run {run_id!r} is packed: remove {self.place(run_id)} to train it again")
         owned(self.directory, self._run_directory(run_id) / "done.json").unlink(missing_ok=True)
 
     def evaluations(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -488,6 +613,95 @@ class Store:
         return "started" if self._run_directory(run_id).is_dir() else "missing"
 
     def _done(self, run_id: str) -> dict[str, Any] | None:
+        loose, packed = self._loose(run_id), self._packed(run_id)
+        if loose is None or packed is None:
+            return packed if loose is None else loose
+        if loose != packed:
+            what = "; ".join(differences([loose, packed]))
+            raise StoreError(
+                f"run {run_id!r} has two results, in {self._run_directory(run_id)} and in "
+                f"{self.shard(RECORDS, self._cohort_of[run_id])}, which differ in {what}: remove the one "
+                "that is not the plan's"
+            )
+        return loose
+
+    def _packed(self, run_id: str) -> dict[str, Any] | None:
+        return self._records(self._cohort_of[self._run_directory(run_id).name]).get(run_id)
+
+    def _only_packed(self, run_id: str) -> bool:
+        """Whether a run's result is packed and does not lie there loose too."""
+        return self._packed(run_id) is not None and self._loose(run_id) is None
+
+    def _records(self, number: int) -> dict[str, Any]:
+        """Packed records of a cohort by run; empty if it is not packed."""
+        return self._read(self.shard(RECORDS, number), RECORD_COLUMNS, number)
+
+    def _packed_rows(self, run_id: str) -> list[dict[str, Any]]:
+        number = self._cohort_of[run_id]
+        path = self.shard(ROWS, number)
+        if not path.is_file():
+            raise StoreError(f"{path} is gone, whose runs are complete by {self.shard(RECORDS, number)}")
+        found: list[dict[str, Any]] = self._read(path, ROW_COLUMNS, number).get(run_id, [])
+        return found
+
+    def _read(self, path: Path, columns: Mapping[str, str], number: int) -> dict[str, Any]:
+        """What is packed in a file, by run; read again only when it is another."""
+        if not path.is_file():
+            return {}
+        told = path.stat()
+        stamp = told.st_mtime_ns, told.st_size, told.st_ino
+        if path not in self._unpacked or self._unpacked[path][0] != stamp:
+            most = len(self.cohorts[number]) if columns is RECORD_COLUMNS else self._most_rows(number)
+            advice = f"restore it, or remove {self.shard(ROWS, number)} and {self.shard(RECORDS, number)}"
+            try:
+                from harness.parquet import decoded  # as above
+
+                table = decoded(path, columns, most)
+            except ValueError as error:
+                raise StoreError(f"{path} cannot be read: {error}; {advice} and run again") from None
+            check = self._checked_records if columns is RECORD_COLUMNS else self._by_run
+            self._unpacked[path] = stamp, check(table, number, str(path), f"{advice} and run again")
+        return self._unpacked[path][1]
+
+    def _checked_records(
+        self, table: Sequence[Mapping[str, Any]], number: int, where: str, advice: str
+    ) -> dict[str, Any]:
+        """Packed records by run.
+
+        Raises:
+            StoreError: if they are not those of complete runs, each run of the cohort once.
+        """
+        found = {}
+        for place, columns in enumerate(table, 1):
+            try:
+                record = _from_columns(columns)
+            except ValueError as error:
+                raise StoreError(
+                    f"{where}, row {place}: more is no JSON object ({error}); {advice}"
+                ) from None
+            if wrong := _PACKED_RECORD(record):
+                raise StoreError(f"{where}, row {place}: the record{wrong}; {advice}")
+            found[record["run"]] = record
+        if [row["run"] for row in table] != self.cohorts[number]:
+            raise StoreError(f"{where} does not hold the runs of cohort {number}, each once; {advice}")
+        return found
+
+    def _by_run(
+        self, table: Sequence[Mapping[str, Any]], number: int, where: str, advice: str
+    ) -> dict[str, Any]:
+        """Packed rows by run.
+
+        Raises:
+            StoreError: if one is no row of a run of the cohort, or contradicts another.
+        """
+        found: dict[str, list[tuple[int, Any]]] = {i: [] for i in self.cohorts[number]}
+        for place, row in enumerate(table, 1):
+            if row["run"] not in found:
+                raise StoreError(f"{where}, row {place}, is of no run of cohort {number}; {advice}")
+            found[row["run"]].append((place, row))
+        return {i: self._agreeing(i, rows, where, advice, "row") for i, rows in found.items()}
+
+    def _loose(self, run_id: str) -> dict[str, Any] | None:
         path = self._run_directory(run_id) / "done.json"
         if not path.is_file():
             return None
@@ -507,6 +721,9 @@ class Store:
         return done
 
     def _rows(self, run_id: str) -> list[dict[str, Any]]:
+        # also if they lie there loose, which may be only a part: they are being removed
+        if self._packed(run_id) is not None:
+            return self._packed_rows(run_id)
         path = self._run_directory(run_id) / "rows.jsonl"
         if not path.is_file():
             return []
@@ -517,58 +734,109 @@ class Store:
             return []
         # a whole row ends in a newline, so what stands behind the last one was torn by a kill
         torn = lines.pop()
+        advice = f"remove {path.parent} and run again"
+        rows = self._checked(run_id, lines, str(path), advice)
+        if torn and complete:
+            raise StoreError(f"{path} ends in a torn line although its run is marked complete; {advice}")
+        return rows
+
+    @classmethod
+    def _checked(cls, run_id: str, lines: Iterable[str], where: str, advice: str) -> list[dict[str, Any]]:
+        """The rows that lines hold.
+
+        Raises:
+            StoreError: for one that is no row of the run, or that contradicts another.
+        """
+
+        def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = {"code": CODES[0], **parsed(line)}  # rows of plans of format 1 have none
+                except (ValueError, TypeError) as error:
+                    raise StoreError(
+                        f"{where}, line {number}, is no JSON row ({error}); {advice}"
+                    ) from None
+                yield number, row
+
+        return cls._agreeing(run_id, rows(), where, advice, "line")
+
+    @staticmethod
+    def _agreeing(
+        run_id: str, numbered: Iterable[tuple[int, Mapping[str, Any]]], where: str, advice: str, unit: str
+    ) -> list[dict[str, Any]]:
+        """Rows with their numbers, all of them right.
+
+        Raises:
+            StoreError: for one that is no row of the run, or that contradicts another.
+        """
         rows: list[dict[str, Any]] = []
         seen: dict[tuple[int, str, str], dict[str, Any]] = {}
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = {"code": CODES[0], **parsed(line)}  # rows of plans of format 1 have none
-                missing, unknown = set(ROW_COLUMNS) - set(row), set(row) - set(ROW_COLUMNS)
-            except (ValueError, TypeError) as error:
-                raise StoreError(
-                    f"{path}, line {number}, is no JSON row ({error}); remove {path.parent} and run again"
-                ) from None
+        for number, row in numbered:
+            place = f"{where}, {unit} {number}"
+            missing, unknown = set(ROW_COLUMNS) - set(row), set(row) - set(ROW_COLUMNS)
             if missing:
-                raise StoreError(f"{path}, line {number}, lacks {', '.join(sorted(missing))}")
+                raise StoreError(f"{place}, lacks {', '.join(sorted(missing))}")
             if unknown or row["code"] not in CODES:
                 names = ", ".join(map(repr, sorted(unknown)))
                 bad = f"columns {names}" if unknown else f"code {row['code']!r}"
                 raise StoreError(
-                    f"{path}, line {number}, has unknown {bad}; was it written by another version? "
+                    f"{place}, has unknown {bad}; was it written by another version? "
                     f"Known columns: {', '.join(ROW_COLUMNS)}; codes: {', '.join(CODES)}"
                 )
             if row["run"] != run_id:
-                raise StoreError(f"{path}, line {number}, belongs to run {row['run']!r}, not to {run_id!r}")
+                raise StoreError(f"{place}, belongs to run {row['run']!r}, not to {run_id!r}")
             for key, kind in ROW_COLUMNS.items():
                 if not _is(row[key], kind):
-                    raise StoreError(f"{path}, line {number}: {key} is {row[key]!r}, no {KINDS[kind]}")
+                    raise StoreError(f"{place}: {key} is {row[key]!r}, no {KINDS[kind]}")
             row = {key: row[key] for key in ROW_COLUMNS}
-            place = row["checkpoint"], row["task"], row["code"]
-            if seen.setdefault(place, row) != row:
+            of = row["checkpoint"], row["task"], row["code"]
+            if seen.setdefault(of, row) != row:
                 raise StoreError(
-                    f"{path}, line {number}, contradicts an earlier row of checkpoint {place[0]}, task "
-                    f"{place[1]!r} and code {place[2]!r}; remove {path.parent} and run again"
+                    f"{place}, contradicts an earlier row of checkpoint {of[0]}, task {of[1]!r} and code "
+                    f"{of[2]!r}; {advice}"
                 )
             rows.append(row)
-        if torn and complete:
-            raise StoreError(
-                f"{path} ends in a torn line although its run is marked complete; "
-                f"remove {path.parent} and run again"
-            )
         return rows
 
 
 _MEASURED = ("steps", "wall_seconds", "updates", "parameters", "cohort_runs")
-_RECORD = entries(
-    {
-        "run": text,
-        "backend": text,
-        "rows_sha256": text,
-        **dict.fromkeys(_MEASURED, maybe(finite(0.0))),
-    }
-)
+_ENTRIES = {
+    "run": text,
+    "backend": text,
+    "rows_sha256": text,
+    **dict.fromkeys(_MEASURED, maybe(finite(0.0))),
+}
+_RECORD = entries(_ENTRIES)
 """What is read of a run's record, and of which kind it is."""
+_PACKED_RECORD = entries({**_ENTRIES, "status": one_of(*COMPLETE)}, ("run", "status", "rows_sha256"))
+"""The same of one that is packed, which is complete."""
+
+
+def _to_columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as :data:`RECORD_COLUMNS` hold it."""
+    types = {"str": str, "int64": int, "float64": float}
+    plain = {
+        name: record[name]
+        for name, kind in RECORD_COLUMNS.items()
+        if name != "more" and type(record.get(name)) is types[kind]
+    }
+    more = {name: value for name, value in record.items() if name not in plain}
+    return {**dict.fromkeys(RECORD_COLUMNS), **plain, "more": json.dumps(more, sort_keys=True)}
+
+
+def _from_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that :func:`_to_columns` was given.
+
+    Raises:
+        ValueError: if ``more`` is no JSON object.
+    """
+    more = parsed(columns["more"] or "")
+    if not isinstance(more, dict):
+        raise ValueError(f"it is a {type(more).__name__}")
+    plain = {name: value for name, value in columns.items() if name != "more" and value is not None}
+    return {**more, **plain}
 
 
 def _dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
@@ -599,9 +867,21 @@ def _is(value: Any, kind: str) -> bool:
     return value is None or not finite()(value)
 
 
+def _force_directory(path: Path) -> None:
+    """Has the names in a directory on the disk itself."""
+    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
+
+
 def _sha256(path: Path) -> str:
     """Of a file's lines, whatever their order."""
-    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return _sha256_of(path.read_bytes().splitlines() if path.is_file() else [])
+
+
+def _sha256_of(lines: Iterable[bytes]) -> str:
     return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import multiprocessing
 import os
@@ -26,6 +27,17 @@ GRACE_SECONDS = 2.0
 
 Progress = Callable[[int], object]
 """Called with control steps just trained."""
+
+
+def give_back_memory() -> None:
+    """Returns what was freed to the system, where the C library would keep it.
+
+    A world's memory is reserved by megabytes, of which it touches little. The C library keeps what worlds
+    free, and gives it out again cut otherwise, so that from cohort to cohort more of it was touched once:
+    with bipeds a quarter of a gigabyte each time.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def use_one_torch_thread() -> None:

@@ -99,6 +99,9 @@ class Task:
     """Value of every parameter of the family, in the parameter's unit."""
     number: int | None = None
     """Number in the family's published list; ``None`` for a task that is not published."""
+    why: str = dataclasses.field(default="", compare=False, repr=False)
+    """Why a published task is there, one sentence. No part of what the task is: neither comparison, hash
+    nor dictionary has it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the task as a dictionary that ``gym.make(..., task=...)`` accepts again."""
@@ -148,6 +151,11 @@ class Family:
     """What tells the tasks apart, in the order of the descriptor."""
     published: Mapping[str, Mapping[str, float]]
     """Published tasks in their order: name to the parameters that differ from nominal."""
+    why: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name of a published task to one sentence that says why it is there: what it covers, and with which
+    others it makes a pair. From descriptors and learning from scratch, never from transfer."""
+    decided: str = ""
+    """How list, ranges and rewards of this version came to be, with what a reader has to know of it."""
     build: Callable[[Mapping[str, float]], mujoco.MjSpec]
     """Parameters to the body. The spec has one keyframe, ``home``, around which episodes start."""
     constants: Callable[[Mapping[str, float]], dict[str, float]]
@@ -204,7 +212,7 @@ class Family:
     def tasks(self) -> tuple[Task, ...]:
         """The published tasks, by number."""
         return tuple(
-            Task(self.name, name, self.complete(values), number)
+            Task(self.name, name, self.complete(values), number, self.why.get(name, ""))
             for number, (name, values) in enumerate(self.published.items())
         )
 

@@ -16,6 +16,13 @@ import mujoco
 Array = Any
 LARGEST = 1e10
 """MuJoCo's mjMAXVAL: what is larger is called bad, as what is not a number is."""
+FASTEST = 1e3
+"""rad/s or m/s: a joint that is faster has come apart from what the time step can follow.
+
+Violent actions take the bodies of all families to 114 (``results/reliability.md``), but for bipeds of
+almost the lightest legs and the strongest motors: theirs are pumped up to millions, and MuJoCo does not
+call that bad.
+"""
 _SCALAR_JOINTS = (mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE)
 
 

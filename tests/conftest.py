@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # before anything imports PyTorch: its threads wait by spinning, so that on a busy machine two of them
@@ -23,6 +24,17 @@ from harness.run import run_plan
 
 register_profiles()
 FAMILIES = [mtenvs.get_family(name) for name in mtenvs.families()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_a_file_leaves_is_freed() -> Iterator[None]:
+    """Frees agents and worlds that only refer to each other.
+
+    They are few objects, so Python seldom looks for them, but each reserves much memory: a process that
+    has reserved more than the machine has cannot be forked any more, be it to call a program.
+    """
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)

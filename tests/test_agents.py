@@ -83,6 +83,7 @@ def test_the_agent_of_the_page_goes_through_the_protocol(finished):
     assert "my_agent:SmallPPO" in text
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_rows_in_any_number_of_processes(finished, page):
     again = page / "again"
     write_plan(load_plan(finished), again)

@@ -30,7 +30,7 @@ from mtenvs import registry
 from mtenvs.adapters import sb3
 from mtenvs.env import TaskEnv, check_action
 from mtenvs.spec import FamilySet, NotFiniteError
-from mtenvs.state import bad_numbers
+from mtenvs.state import FASTEST, bad_numbers
 from mtenvs.vector_env import TaskVectorEnv
 
 BAD = {"SameStep": (math.nan, 1e300), "NextStep": (-math.inf, 1e30)}
@@ -60,6 +60,26 @@ def test_what_counts_as_bad() -> None:
     assert bad_numbers(observation, terms).tolist() == expected
     tensors = {name: torch.from_numpy(term) for name, term in terms.items()}
     assert bad_numbers(torch.from_numpy(observation), tensors).tolist() == expected
+
+
+@pytest.mark.parametrize("speed", [FASTEST / 20, 2 * FASTEST, -2 * FASTEST])
+def test_a_body_whose_joint_is_too_fast_ends_its_episode(speed: float) -> None:
+    """What no time step can follow is diverged, long before MuJoCo calls its numbers bad."""
+    vector = TaskVectorEnv("Biped", 2, tasks=[0, 1], autoreset_mode="NextStep")
+    single = TaskEnv("Biped", 1)
+    vector.reset(seed=0)
+    single.reset(seed=0)
+    for qvel in (vector._groups[0].backend.state.qvel[1], single.data.qvel):
+        qvel[1] = abs(speed)  # up, where no floor is in the way
+        qvel[0] = speed
+    nothing = np.zeros((2, vector.num_actions))
+    _, _, terminations, _, infos = vector.step(nothing)
+    _, _, terminated, _, info = single.step(nothing[1])
+    apart = abs(speed) > FASTEST
+    assert infos["physics_diverged"].tolist() == [False, apart]
+    assert info["physics_diverged"] == apart
+    assert terminations.tolist() == [False, apart]
+    assert terminated == apart
 
 
 @pytest.mark.parametrize("where", ["observe", "reward"])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 import mtenvs
-from harness.catalogue import TABLE_MARKS, differences, families_table, nearest, page, with_families_table
+from harness.catalogue import (
+    TABLE_MARKS,
+    differences,
+    families_table,
+    learned,
+    nearest,
+    page,
+    with_families_table,
+)
 from harness.cli import main
 from harness.reference import ReferenceConfig
 from harness.reference_scores import load_record
@@ -61,8 +70,34 @@ def test_the_page_names_every_task_parameter_and_reward_term(family: mtenvs.Fami
         assert f"{term} " in section, f"the file's docstring does not explain the term {term!r}"
 
 
+def test_the_page_says_why_each_task_is_there_and_how_its_family_was_decided(family: mtenvs.Family) -> None:
+    assert list(family.why) == list(family.published), "a sentence for every published task, in their order"
+    section = page().split(f"## {family.id}\n")[1].split("\n## ")[0]
+    for task in family.tasks:
+        assert re.fullmatch(r"[A-Zd].{40,}\.", task.why), f"{task.name} does not say why it is there"
+        assert f"- **{task.name}**: {task.why}\n" in section
+    assert len({task.why for task in family.tasks}) == len(family.tasks)
+    assert family.decided.strip() in section
+
+
 def test_nearest_is_nearest(family: mtenvs.Family) -> None:
     for task in family.tasks:
         near, distance = nearest(family, task)
         assert near != task
         assert all(family.distance(task, t) >= distance for t in family.tasks if t != task)
+
+
+def test_when_trainings_from_nothing_were_good_is_read_off_their_curves() -> None:
+    """Three trainings: two hold 0.8 of a reference of 110 over a random 10, and one never does."""
+    task = mtenvs.tasks("Biped")[0]
+    steps = [0, 100_000, 200_000, 300_000, 400_000]
+    returns = [[10, 10, 90, 110, 110], [10, 90, 110, 110, 110], [10, 10, 10, 90, 20]]
+    found = {
+        "random": {"mean": 10.0},
+        "reference": {"mean": 110.0, "seeds": [110.0, 110.0, 10.0]},
+        "curve": {"steps": steps, "returns": returns},
+    }
+    record = {"config": {"steps": 500_000}, "tasks": {task.name: found}}
+    assert learned(record, task) == "200k (100k to later)"
+    del found["curve"]
+    assert learned(record, task) == learned({}, task) == ""

@@ -113,7 +113,7 @@ def test_final_scores_are_cluster_means_and_a_diverged_run_counts_as_0():
         return measures.ArmCurves(arm, runs, tuple(clusters), steps, g, np.isnan(g).any(axis=1))
 
     def fold(scratch, transfer):
-        return measures.fold_measures(0, "t", scratch, transfer, [0.1, 0.5], 4.0)
+        return measures.fold_measures(0, "t", scratch, transfer, [0.1, 0.5], 4.0, False)
 
     one = curves("scratch", [[0, 0, 0.3, 0.6, 0.9]], [(0, "a")])
     two = [[0, 0, 1, 1, 1], [0, 0, 0.5, 0.5, 0.5], [0, math.nan, math.nan, math.nan, math.nan]]

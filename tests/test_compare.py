@@ -132,6 +132,24 @@ def test_budgets_that_differ_by_rounding_are_compared_at_the_smaller(tmp_path):
     assert comparison.rows[1].against["transfer"].value == 0
 
 
+def test_what_is_read_again_at_the_smaller_budget_is_dated_as_planned(tmp_path):
+    exact = {0: ramp(2.0, scratch_steps=200_000, noise=0.0, spread=0.0)}
+    grid = list(range(0, 300_000, 20_000))
+    plans = [
+        plan_of(tmp_path / "a", seeds=2, curves=exact, checkpoints=grid, budget=200_000,
+                arrivals="interpolated"),
+        plan_of(tmp_path / "b", "sac", "2", exact, seeds=2, checkpoints=grid, budget=201_000,
+                arrivals="interpolated"),
+    ]  # fmt: skip
+    comparison = compare(plans)
+    assert comparison.budget == 200_000
+    # a straight rise is at θ after θ · 200,000 steps, with transfer θ · 100,000 but not before 20,000
+    thetas = np.linspace(0.1, 0.8, 15)
+    expected = (thetas * 200_000).mean() / np.maximum(thetas * 100_000, 20_000).mean()
+    for row in comparison.rows[:2]:
+        assert row.speed_up.exp().value == pytest.approx(expected)
+
+
 def test_runs_that_are_the_same_have_no_interval(tmp_path):
     def other(steps, arm, seed):
         return (ramp(2.0) if arm == "scratch" else ramp(3.0, seed=5))(steps, arm, seed)
@@ -215,6 +233,7 @@ def test_a_fold_without_runs_is_shown_and_left_out_of_the_mean(tmp_path):
         ({"worlds_per_run": 64}, "differ in worlds per run: 56 and 64"),
         ({"episodes": 4}, r"differ in episodes: \(112, 16\) and \(112, 4\)"),
         ({"primary": "area"}, "differ in primary measure: speed_up and area"),
+        ({"arrivals": "interpolated"}, "differ in arrivals: checkpoint and interpolated"),
         ({"tasks": [t | {"parameters": {}} for t in make_plan([0])["tasks"]]}, "differ in tasks"),
         ({"reference": {"scores": {}}}, "differ in reference scores"),
         ({"budget": 100_000}, "differ in budget: 200000 and 100000 steps"),
@@ -288,6 +307,8 @@ def results(tmp_path_factory):
     plan_of(root / "longer", "longer", "7", {0: ramp(9.0)}, seeds=3, budget=208_000)
     plan_of(root / "other folds", "other", "8", {0: ramp(9.0), 1: ramp(9.0, plateau=0.0)}, seeds=3)
     plan_of(root / "single", "single", "9", {0: ramp(9.0)}, seeds=1)
+    plan_of(root / "between", "between", "a", {0: ramp(1.1)}, seeds=3, arrivals="interpolated")
+    plan_of(root / "said", "said", "b", {0: ramp(1.1)}, seeds=3, arrivals="checkpoint")
     plan_of(root / "matrix", "matrix", "6", {0: ramp(4.0)}, seeds=1, kind="matrix")
     (root / "broken").mkdir()
     (root / "broken" / "plan.json").write_text("{")
@@ -297,14 +318,16 @@ def results(tmp_path_factory):
 def test_plans_are_ranked_and_what_proves_nothing_stands_below(results):
     board = leaderboard(results)
     assert board.table["plan"].tolist() == [
-        "deep/fast", "slow", "longer", "other folds", "single", "trial", "half", "empty",
+        "between", "deep/fast", "slow", "said", "longer", "other folds", "single", "trial", "half", "empty",
     ]  # fmt: skip
-    assert board.table["rank"].tolist() == [1, 2, 1, 1, 0, 0, 0, 0]
-    assert board.table["group"].tolist() == [1, 1, 2, 3, 1, 1, 1, 1]
+    assert board.table["rank"].tolist() == [1, 1, 2, 3, 1, 1, 0, 0, 0, 0]
+    assert board.table["group"].tolist() == [1, 2, 2, 2, 3, 4, 2, 2, 2, 2]
+    dated = "arrivals at checkpoints"
     assert board.table["marks"].tolist() == [
-        "", "", "", "1 of 2 folds", "", "exploratory", "incomplete", "incomplete, 0 of 1 folds",
+        "", dated, dated, dated, dated, f"{dated}, 1 of 2 folds", dated, f"exploratory, {dated}",
+        f"incomplete, {dated}", f"incomplete, {dated}, 0 of 1 folds",
     ]  # fmt: skip
-    first = board.table.iloc[0]
+    first = board.table.iloc[1]
     assert first["low"] < 2.5 < first["high"]
     assert first["speed_up"] == analyse(results / "deep/fast").headline.log_ratio.exp().value
     assert (first["family"], first["folds"], first["seeds"]) == ("Biped-v0", 1, 3)
@@ -317,17 +340,17 @@ def test_plans_are_ranked_and_what_proves_nothing_stands_below(results):
 def test_the_list_as_text_and_markdown(results, capsys):
     board = leaderboard(results)
     lines = board.text().splitlines()
-    assert lines[2].startswith("1  1      deep/fast    Biped-v0  fast")
-    assert lines[7].startswith("–  1      trial")
+    assert lines[3].startswith("1  2      deep/fast    Biped-v0  fast")
+    assert lines[9].startswith("–  2      trial")
     assert "Exploratory and incomplete plans, and those without an interval, are not ranked" in board.text()
     table = board.markdown().splitlines()
     assert table[1].count("---") == 11
-    assert "slow\\|er" in table[3]
-    assert all(line.replace("\\|", "").count("|") == 12 for line in table[:10])
+    assert "slow\\|er" in table[4]
+    assert all(line.replace("\\|", "").count("|") == 12 for line in table[:12])
     main(["leaderboard", str(ROOT / "results"), "--markdown"])
     printed = capsys.readouterr().out
     assert re.search(r"\| – \| \d \| quick-octopus \| Octopus-v0 \| ppo \| ≥ ", printed)
-    assert "| exploratory |" in printed
+    assert "| exploratory, arrivals at checkpoints |" in printed
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +370,8 @@ def baselines(tmp_path_factory):
         ("ppo", joint(**of, version=0, learner=ppo, worlds_per_run=112), 0.52),
         ("sac", joint(**of, version=0, learner=SAC, conditioning="one_hot"), 0.92),
         ("all", joint(range(3), 2, version=0, learner=ppo, exploratory=True), 0.7),
-        ("none", joint(**of, version=0, learner=ppo, root_seed=1), 0.7),
+        # when scores are reached is nothing here
+        ("none", joint(**of, version=0, learner=ppo, root_seed=1, arrivals="interpolated"), 0.7),
     ):
         skip = [run["id"] for run in plan["runs"]] if name == "none" else []
         write_plan_and_rows(root / name, plan | {"folds": sorted({*plan["runs"][-1]["tasks"]})},

@@ -109,6 +109,7 @@ def test_worlds_to_evaluate_in_are_made_once_and_used_again(trained):
     assert len(made) == 2 + 4 + 2 < evaluations
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_trained_beside_the_same_neighbours(trained, tmp_path):
     plan, (_, warp), _ = trained
     before = {path.parent.name: path.read_text() for path in warp.glob("runs/*/rows.jsonl")}

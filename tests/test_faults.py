@@ -30,6 +30,7 @@ from benchmarks.faults import (
     start,
     take_away,
 )
+from harness.__main__ import INTERRUPTED
 from harness.cli import main
 from harness.lock import holder, locked
 from harness.plan import load_plan
@@ -69,6 +70,30 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # -------------------------------------------------------------------------------------- Ctrl-C
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is imported on Linux only")
+@pytest.mark.parametrize("imported", ["numpy", "torch"])
+def test_a_command_that_still_begins_ends_at_once(tmp_path: Path, imported: str) -> None:
+    """Imports take seconds, and what is imported may catch an exception that is raised in its midst."""
+    with listening():
+        process = start("run", tmp_path / "nowhere", output=subprocess.PIPE)
+    wait_for(lambda: f"/{imported}/" in Path(f"/proc/{process.pid}/maps").read_text(), process)
+    process.send_signal(signal.SIGINT)
+    before = time.monotonic()
+    text = process.communicate()[0]
+    assert time.monotonic() - before < 4.0
+    assert (process.returncode, text) == (INTERRUPTED, "")
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Lets what is started hear Ctrl-C, though these tests may run in the background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,11 @@ def nothing_is_trained():
     """Whatever would be trained is noted instead."""
     asked = []
     with pytest.MonkeyPatch.context() as patch:
-        train = lambda directory, cohort, *_, **__: asked.append(cohort) or True  # noqa: E731
+
+        def train(directory, cohort, *_, **__):
+            asked.append(cohort)
+            return True
+
         patch.setattr(harness.run, "_train_cohort", train)
         yield asked
 

@@ -35,10 +35,11 @@ MTENVS = {
     "adapters": {"adapters", "registry", "conditioning", "env", "vector_env"} | TYPES,
     "__init__": {"adapters", "registry", "spec"},
 }
-USES_BASELINES = {"bookmark", "cli", "ray_workers", "reference", "run", "shipping", "__main__"}
+USES_BASELINES = {"bookmark", "cli", "pack", "ray_workers", "reference", "replicate", "run", "shipping"}
+USES_BASELINES |= {"__main__"}
 # of the harness: tables in, pages out
 OFFLINE = {"comparability", "compare", "joint", "measures", "plots", "report", "selection"}
-OFFLINE |= {"statistics", "table"}
+OFFLINE |= {"rebuild", "statistics", "table"}
 CORE = {"array_api_compat", "gymnasium", "mujoco", "numpy"}
 HEAVY = {
     "torch",

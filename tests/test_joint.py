@@ -85,6 +85,51 @@ def test_times_until_all_tasks_are_there():
         joint.completion_ratios(sets, networks, 0.5)
 
 
+def test_interpolated_times_by_hand():
+    table, runs, plan = experiment(SEPARATE, JOINT)
+    data = (table, runs, plan | {"arrivals": "interpolated"})
+    sets, networks = (joint.joint_curves(*data, arm) for arm in ("separate", "joint"))
+
+    def first(curves):
+        return {mode: times[:, 0].tolist() for mode, times in joint.completion_times(curves).items()}
+
+    # own steps at θ = 0.2: 2 + 2 θ = 2.4 and 8 + 8 θ = 9.6; 1 + θ = 1.2 and 4 + 4 θ = 4.8
+    assert first(sets) == {
+        "lock-step": pytest.approx([2 * 9.6, 2 * 4.8]),
+        "one after another": pytest.approx([2.4 + 9.6, 1.2 + 4.8]),
+    }
+    # total steps: 4 + 4 θ and 8 + 8 θ; 2 + 2 θ and 4 + 4 θ
+    assert first(networks) == dict.fromkeys(
+        ("all at one checkpoint", "each at some time"), pytest.approx([9.6, 4.8])
+    )
+    # all at once is when the last of them crosses, each on its own line: 8 + 8 * 0.4 / 0.5 and 8 + 8 * 0.4
+    slow = joint.joint_curves(*experiment_like(data, [(rise(4, 0.5), rise(4))]), "joint")
+    assert slow.at_once[0].tolist() == pytest.approx([11.2, 14.4, math.inf, math.inf])
+    # a task that was there before waits for the other
+    gone = [0, 0, 0.9, 0.9, 0.9, 0, 0, 0]
+    forgets = joint.joint_curves(*experiment_like(data, [(gone, rise(4))]), "joint")
+    assert forgets.at_once[0].tolist() == pytest.approx([9.6, math.inf, math.inf, math.inf])
+    assert forgets.sometime[0].tolist() == pytest.approx([9.6, 11.2, 12.8, 14.4])
+    times = joint.task_times(*data, networks)
+    # mean θ is 0.5
+    assert times.joint.tolist() == [pytest.approx([6.0, 12.0]), pytest.approx([3.0, 6.0])]
+    assert [of_task.tolist() for of_task in times.separate] == [
+        pytest.approx([2 * 3.0, 2 * 1.5]), pytest.approx([2 * 12.0, 2 * 6.0])
+    ]  # fmt: skip
+    shares = joint.share_table([sets, networks]).set_index(["arm", "mode", "steps"])["share"]
+    # by 6 the joint network of seed 0 has 0.2 and 0.4 of a; that of seed 1 all of a, and 0.2 and 0.4 of b
+    assert shares[("joint", "", 6)] == pytest.approx((2 / 8 + 6 / 8) / 2)
+    assert shares[("joint", "", 32)] == 1.0
+    # own steps 3 and 1.5: of seed 0 two of four θ of a, of seed 1 all of a, and of b, from 2 on, none
+    assert shares[("separate", "one after another", 3)] == pytest.approx((2 / 8 + 4 / 8) / 2)
+
+
+def experiment_like(data, networks):
+    """:func:`experiment` with other joint networks, its arrivals dated as in ``data``."""
+    table, runs, plan = experiment(SEPARATE, networks)
+    return table, runs, plan | {"arrivals": data[2]["arrivals"]}
+
+
 def test_a_task_that_is_forgotten_was_there_at_some_time_only():
     forgets = [0, 0, 0.9, 0.9, 0.9, 0, 0, 0]  # there at checkpoint 2 (4 steps), gone from 5 on
     networks = joint.joint_curves(*experiment(SEPARATE, [(forgets, rise(4))]), "joint")

@@ -37,7 +37,7 @@ def arrival_by_the_book(steps, g, theta, budget):
 @settings(deadline=None, max_examples=200)
 @given(scores_of_a_run)
 def test_arrivals_follow_the_rule_and_are_monotone_in_theta(g):
-    times = measures.arrivals(STEPS, np.array([g]), GRID, BUDGET)
+    times = measures.arrivals(STEPS, np.array([g]), GRID, BUDGET, False)
     assert times[0].tolist() == [arrival_by_the_book(STEPS, g, theta, BUDGET) for theta in GRID]
     restricted = measures.restricted_times(times, BUDGET)
     assert np.all(np.diff(restricted) >= 0)
@@ -58,7 +58,7 @@ def test_arrivals_follow_the_rule_and_are_monotone_in_theta(g):
     ],
 )
 def test_arrival_at_one_half(g, expected):
-    assert measures.arrivals(STEPS, np.array([g], float), np.array([0.5]), BUDGET).item() == expected
+    assert measures.arrivals(STEPS, np.array([g], float), np.array([0.5]), BUDGET, False).item() == expected
 
 
 @settings(deadline=None, max_examples=100)
@@ -81,8 +81,13 @@ def test_interpolated_arrivals_lie_in_the_gap_before_the_checkpoint_and_are_mono
         ([0, 0, 0.6, 0, 0, 0, 0.8, 0.8, 0.8, 0.8], 16 + 16 * 0.5 / 0.8),  # a lone peak does not count
         ([0, 0, 0, 0.6, 0.7, 0.1, 0.8, 0.8, 0.8, 0.8], 4.0),  # above θ before, unconfirmed: early
         ([0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 1.0),  # in the first gap: at its end
-        ([0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 1.0),
+        ([0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 1.0),  # T = 0 too
+        ([0, 0.9, -0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 2 + 2 * 1.4 / 1.8),
         ([0] * 10, math.inf),
+        ([0, 0, 0.6, 0.6, NAN, NAN, NAN, NAN, NAN, NAN], math.inf),  # diverged before confirmation
+        ([0, 0, 0.8, 0.8, 0.8, NAN, NAN, NAN, NAN, NAN], 1 + 0.5 / 0.8),  # reached before the divergence
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 1.0], math.inf),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 1, 1.0], math.inf),  # not to be confirmed
     ],
 )
 def test_interpolated_arrival_at_one_half(g, expected):
@@ -92,15 +97,15 @@ def test_interpolated_arrival_at_one_half(g, expected):
 
 def test_an_arrival_after_the_budget_is_none_and_one_at_it_counts():
     g = np.array([[0, 0, 0, 0, 0, 0, 0, 1, 1, 1.0]])
-    assert measures.arrivals(STEPS, g, np.array([0.5]), 48.0).item() == 48.0
-    assert measures.arrivals(STEPS, g, np.array([0.5]), 47.0).item() == math.inf
+    assert measures.arrivals(STEPS, g, np.array([0.5]), 48.0, False).item() == 48.0
+    assert measures.arrivals(STEPS, g, np.array([0.5]), 47.0, False).item() == math.inf
 
 
 def test_checkpoints_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="start at 0 and increase"):
-        measures.arrivals(STEPS[1:], np.zeros((1, 9)), GRID, BUDGET)
+        measures.arrivals(STEPS[1:], np.zeros((1, 9)), GRID, BUDGET, False)
     with pytest.raises(ValueError, match="9 scores per run do not fit 10"):
-        measures.arrivals(STEPS, np.zeros((1, 9)), GRID, BUDGET)
+        measures.arrivals(STEPS, np.zeros((1, 9)), GRID, BUDGET, False)
 
 
 def test_restricted_mean_of_the_protocol():
@@ -133,6 +138,7 @@ def test_a_step_curve_delayed_by_two_gives_a_speed_up_of_exactly_two():
         curves("transfer", [fast, fast], steps=steps),
         GRID,
         64,
+        False,
     )
     assert fold.speed_up == 2.0
     assert fold.limit == ""
@@ -142,14 +148,20 @@ def test_a_step_curve_delayed_by_two_gives_a_speed_up_of_exactly_two():
 def test_bounds_hold_wherever_in_its_gap_a_run_arrived():
     late = [0, 0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9]  # seen at 16, after 8
     early = [0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]  # at 4, after 2
-    fold = measures.fold_measures(0, "t", curves("s", [late] * 2), curves("t", [early] * 2), GRID, 64)
+    fold = measures.fold_measures(
+        0, "t", curves("s", [late] * 2), curves("t", [early] * 2), GRID, 64, False
+    )
     assert measures.speed_up_bounds(fold) == (8 / 4, 16 / 2)
-    at_once = measures.fold_measures(0, "t", curves("s", [late]), curves("t", [[0.9] * 10]), GRID, 64)
+    at_once = measures.fold_measures(
+        0, "t", curves("s", [late]), curves("t", [[0.9] * 10]), GRID, 64, False
+    )
     assert measures.speed_up_bounds(at_once) == (8.0, math.inf)
     # what never arrives counts with B at both ends
-    never = measures.fold_measures(0, "t", curves("s", [[0] * 10]), curves("t", [early]), GRID, 64)
+    never = measures.fold_measures(0, "t", curves("s", [[0] * 10]), curves("t", [early]), GRID, 64, False)
     assert measures.speed_up_bounds(never) == (64 / 4, 64 / 2)
-    nobody = measures.fold_measures(0, "t", curves("s", [[0] * 10]), curves("t", [[0] * 10]), GRID, 64)
+    nobody = measures.fold_measures(
+        0, "t", curves("s", [[0] * 10]), curves("t", [[0] * 10]), GRID, 64, False
+    )
     assert np.isnan(measures.speed_up_bounds(nobody)).all()
     # 0.9 is reached on a straight line from 0 at the checkpoint before
     between = measures.fold_measures(
@@ -157,13 +169,16 @@ def test_bounds_hold_wherever_in_its_gap_a_run_arrived():
     )
     share = GRID.mean() / 0.9
     assert between.speed_up == pytest.approx((8 + 8 * share) / (2 + 2 * share))
+    # the bounds are of the gaps, however arrivals are dated
+    assert measures.speed_up_bounds(between) == measures.speed_up_bounds(fold)
+    assert (fold.interpolated, between.interpolated) == (False, True)
 
 
 def test_thresholds_that_no_run_reaches_are_left_out_of_both_arms():
     low = [0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
     late = [0, 0, 0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
     fold = measures.fold_measures(
-        0, "t", curves("scratch", [late] * 2), curves("transfer", [low] * 2), GRID, 64
+        0, "t", curves("scratch", [late] * 2), curves("transfer", [low] * 2), GRID, 64, False
     )
     assert fold.estimable.tolist() == [theta <= 0.3 for theta in GRID]
     assert fold.speed_up == 4.0
@@ -171,7 +186,7 @@ def test_thresholds_that_no_run_reaches_are_left_out_of_both_arms():
     # one run of one arm that does arrive makes them estimable again, with B for all the others
     high = [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     mixed = measures.fold_measures(
-        0, "t", curves("scratch", [late] * 2), curves("transfer", [low, high]), GRID, 64
+        0, "t", curves("scratch", [late] * 2), curves("transfer", [low, high]), GRID, 64, False
     )
     assert mixed.estimable.all()
     assert mixed.mixed == [("transfer", 0.35)]
@@ -182,11 +197,15 @@ def test_thresholds_that_no_run_reaches_are_left_out_of_both_arms():
 
 def test_all_censored_and_empty_arms_are_not_estimable():
     flat = np.zeros((3, len(STEPS)))
-    censored = measures.fold_measures(0, "t", curves("scratch", flat), curves("transfer", flat), GRID, 64)
+    censored = measures.fold_measures(
+        0, "t", curves("scratch", flat), curves("transfer", flat), GRID, 64, False
+    )
     assert math.isnan(censored.speed_up)
     assert not censored.estimable.any()
     assert np.isnan(censored.mean_times[0]).all()
-    empty = measures.fold_measures(0, "t", curves("scratch", flat), curves("transfer", flat[:0]), GRID, 64)
+    empty = measures.fold_measures(
+        0, "t", curves("scratch", flat), curves("transfer", flat[:0]), GRID, 64, False
+    )
     assert math.isnan(empty.speed_up)
     assert empty.curves[1].count == 0
     assert not empty.solved
@@ -196,7 +215,7 @@ def test_a_diverged_run_stays_in_with_the_budget():
     rise = [0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
     half = [0, 0.3, 0.3, 0.3, 0.3, NAN, NAN, NAN, NAN, NAN]
     fold = measures.fold_measures(
-        0, "t", curves("scratch", [rise] * 2), curves("transfer", [rise, half]), GRID, 64
+        0, "t", curves("scratch", [rise] * 2), curves("transfer", [rise, half]), GRID, 64, False
     )
     lost = np.array([1.0 if theta <= 0.3 else 64.0 for theta in GRID])
     np.testing.assert_array_equal(fold.times[1][1], lost)
@@ -205,14 +224,14 @@ def test_a_diverged_run_stays_in_with_the_budget():
     assert fold.curves[1].diverged.tolist() == [False, True]
 
 
-def test_resolution_limits_the_side_that_arrives_at_the_first_checkpoint():
+@pytest.mark.parametrize("interpolate", [False, True])
+def test_resolution_limits_the_side_that_arrives_at_the_first_checkpoint(interpolate):
     at_once = [0.9] * 10
     later = [0, 0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9]
 
     def limit(scratch, transfer):
-        return measures.fold_measures(
-            0, "t", curves("scratch", [scratch] * 2), curves("transfer", [transfer] * 2), GRID, 64
-        ).limit
+        sides = curves("scratch", [scratch] * 2), curves("transfer", [transfer] * 2)
+        return measures.fold_measures(0, "t", *sides, GRID, 64, interpolate).limit
 
     assert limit(later, at_once) == "at least"
     assert limit(at_once, later) == "at most"
@@ -248,9 +267,48 @@ def test_integral_of_restricted_times_is_the_area_above_the_monotone_curve(runs,
         edges = np.unique(np.concatenate([[0, 1], jumps]))
         middles = (edges[1:] + edges[:-1]) / 2
         times = measures.restricted_times(
-            measures.arrivals(STEPS, g[run : run + 1], middles, budget), budget
+            measures.arrivals(STEPS, g[run : run + 1], middles, budget, False), budget
         )
         assert (times[0] * np.diff(edges)).sum() == pytest.approx(budget * (1 - area[run]), abs=1e-6)
+
+
+def area_under_crossings(g, budget):
+    """∫ g* dt up to B, g*(t) = max{θ in [0, 1] : T_θ <= t} with T_θ interpolated, gap by gap."""
+    levels = np.clip(measures.arrival_levels(g)[0], 0.0, 1.0)
+    best, area, now = max(levels[:2]), 0.0, STEPS[1]  # nothing counts before the first checkpoint
+    for i in range(2, len(STEPS)):
+        if STEPS[i] > budget:  # what is seen later is no arrival
+            break
+        gap, (before, there) = STEPS[i] - STEPS[i - 1], g[i - 1 : i + 1]
+        if levels[i] > best:
+            # the line from score to score, from the best until now up to what this checkpoint holds
+            turns = [(level - before) / (there - before) for level in (best, levels[i]) if there != before]
+            parts = np.unique(np.clip([0.0, 1.0, *turns], 0.0, 1.0))
+            middles = before + (parts[1:] + parts[:-1]) / 2 * (there - before)
+            area += gap * (np.clip(middles, best, levels[i]) * np.diff(parts)).sum()
+            best = levels[i]
+        else:
+            area += gap * best
+        now = STEPS[i]
+    return area + best * (budget - now)
+
+
+@settings(deadline=None, max_examples=150)
+@given(scores_of_a_run, st.sampled_from([30.0, 48.0, 64.0]))
+def test_the_identity_holds_for_interpolated_arrivals_and_the_curve_that_is_made_of_them(g, budget):
+    g = np.where(np.logical_or.accumulate(np.isnan(g)), NAN, g)  # what has diverged has not come back
+    # T_θ is straight in θ between levels and scores: exact from the middle of each piece
+    corners = np.concatenate([measures.arrival_levels(g)[0], np.nan_to_num(g)])
+    edges = np.unique(np.concatenate([[0, 1], np.clip(corners, 0, 1)]))
+    middles = (edges[1:] + edges[:-1]) / 2
+    times = measures.arrivals(STEPS, g[None], middles, budget, interpolate=True)
+    total = (measures.restricted_times(times, budget)[0] * np.diff(edges)).sum()
+    assert total == pytest.approx(budget - area_under_crossings(g, budget), abs=1e-6)
+
+
+def test_shares_are_shown_within_gaps_where_arrivals_lie_there():
+    assert measures.shown_steps([0, 1, 2, 4], False).tolist() == [0, 1, 2, 4]
+    assert measures.shown_steps([0, 1, 2, 4], True).tolist() == [0, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4]
 
 
 def test_areas_by_hand():
@@ -280,7 +338,7 @@ def test_scores_are_normalised_and_bad_references_are_named():
 def test_jumpstart_and_asymptote_values():
     scratch = curves("scratch", [[0.0, *[0.5] * 6, 0.6, 0.7, 0.8], [0.2, *[0.5] * 9]])
     transfer = curves("transfer", [[0.5, *[0.9] * 6, 1.0, 1.1, 1.2], [0.7, *[0.9] * 9]])
-    fold = measures.fold_measures(0, "t", scratch, transfer, GRID, 64)
+    fold = measures.fold_measures(0, "t", scratch, transfer, GRID, 64, False)
     np.testing.assert_allclose(fold.at_start[1] - fold.at_start[0], [0.5, 0.5])
     np.testing.assert_allclose(fold.at_end[0], [0.7, 0.5])
     np.testing.assert_allclose(fold.at_end[1], [1.1, 0.9])  # unclipped
@@ -344,15 +402,17 @@ def test_expected_running_time_of_the_protocol():
     st.randoms(use_true_random=False),
 )
 def test_swapping_the_sides_negates_the_log_ratio_and_order_is_nothing(a, b, random):
-    one = measures.fold_measures(0, "t", curves("a", a), curves("b", b), GRID, BUDGET)
-    other = measures.fold_measures(0, "t", curves("b", b), curves("a", a), GRID, BUDGET)
+    one = measures.fold_measures(0, "t", curves("a", a), curves("b", b), GRID, BUDGET, False)
+    other = measures.fold_measures(0, "t", curves("b", b), curves("a", a), GRID, BUDGET, False)
     mine, swapped = one.log_ratio(), other.log_ratio()
     assert one.names == other.names[::-1] == ("a", "b")
     assert mine.value == pytest.approx(-swapped.value, nan_ok=True)
     assert mine.low == pytest.approx(-swapped.high, nan_ok=True)
     random.shuffle(a)
     random.shuffle(b)
-    shuffled = measures.fold_measures(0, "t", curves("a", a), curves("b", b), GRID, BUDGET).log_ratio()
+    shuffled = measures.fold_measures(
+        0, "t", curves("a", a), curves("b", b), GRID, BUDGET, False
+    ).log_ratio()
     assert mine.value == pytest.approx(shuffled.value, nan_ok=True)
     assert mine.high == pytest.approx(shuffled.high, nan_ok=True)
 
@@ -361,13 +421,15 @@ def test_one_seed_gives_a_point_without_an_interval():
     late = [0, 0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9]
     early = [0, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
     fold = measures.fold_measures(
-        0, "t", curves("blind", [late]), curves("transfer", [early] * 2), GRID, 64
+        0, "t", curves("blind", [late]), curves("transfer", [early] * 2), GRID, 64, False
     )
     estimate = fold.log_ratio()
     assert estimate.value == pytest.approx(math.log(4))
     assert estimate.reason == "one seed in blind"
     assert math.isnan(estimate.low)
-    equal = measures.fold_measures(0, "t", curves("s", [late] * 2), curves("t", [early] * 2), GRID, 64)
+    equal = measures.fold_measures(
+        0, "t", curves("s", [late] * 2), curves("t", [early] * 2), GRID, 64, False
+    )
     assert equal.log_ratio().reason == "zero variance in both arms"
 
 
@@ -693,15 +755,34 @@ def test_sensitivity_changes_one_choice_at_a_time():
         measures.fold_measures(f.fold, f.task, *f.curves, GRID, 64, interpolate=True).speed_up
         for f in folds
     ]
-    between = found.loc[(measures.INTERPOLATED, "all_folds"), "log_ratio"]
+    between = found.loc[(measures.READINGS["interpolated"], "all_folds"), "log_ratio"]
     assert between == pytest.approx(np.log(crossed).mean())
-    assert between != pytest.approx(found.loc[("as planned", "all_folds"), "log_ratio"], rel=0.01)
+    planned = found.loc[("as planned", "all_folds"), "log_ratio"]
+    assert between != pytest.approx(planned, rel=0.01)
     assert measures.sensitivity([]).empty
+
+    # of a plan that interpolates the other reading is the variation, and the others are interpolated too
+    folds = compare(table, runs, plan | {"arrivals": "interpolated"}, "transfer")
+    assert [f.speed_up for f in folds] == crossed
+    turned = measures.sensitivity(folds).set_index(["setting", "set"])
+    assert turned.loc[("as planned", "all_folds"), "log_ratio"] == between
+    assert turned.loc[(measures.READINGS["checkpoint"], "all_folds"), "log_ratio"] == planned
+    assert set(turned.index) ^ set(found.index) == {
+        (reading, key) for reading in measures.READINGS.values() for key in ("all_folds", "not_yet_solved")
+    }
+    halved = [measures.fold_measures(f.fold, f.task, *f.curves, GRID, 32, True).speed_up for f in folds]
+    of_half = turned.loc[("half the budget", "all_folds"), "log_ratio"]
+    assert of_half == pytest.approx(np.log(halved).mean())
+    # a plan that says so reads as one of before there was a choice
+    said = compare(table, runs, plan | {"arrivals": "checkpoint"}, "transfer")
+    assert measures.sensitivity(said).equals(found.reset_index())
 
 
 def test_coarse_checkpoints_pull_the_speed_up_towards_one():
     # every second checkpoint from the last: 0, 1, 4, 16, 48, 80; arrivals at 2 and 4 are both seen at 4
-    two = measures.fold_measures(0, "t", curves("s", [EARLY] * 2), curves("t", [FIRST] * 2), GRID, 64)
+    two = measures.fold_measures(
+        0, "t", curves("s", [EARLY] * 2), curves("t", [FIRST] * 2), GRID, 64, False
+    )
     found = measures.sensitivity([two]).set_index(["setting", "set"])["log_ratio"]
     assert math.exp(found[("as planned", "all_folds")]) == pytest.approx(2.0)
     assert math.exp(found[("every second checkpoint", "all_folds")]) == pytest.approx(1.0)

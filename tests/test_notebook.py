@@ -50,9 +50,13 @@ def test_what_is_stored_is_small_and_names_no_machine(stored):
     assert report == notebook
 
 
-def test_it_counts_pretrainings_where_there_are_several_fine_tunings_of_each(stored, tmp_path, capsys):
+def test_it_reads_the_plan_and_counts_pretrainings_where_each_has_several_fine_tunings(
+    stored, tmp_path, capsys
+):
     arms = ("scratch", "transfer")
-    plan = leave_one_out((0, 2), 3, arms, finetunes=3, finetune_folds=(2,), version=0)
+    plan = leave_one_out(
+        (0, 2), 3, arms, finetunes=3, finetune_folds=(2,), version=0, arrivals="interpolated"
+    )
     plan["thresholds"] = plan["thresholds"][::2]
     write_plan_and_rows(tmp_path, plan)
     # a network from scratch that is handed on is shown another task at its end, which is no learning

@@ -25,6 +25,7 @@ from harness.plan import (
     summarise,
     write_plan,
 )
+from harness.schema import check_plan
 
 TASKS = len(mtenvs.tasks("Biped"))
 SOURCES = TASKS - 1
@@ -208,6 +209,20 @@ def test_every_arm_of_the_protocol_starts_as_it_says():
                 assert start["tasks"] == (list(range(TASKS)) if arm == "ceiling" else others)
 
 
+def test_controls_may_have_fewer_seeds():
+    plan = plan_of(arms=ARMS, control_folds=(5,), control_seeds=1, seeds=3, worlds_per_run=SOURCES * TASKS)
+    learned, trained = by_arm(plan), by_arm(plan, "pretrain")
+    for arm, runs in {**learned, "ceiling (pretraining)": trained["ceiling"]}.items():
+        of_controls = arm in CONTROLS or arm.startswith("ceiling")
+        assert sorted(run["seed"] for run in runs if run["fold"] == 5) == (
+            [0] if of_controls else [0, 1, 2]
+        )
+    # those of the controls begin from the networks of transfer, which are there as before
+    assert {run["start"] for run in learned["shuffled"]} <= {run["start"] for run in learned["transfer"]}
+    same = plan_of(arms=ARMS, control_seeds=3, seeds=3, worlds_per_run=SOURCES * TASKS)
+    assert same["sha256"] == plan_of(arms=ARMS, seeds=3, worlds_per_run=SOURCES * TASKS)["sha256"]
+
+
 def test_single_source_takes_the_scratch_networks_where_steps_are_equal():
     changes = {"arms": ("scratch", "single_source"), "folds": None}
     last = plan_of(**changes)["checkpoints"][-1]
@@ -339,6 +354,24 @@ def test_a_leak_is_refused_by_name(monkeypatch):
         plan_of(worlds_per_run=TASKS, min_distance=0.0)
 
 
+def test_how_arrivals_are_dated_is_frozen_and_decides_no_training():
+    made = {
+        "leave_one_out": plan_of,
+        "matrix": lambda **changes: make_matrix_plan("Biped", preset_of(seeds=1, **changes), LEARNER),
+        "joint": lambda **changes: make_joint_plan("Biped", preset_of(**changes), LEARNER, {}),
+    }
+    for kind, make in made.items():
+        usual, other = make(), make(arrivals="checkpoint")
+        assert (usual["kind"], usual["arrivals"], other["arrivals"]) == (kind, "interpolated", "checkpoint")
+        assert usual["sha256"] != other["sha256"]
+        assert usual["runs"] == other["runs"]
+    with pytest.raises(PlanError, match="unknown arrivals 'late'; valid: interpolated, checkpoint"):
+        plan_of(arrivals="late")
+    plan = json.loads(json.dumps(plan_of()))
+    assert check_plan(plan) == ""
+    assert check_plan(plan | {"arrivals": "late"}).startswith("its plan.arrivals is 'late'; valid: ")
+
+
 def test_a_summary_for_people_adds_up():
     plan = plan_of(arms=("scratch", "transfer", "shuffled"))
     rows = {(phase, arm): rest for phase, arm, *rest in summarise(plan)}
@@ -364,7 +397,7 @@ def test_write_and_load(tmp_path):
     assert load_plan(tmp_path / "new") == plan
     before = path.read_bytes()
     write_plan(plan, tmp_path / "new")  # the same plan again is fine
-    with pytest.raises(PlanError, match=rf"another plan .* differ in seeds: {plan['seeds']} and 4; runs"):
+    with pytest.raises(PlanError, match=rf"another plan .* differ in seeds: {plan['seeds']} and 4; .*runs"):
         write_plan(plan_of(seeds=4), tmp_path / "new")
     assert path.read_bytes() == before
 
@@ -403,6 +436,8 @@ def test_an_edited_plan_is_refused(tmp_path):
         ({"arms": ("scratch", "sources=0")}, "unusable arms.*sources=N, steps=N"),
         ({"arms": ("scratch", f"sources={TASKS}")}, f"asks for more than the {SOURCES} other tasks"),
         ({"control_folds": (99,)}, r"unknown control_folds \[99\]"),
+        ({"control_seeds": 0}, "control_seeds must be positive, got 0"),
+        ({"control_seeds": 99}, "control_seeds must be at most seeds, .*, got 99: normalizer and shuffled"),
         ({"finetune_folds": (3, 3)}, "finetune_folds .* name a task twice"),
         ({"headline": "best_folds"}, "unknown headline 'best_folds'; valid: all_folds, not_yet_solved"),
         ({"break_even_threshold": 0.33}, r"break_even_threshold must be one of 0.10, .*, 0.80, got 0.33"),

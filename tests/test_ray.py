@@ -143,6 +143,7 @@ def test_a_node_that_is_lost_costs_no_row(
     assert sum(steps) == sum(record["steps"] for record in records(directory))
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_goes_on(whole: Path, tmp_path: Path, cluster, nodes) -> None:
     directory = begun(whole, tmp_path / "plan")
     words = ["run", str(directory), "--save-every", "0", "--executor", "ray", "--address", cluster.address]
@@ -164,7 +165,7 @@ def test_a_driver_that_is_killed_goes_on(whole: Path, tmp_path: Path, cluster, n
     assert sum(record["interruptions"] for record in records(directory)) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_command_that_is_ended_saves_what_was_trained(
     whole: Path, tmp_path: Path, cluster, number
 ) -> None:

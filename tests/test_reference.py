@@ -129,6 +129,7 @@ Family = dict  # stands for ours
 SPEED = 1.0  # m/s
 """How fast."""
 LIST: dict = {"plain": {}}
+WHY: dict = {"plain": "Why."}
 
 
 def build(p):
@@ -136,7 +137,7 @@ def build(p):
     return f"{SPEED} {p['x']}"
 
 
-FAMILY = Family(name="Made", published=LIST, build=build)
+FAMILY = Family(name="Made", published=LIST, why=WHY, build=build)
 '''
 
 
@@ -148,6 +149,9 @@ FAMILY = Family(name="Made", published=LIST, build=build)
         ('    """Builds it."""\n', "", True),
         ('"""How fast."""\n', "", True),
         ('{"plain": {}}', '{"plain": {}, "fast": {"x": 2}}', True),
+        ('{"plain": "Why."}', '{"plain": "For another reason."}', True),
+        (", why=WHY", ", why=WHY, decided='By hand.'", True),
+        (", why=WHY", ", reason=WHY", False),
         ("published=LIST", 'published={"plain": {}}', False),  # the list itself counts then, being no list
         ("SPEED = 1.0", "SPEED = 1.5", False),
         ("def build(p):", "def build(p, q=0):", False),

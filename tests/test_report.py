@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,15 @@ from synthetic import BUDGET, CHECKPOINTS, FINE, TASKS, ramp, write
 from harness import plots
 from harness.report import analyse, flow, summary_table, warnings, words, write_report
 from harness.report.analysis import SetResult
-from harness.report.sections_curves import learning_curves, profile
+from harness.report.sections_costs import break_even
+from harness.report.sections_curves import by_threshold, learning_curves, profile, survival
+from harness.report.sections_facts import counted
 from harness.report.variations import variations
 from harness.report.words import factor, no_verdict, short_ratio, times, verdict
 from harness.statistics import Estimate, newcombe
 from harness.store import StoreError
 
+ROOT = Path(__file__).parents[1]
 PLANTED = {0: 1.0, 1: 1.5, 2: 3.0, 3: 0.7}
 
 
@@ -85,6 +89,93 @@ def test_swapping_the_arms_negates_every_log_ratio(planted, tmp_path):
         assert one.log_ratio.value == pytest.approx(-two.log_ratio.value)
         assert one.p == pytest.approx(two.p, abs=0.05)  # 9,999 of 12,870 arrangements are drawn
     assert planted.headline.log_ratio.low == pytest.approx(-other.headline.log_ratio.high)
+
+
+def test_every_number_that_arrivals_enter_follows_the_reading_of_the_plan(tmp_path):
+    """Straight rises to 1 at τ, of which few checkpoints are seen: interpolated, T_θ = θ τ."""
+    tau = {"scratch": [96_000, 104_000], "transfer": [32_000, 40_000]}
+    grid = list(range(0, 280_000, 20_000))
+
+    def rise(steps, arm, seed):
+        return np.minimum(steps / tau[arm][seed], 1.0)
+
+    plan = {"checkpoints": grid, "thresholds": [0.7, 0.8]}
+    found = {}
+    for reading in (None, "checkpoint", "interpolated"):
+        said = {} if reading is None else {"arrivals": reading}
+        write(tmp_path / str(reading), {0: rise}, seeds=2, break_even_threshold=0.8, **plan, **said)
+        found[reading] = analyse(tmp_path / str(reading))
+    old, dated, between = found.values()
+    # a plan of before there was a choice is read as it was, and says the same in every word
+    assert [f.log_ratio for f in old.folds] == [f.log_ratio for f in dated.folds]
+    assert warnings(old) == warnings(dated)
+    assert (old.interpolated, between.interpolated) == (False, True)
+    # 0.7 and 0.8 of 96,000 and 104,000 are seen at 80,000 or 100,000; of 32,000 and 40,000 at 40,000
+    assert old.arrivals[0, "scratch"].tolist() == [[80_000, 80_000], [80_000, 100_000]]
+    assert old.arrivals[0, "transfer"].tolist() == [[40_000, 40_000]] * 2
+    thetas = np.array([0.7, 0.8])
+    took = {arm: np.multiply.outer(tau[arm], thetas) for arm in tau}
+    # but where the line from 20,000 to 40,000 cuts the corner at 32,000, from a score of 0.625 to 1
+    took["transfer"][0] = 20_000 + 20_000 * (thetas - 0.625) / 0.375
+    for arm in took:
+        np.testing.assert_allclose(between.arrivals[0, arm], took[arm])
+    ratio = took["scratch"].mean() / took["transfer"].mean()
+    assert between.folds[0].measures.speed_up == pytest.approx(ratio)
+    assert between.headline.log_ratio.value == pytest.approx(math.log(ratio))
+    assert f"speed-up over all folds: {factor(ratio)} [" in summary_table(tmp_path / "interpolated")
+
+    def exhibit(section, name):
+        return next(e for e in section.exhibits if e.name == name).data
+
+    curves = by_threshold(between)
+    levels = exhibit(curves, "speed_up_by_threshold")
+    alone = [took["scratch"][:, i].mean() / took["transfer"][:, i].mean() for i in (0, 1)]
+    assert levels[levels["task"] == TASKS[0]]["speed_up"].tolist() == pytest.approx(alone)
+    steps = exhibit(curves, "times_by_threshold").set_index(["arm", "theta"])["steps"]
+    assert steps["scratch", 0.8] == pytest.approx(80_000)
+    # expected running times: with no failure, the mean
+    reaching = profile(between)
+    assert [f"{took[arm][:, 1].mean():,.0f}" in reaching.parts[2] for arm in took] == [True] * 2
+    reached = exhibit(reaching, "runtime_profile").set_index(["arm", "steps"])["share"]
+    # 0.7 at 67,200 and 72,800, 0.8 at 76,800 and 83,200
+    assert reached["scratch", 75_000] == pytest.approx(0.5)
+    assert reached["scratch", 80_000] == pytest.approx(0.75)
+    assert reached["scratch", 85_000] == pytest.approx(1.0)
+    left = exhibit(survival(between), "kaplan_meier").set_index(["arm", "steps"])
+    # 0.7 at 24,000 and 28,000
+    assert left.loc["transfer", "share"].loc[[20_000, 25_000, 30_000]].tolist() == [1.0, 0.5, 0.0]
+    assert left.loc["transfer", "at_risk"].loc[[20_000, 25_000, 30_000]].tolist() == [2, 1, 0]
+    saved = exhibit(break_even(between), "break_even").iloc[0]
+    gain = took["scratch"][:, 1].mean() - took["transfer"][:, 1].mean()
+    assert (saved["saving"], saved["uses"]) == pytest.approx((gain, 400_000 / gain))
+    # what is reached in the end is the same
+    for one, other in zip(old.folds[0].measures.success, between.folds[0].measures.success, strict=True):
+        assert one.tolist() == other.tolist()
+    rows = {v.label: v.log_ratio.value for v in variations(between)}
+    assert rows["arrival dated to the checkpoint that shows it"] == old.headline.log_ratio.value
+    assert rows["half the evaluation episodes"] == pytest.approx(math.log(ratio), abs=0.1)
+    told = "dated to where the line from the score at the checkpoint before crosses θ"
+    assert [told in counted(analysis).parts[0] for analysis in (old, dated, between)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "quick-joint"])
+def test_results_of_before_arrivals_were_interpolated_stay_to_the_digit(name, tmp_path):
+    stored = ROOT / "results" / name
+    assert "arrivals" not in json.loads((stored / "plan.json").read_text())
+    for part in ("plan.json", "rows", "records"):
+        source = stored / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
+    write_report(tmp_path)
+    tables = [p.relative_to(stored) for p in (stored / "report/figures").glob("*.csv")]
+    assert len(tables) >= 3
+    for table in tables:
+        pd.testing.assert_frame_equal(
+            pd.read_csv(tmp_path / table), pd.read_csv(stored / table), rtol=1e-9, obj=str(table)
+        )
 
 
 def test_failing_runs_bring_a_warning_a_permutation_p_and_their_share(tmp_path):

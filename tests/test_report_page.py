@@ -39,9 +39,9 @@ from harness.statistics import logrank, minimum_detectable, one_sample, wilson
 HOSTILE = '</script><script>window.stolen=1</script><img src=x onerror="window.stolen=1">'
 PLANS = {
     "leave_one_out": lambda: leave_one_out(folds=(0, 2), seeds=2, finetunes=2, finetune_folds=(2,)),
-    "dose": lambda: dose(["sources=1", "sources=7"], seeds=2, exploratory=True),
+    "dose": lambda: dose(["sources=1", "sources=7"], seeds=2, exploratory=True, arrivals="interpolated"),
     "matrix": lambda: matrix(range(3), seeds=2),
-    "joint": lambda: joint(range(2), seeds=2),
+    "joint": lambda: joint(range(2), seeds=2, arrivals="interpolated"),
     "joint_only": lambda: joint(range(2), seeds=2, arms=("joint",), learner=SAC, conditioning="descriptor"),
 }
 FASTER = SPEED_UPS | {"sources=1": 1.3, "sources=7": 3.0} | {f"from={name}": 1.5 for name in TASKS}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import math
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,13 @@ def observations(envs: TaskVectorEnv, seed: int = 9) -> np.ndarray:
 def learned(name: str, **changes: Any) -> sb3.SB3Agent:
     """One for all tests that only read it."""
     return trained(name, **changes)
+
+
+@pytest.fixture(autouse=True)
+def buffers_are_freed() -> Iterator[None]:
+    """Frees what only refers to itself after every test: replay buffers reserve a gigabyte each."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -532,6 +532,10 @@ def test_an_agent_that_a_file_names_is_not_imported(copy, tmp_path, monkeypatch,
         (["video", "Biped", *policy], 2),
         (["record", "Biped", *policy], 2),
         (["view", "Biped", *policy], 2),
+        (["replicate", str(copy), "--fold", "3"], 2),
+        (["rebuild", str(copy), "--processes", "1"], 0),
+        (["pack", str(copy)], 0),
+        (["pack", str(copy), "--networks", "1"], 2),  # a network whose seal is wrong
     ):
         try:
             cli.main(words)

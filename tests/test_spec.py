@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mtenvs
+from mtenvs.registry import as_task
 from mtenvs.spec import Parameter, Task, did_you_mean, published_list
 
 
@@ -144,6 +145,17 @@ def test_a_task_survives_json_and_hashing(task: mtenvs.Task) -> None:
     assert again == task
     assert hash(again) == hash(task)
     assert len({again, task}) == 1
+
+
+def test_why_a_task_is_there_is_no_part_of_it(family: mtenvs.Family) -> None:
+    published = dataclasses.replace(family.tasks[0], why="Because.")
+    plain = Task(family.name, published.name, published.parameters, 0)
+    assert plain.why == ""
+    assert (plain, hash(plain), repr(plain)) == (published, hash(published), repr(published))
+    assert "why" not in published.to_dict()
+    assert mtenvs.leave_one_out(family.name)[0].held_out.why == family.tasks[0].why
+    # what dataclasses make of it is still a task
+    assert as_task(family, dataclasses.asdict(published)) == published
 
 
 def test_did_you_mean_and_published_list(family: mtenvs.Family) -> None:

@@ -652,7 +652,7 @@ def test_a_solver_that_gives_up_hides_no_divergence() -> None:
     model = mtenvs.model("Biped", 0)
     worlds = 64
     velocities = np.random.default_rng(0).normal(size=(worlds, model.nv))
-    for size, bad in ((1.0, False), (1e6, True), (1e7, True)):
+    for size, bad in ((1.0, False), (1e5, True), (1e6, True), (1e7, True)):  # MuJoCo itself minds the last
         both = [
             WarpBackend([model] * worlds, ["nominal"] * worlds, {}, (), 2, CPU),
             BatchBackend([model] * worlds, {}, (), 2),

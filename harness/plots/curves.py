@@ -59,6 +59,8 @@ class CurvePanel:
     """Single runs of each arm, ``(runs, checkpoints)``; empty for a mean over tasks."""
     steps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Steps of the checkpoints of those arms that have others than the figure's."""
+    budget: float | None = None
+    """Steps of its own budget, where that is not the figure's."""
 
 
 def learning_curves(
@@ -92,7 +94,8 @@ def learning_curves(
         for level in (min(thresholds), max(thresholds)):
             ax.axhline(level, color=GUIDE, linewidth=0.7, linestyle=DASHED, zorder=0)
         ax.axhline(1.0, color=GUIDE, linewidth=0.8, linestyle=REFERENCE, zorder=0)
-        ax.axvline(budget, color=GUIDE, linewidth=0.8, linestyle=DOTTED, zorder=0)
+        end = budget if panel.budget is None else panel.budget
+        ax.axvline(end, color=GUIDE, linewidth=0.8, linestyle=DOTTED, zorder=0)
         for k, (arm, band) in enumerate(panel.bands.items()):
             look, of_arm = style_of[arm], panel.steps.get(arm, steps)
             if arm in shown:

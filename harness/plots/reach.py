@@ -44,6 +44,9 @@ from harness.plots.style import (
     text_width,
 )
 
+MARKERS = 10
+"""On a line of shares, about; one of few points has fewer."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Line:
@@ -117,7 +120,7 @@ def _reached(lines: Sequence[Line], end: float, x_label: str, by: str, note: str
             look = style_of[line.name]
             ax.step(line.x, line.y, where="post", color=look.colour, linestyle=look.dash, linewidth=1.8)
             _interval(ax, line, look, steps=True, alpha=0.12 if len(lines) <= 4 else 0.07)
-            marked = np.arange(k % 3, len(line.x), 4)
+            marked = np.arange(k % 3, len(line.x), max(4, len(line.x) // MARKERS))
             ax.plot(line.x[marked], line.y[marked], color=look.colour, marker=look.marker, markersize=4,
                     linestyle="none", clip_on=False)  # fmt: skip
             known = finite([line.y])
@@ -153,12 +156,12 @@ def _reached(lines: Sequence[Line], end: float, x_label: str, by: str, note: str
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Survival:
-    """A Kaplan-Meier curve of one arm at the checkpoints."""
+    """A Kaplan-Meier curve of one arm at some steps."""
 
     share: np.ndarray
-    """Share of runs that have not yet arrived after each checkpoint, ``(checkpoints,)``."""
+    """Share of runs that have not yet arrived after each step, ``(steps,)``."""
     at_risk: np.ndarray
-    """Runs under observation that have not arrived before it, ``(checkpoints,)``."""
+    """Runs under observation that have not arrived before it, ``(steps,)``."""
     low: np.ndarray | None = None
     """Lower ends of the pointwise interval."""
     high: np.ndarray | None = None
@@ -186,7 +189,7 @@ def kaplan_meier(
 
     Args:
         panels: one per task.
-        steps: of the checkpoints.
+        steps: at which the curves are given, ``(steps,)``; those of the checkpoints at least.
         budget: steps of the budget B, where all that have not arrived are censored.
         note: above the legend.
         focus: where there are more than three arms, those of which intervals are drawn.

@@ -243,7 +243,7 @@ def svg(
 ) -> bytes:
     """The figure as SVG with its text as paths, the same bytes for the same figure.
 
-    Every id begins with ``name`` and a digest of the drawing, so that several figures go into one page.
+    Every id begins with a digest of ``name`` and the drawing, so that several figures go into one page.
 
     Args:
         figure: the figure.
@@ -263,14 +263,17 @@ def svg(
     text = buffer.getvalue().decode()
     # a hundredth of a point is enough
     text = re.sub(r' d="([^"]*)"', lambda m: f' d="{_rounded(m[1])}"', text)
-    prefix = f"{name or 'f'}-{hashlib.sha256(text.encode()).hexdigest()[:10]}-"
-    used = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", text)
-    text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", text)
+    # nor is anything read of what names glyphs and indents, a fifth of the bytes
+    prefix = f"f{hashlib.sha256(f'{name} {text}'.encode()).hexdigest()[:10]}-"
+    used = dict.fromkeys(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
+    short = {own: f"{prefix}{number:x}" for number, own in enumerate(used)}
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", text)
+    text = re.sub(r'(xlink:href="#|url\(#)([^")]+)', lambda m: m[1] + short[m[2]], text)
     # the rule for every element would reach the page's other drawings
     rule = re.search(r'<style type="text/css">\*\{([^}]*)\}</style>', text)
     assert rule
     text = text.replace(f"<defs>\n  {rule[0]}\n </defs>", "", 1)
+    text = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
     says = f' role="img" aria-label="{html.escape(alt)}"' if alt else ""
     says += f' aria-describedby="{html.escape(described_by)}"' if described_by else ""
     text = text.replace("<svg ", f'<svg style="{rule[1]}"{says} ', 1)

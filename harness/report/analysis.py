@@ -238,6 +238,11 @@ class Analysis:
         return marks + ["rows changed"] * bool(self.changed) + ["unplanned runs"] * bool(self.unknown)
 
     @property
+    def interpolated(self) -> bool:
+        """Whether the plan interpolates arrivals between checkpoints."""
+        return measures.interpolates(self.plan)
+
+    @property
     def thresholds(self) -> np.ndarray:
         """θ grid, ``(thresholds,)``."""
         return np.asarray(self.plan["thresholds"], float)
@@ -281,10 +286,8 @@ def analyse(directory: str | os.PathLike[str]) -> Analysis:
     runs = measures.mark_diverged(evaluations, store.runs())
     damaged = measures.damaged_runs(evaluations, runs, plan)
     curves = measures.all_curves(evaluations, runs, plan, damaged)
-    arrivals = {
-        key: measures.arrivals(c.steps, c.scores, np.asarray(plan["thresholds"], float), plan["budget"])
-        for key, c in curves.items()
-    }
+    measured = (np.asarray(plan["thresholds"], float), plan["budget"], measures.interpolates(plan))
+    arrivals = {key: measures.arrivals(c.steps, c.scores, *measured) for key, c in curves.items()}
     usable = runs[runs["status"].isin(COMPLETE) & ~runs["run"].isin(list(damaged))]
     return Analysis(
         plan,

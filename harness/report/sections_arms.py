@@ -15,6 +15,14 @@ from harness.report.page import Exhibit, Section, absent, details, heading, para
 from harness.report.variations import Variation, variations
 from harness.statistics import Estimate
 
+READ_OTHERWISE = {
+    False: "Interpolated, an arrival is dated to where the score crosses θ on the line between the "
+    "checkpoint before and its own.",
+    True: "Dated to the checkpoint that shows it, an arrival is late by up to the gap before it, which "
+    "mostly draws speed-ups towards 1.",
+}
+"""What the other reading of arrivals is, by whether the plan's is interpolated."""
+
 
 def comparison_table(comparison: Comparison) -> str:
     """A row per fold and one for their mean."""
@@ -199,9 +207,8 @@ def sensitivity(analysis: Analysis) -> Section:
         paragraph(
             "Each row changes one thing and leaves all others as the plan has them. Every second "
             "checkpoint "
-            "also doubles the span that an arrival must hold. Interpolated, an "
-            "arrival is dated to where the score crosses θ on the line between the checkpoint before and "
-            "its own. Half the evaluation episodes: noise is "
+            f"also doubles the span that an arrival must hold. {READ_OTHERWISE[analysis.interpolated]} "
+            "Half the evaluation episodes: noise is "
             "added to "
             "every evaluation, so much that it scatters as half as many episodes would."
         ),

@@ -13,6 +13,7 @@ from harness.measures import BASELINE, FoldMeasures
 from harness.report import words
 from harness.report.analysis import Analysis
 from harness.report.page import Cell, Exhibit, Section, absent, heading, paragraph, table
+from harness.schema import CONTROLS
 from harness.statistics import Estimate
 
 SEEDS = (3, 5, 10, 20, 40)
@@ -166,6 +167,8 @@ def _variance_figure(analysis: Analysis) -> list[str | Exhibit]:
         if not s.reason
     ]
     main, planned = analysis.main, int(analysis.plan["seeds"])
+    of_arm = analysis.plan.get("control_seeds", planned) if main.arm in CONTROLS else planned
+    whole = f"{planned}+{of_arm}"
     named = [
         (f.measures.task, f.log_ratio, "+".join(str(c.count) for c in f.measures.curves))
         for f in main.folds
@@ -177,7 +180,7 @@ def _variance_figure(analysis: Analysis) -> list[str | Exhibit]:
             continue
         seen = [statistics.minimum_detectable(estimate, clusters=int(n)) for n in counts]
         # of an incomplete plan the spread is known from fewer runs than planned
-        label = name if there in ("", f"{planned}+{planned}") else f"{name} (from {there})"
+        label = name if there in ("", whole) else f"{name} (from {there})"
         lines.append(plots.Line(label, counts, np.array([s.ratio for s in seen])))
         data += [
             {"task": name, "clusters_per_arm": n, "detectable_speed_up": s.ratio, "from_clusters": there}

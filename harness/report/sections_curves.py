@@ -291,7 +291,7 @@ def common(analysis: Analysis) -> tuple[list[str], list[int]]:
 
 
 def _profile(analysis: Analysis, arms: Sequence[str], folds: Sequence[int]) -> Exhibit:
-    steps = np.asarray(analysis.plan["checkpoints"], float)
+    steps = measures.shown_steps(analysis.plan["checkpoints"], analysis.interpolated)
     steps = steps[(steps > 0) & (steps <= analysis.plan["budget"])]
     lines, rows = [], []
     for arm in arms:
@@ -359,7 +359,7 @@ def survival(analysis: Analysis) -> Section:
 
 def _survival(analysis: Analysis, threshold: int) -> Exhibit:
     budget = float(analysis.plan["budget"])
-    steps = np.asarray(analysis.plan["checkpoints"], float)
+    steps = measures.shown_steps(analysis.plan["checkpoints"], analysis.interpolated)
     theta = f"θ = {analysis.thresholds[threshold]:.2f}"
     panels, rows = [], []
     for fold in analysis.begun:
@@ -367,7 +367,7 @@ def _survival(analysis: Analysis, threshold: int) -> Exhibit:
         for arm, curves in analysis.of_fold(fold).items():
             arrival = analysis.arrivals[fold, arm][curves.first_runs, threshold]
             curve = statistics.kaplan_meier(arrival, budget)
-            # the step function at the checkpoints, of which those after B are not watched
+            # the step function at the steps shown, of which those after B are not watched
             at = np.searchsorted(curve.times, steps, side="right") - 1
             share, low, high = (
                 np.where(steps <= budget, values[at], np.nan)

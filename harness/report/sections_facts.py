@@ -28,6 +28,7 @@ from harness.report.page import (
     paragraph,
     table,
 )
+from harness.schema import CONTROLS
 
 SEEDS = {
     "joint": "per task of separate networks, and per joint arm",
@@ -46,6 +47,12 @@ MEASURED = {
     ),
 }
 """What the headline is of: where nothing is compared, the score itself."""
+ARRIVAL = "the first checkpoint with score ≥ θ whose mean with the next two is ≥ θ too"
+CROSSING = (
+    ", dated to where the line from the score at the checkpoint before crosses θ, but not before the first "
+    "checkpoint after step 0"
+)
+"""What is added where arrivals are interpolated."""
 REBUILD = "mtenvs report ."
 FILM = "mtenvs video {family} --task {task} --policy {policy} --out {out}"
 LARGEST_FILMS = 40_000_000
@@ -303,6 +310,12 @@ def _film_run(analysis: Analysis, phase: str) -> str:
 # --- what stands behind the sections ---------------------------------------------------------------
 
 
+def _of_controls(plan: Mapping[str, Any]) -> str:
+    """Where controls have fewer seeds than the other arms."""
+    controls, seeds = [arm for arm in plan["arms"] if arm in CONTROLS], plan.get("control_seeds")
+    return f", {seeds} of {', '.join(controls)}" if controls and seeds not in (None, plan["seeds"]) else ""
+
+
 def counted(analysis: Analysis) -> Section:
     """Definitions, in the plan's numbers."""
     plan = analysis.plan
@@ -318,11 +331,11 @@ def counted(analysis: Analysis) -> Section:
         ("worlds per run", f"{plan['worlds_per_run']:,}, in every arm"),
         ("budget B", f"{plan['budget']:,} steps on a task that is learned{together}"),
         *_pretraining(plan),
-        ("seeds", f"{plan['seeds']} {SEEDS.get(kind, 'per fold and arm')}"),
+        ("seeds", f"{plan['seeds']} {SEEDS.get(kind, 'per fold and arm')}{_of_controls(plan)}"),
         *_checkpoints(analysis),
         ("evaluation", f"{plan['episodes']} episodes per checkpoint, {plan['first_episodes']} at step 0"),
         ("thresholds θ", ", ".join(f"{t:.2f}" for t in plan["thresholds"])),
-        ("arrival at θ", "the first checkpoint with score ≥ θ whose mean with the next two is ≥ θ too"),
+        ("arrival at θ", ARRIVAL + (CROSSING if analysis.interpolated else "")),
         MEASURED.get(kind, MEASURED["speed_up"]),
         *agent.described(plan),
     ]

@@ -51,9 +51,9 @@ class Resolution:
     """What the gaps between checkpoints leave open of a mean speed-up, which no interval contains."""
 
     planned: float
-    """The mean ρ̄ as the protocol reads it, arrivals dated to the checkpoint that shows them."""
-    interpolated: float
-    """The same with arrivals interpolated between checkpoints."""
+    """The mean ρ̄ with arrivals dated as planned."""
+    other: float
+    """The same with the other reading, see :data:`harness.measures.READINGS`."""
     low: float
     """What it is at least, wherever in its gap each run arrived."""
     high: float
@@ -61,8 +61,8 @@ class Resolution:
 
     @property
     def shift(self) -> float:
-        """By which factor, at least 1, interpolation changes the mean."""
-        return math.exp(abs(math.log(self.interpolated / self.planned)))
+        """By which factor, at least 1, the other reading changes the mean."""
+        return math.exp(abs(math.log(self.other / self.planned)))
 
 
 def resolution(folds: Sequence[FoldResult]) -> Resolution | None:
@@ -70,13 +70,15 @@ def resolution(folds: Sequence[FoldResult]) -> Resolution | None:
     known = [f.measures for f in folds if not math.isnan(f.log_ratio.value)]
     if not known:
         return None
-    between = [
-        measures.fold_measures(f.fold, f.task, *f.curves, f.thresholds, f.budget, interpolate=True).speed_up
+    other = [
+        measures.fold_measures(
+            f.fold, f.task, *f.curves, f.thresholds, f.budget, interpolate=not f.interpolated
+        ).speed_up
         for f in known
     ]
     low, high = zip(*(measures.speed_up_bounds(f) for f in known), strict=True)
     with np.errstate(divide="ignore"):  # a lower end may be 0
-        logs = [np.log(values).mean() for values in ([f.speed_up for f in known], between, low, high)]
+        logs = [np.log(values).mean() for values in ([f.speed_up for f in known], other, low, high)]
     return Resolution(*(math.exp(value) for value in logs))
 
 
@@ -105,7 +107,9 @@ def half_the_episodes(analysis: Analysis) -> Variation | None:
     for result in analysis.headline.folds:
         f = result.measures
         arms = (noisy(f.fold, main.baseline), noisy(f.fold, main.arm))
-        changed.append(measures.fold_measures(f.fold, f.task, *arms, f.thresholds, f.budget))
+        changed.append(
+            measures.fold_measures(f.fold, f.task, *arms, f.thresholds, f.budget, f.interpolated)
+        )
     estimates = [fold.log_ratio() for fold in changed]
     return Variation(
         "half the evaluation episodes",

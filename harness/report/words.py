@@ -27,11 +27,15 @@ LIMITS = {
 
 DATED = (
     "Speed-ups are read at checkpoints, an arrival dated to the one that shows it, which mostly draws them "
-    "towards 1"
+    "towards 1: interpolated between checkpoints"
 )
-"""Why speed-ups depend on the grid of checkpoints."""
+CROSSED = (
+    "Arrivals are interpolated between checkpoints, as if scores rose straight from one to the next: dated "
+    "to the checkpoint that shows them, which mostly draws speed-ups towards 1,"
+)
+"""Why speed-ups depend on the grid of checkpoints, and what the other reading is, by that of the plan."""
 SHIFTED = 1.05
-"""Factor by which interpolation must change a task's speed-up before a warning says so."""
+"""Factor by which the other reading must change a task's speed-up before a warning says so."""
 
 
 # --- numbers ---------------------------------------------------------------------------------------
@@ -334,9 +338,10 @@ def _shifted(analysis: Analysis) -> list[str]:
     shift = max((r.shift for r in seen if r is not None), default=1.0)
     if shift <= SHIFTED:
         return []
+    why = CROSSED if analysis.interpolated else f"{DATED},"
     return [
-        f"{DATED}: interpolated between checkpoints, those of single tasks change by a factor of up to "
-        f"{shift:.2f}. The intervals do not account for this."
+        f"{why} those of single tasks change by a factor of up to {shift:.2f}. The intervals do not "
+        "account for this."
     ]
 
 
@@ -439,7 +444,7 @@ def between_checkpoints(analysis: Analysis) -> str:
     if seen is None:
         return ""
     return (
-        f"{DATED}: interpolated between checkpoints this one is {factor(seen.interpolated)} instead of "
+        f"{CROSSED if analysis.interpolated else DATED} this one is {factor(seen.other)} instead of "
         f"{factor(seen.planned)}, and wherever in its gap each run arrived, {span_of(seen)}. The interval "
         "does not account for this."
     )

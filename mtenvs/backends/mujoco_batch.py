@@ -9,7 +9,7 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
-from mtenvs.state import Layout, State
+from mtenvs.state import FASTEST, Layout, State
 
 Array = Any
 
@@ -34,8 +34,9 @@ def topology(model: mujoco.MjModel) -> tuple[int, ...]:
 
 
 def diverged(data: mujoco.MjData) -> bool:
-    """Whether MuJoCo has met a bad number in this world since its last reset."""
-    return any(data.warning[i].number for i in range(_DIVERGENCE.start, _DIVERGENCE.stop))
+    """Whether MuJoCo has met a bad number in this world since its last reset, or a joint is too fast."""
+    bad = any(data.warning[i].number for i in range(_DIVERGENCE.start, _DIVERGENCE.stop))
+    return bad or bool(abs(data.qvel).max(initial=0.0) > FASTEST)
 
 
 class BatchBackend:
@@ -112,10 +113,16 @@ class BatchBackend:
         self._batch.forward(ids, stage=_VELOCITY_STAGE)
 
     def diverged(self) -> np.ndarray:
-        """Worlds in which MuJoCo has met a bad number since their last reset, ``(num_worlds,)`` of bool."""
-        counts = self._batch.warning[:, _DIVERGENCE, 1]
+        """Worlds in which MuJoCo has met a bad number since their last reset, or a joint is too fast.
+
+        ``(num_worlds,)`` of bool.
+        """
+        counts, speeds = self._batch.warning[:, _DIVERGENCE, 1], self._qvel
         # nearly always nothing has happened, and that is quick to see
-        return (counts > 0).any(axis=1) if counts.any() else np.zeros(len(counts), bool)
+        if not counts.any() and speeds.min(initial=0.0) >= -FASTEST and speeds.max(initial=0.0) <= FASTEST:
+            return np.zeros(len(counts), bool)
+        bad: np.ndarray = (counts > 0).any(axis=1) | (abs(speeds) > FASTEST).any(axis=1)
+        return bad
 
     def get_state(self) -> np.ndarray:
         """Everything that the worlds' futures depend on, ``(num_worlds, nstate)``."""

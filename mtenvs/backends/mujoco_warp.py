@@ -22,7 +22,7 @@ import warp as wp
 from torch import Tensor
 
 from mtenvs.spec import MissingDeviceError
-from mtenvs.state import LARGEST, Layout, State
+from mtenvs.state import FASTEST, LARGEST, Layout, State
 
 UNREAD = frozenset({"dof_length", "geom_rgba", "key_qpos"})
 """Fields that no stage which a family uses reads, whatever they are: sleeping's, colours, and keyframes."""
@@ -411,12 +411,15 @@ class WarpBackend:
         self.refresh()
 
     def diverged(self) -> Tensor:
-        """Worlds whose last step met a bad number or outgrew its memory, ``(num_worlds,)`` of bool."""
+        """Worlds whose last step met a bad number or a too fast joint, or outgrew its memory.
+
+        ``(num_worlds,)`` of bool.
+        """
         state = self.state
         # what is not a number is not less than anything
         good = self._largest < LARGEST
-        for array in (state.qpos, state.qvel, state.sensordata):
-            good &= (array.abs() < LARGEST).all(dim=1)
+        for array, most in ((state.qpos, LARGEST), (state.qvel, FASTEST), (state.sensordata, LARGEST)):
+            good &= (array.abs() <= most).all(dim=1)
         return ~good | self.overflown()
 
     def overflown(self) -> Tensor:

@@ -58,8 +58,6 @@ PARAMETERS = (
     Parameter("offset", "1", 0.0, 0.5, 0.0, "of a stride, from the left foot to the right: all there is"),
 )
 
-# Near another (0.5): jump and hop, back and step. Far from every other (over 1.2): stand, crouch-walk.
-# Beyond the box that the other seven span: run and back (speed), crouch-walk (height), stand (no swing).
 PUBLISHED: dict[str, dict[str, float]] = {
     "stand": {},
     "walk": {"speed": 1.4, "height": 0.95, "swing": 0.4, "offset": 0.5},
@@ -70,6 +68,46 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "crouch-walk": {"speed": 0.8, "height": 0.7, "swing": 0.35, "offset": 0.5},
     "step": {"swing": 0.35, "offset": 0.5},
 }
+
+WHY = {
+    "stand": (
+        "The low end of swing, far from every other: the one skill in which no foot is to leave the "
+        "ground, which all others ask for."
+    ),
+    "walk": (
+        "The middle of the list: legs half a stride apart, one foot always down; back and step differ "
+        "from it mostly in speed, run in speed and swing."
+    ),
+    "run": (
+        "The high end of speed and of swing: the only one of the stepping skills in which both feet "
+        "are in the air in between."
+    ),
+    "back": (
+        "The low end of speed, and the only one that goes backward; with step, its pair on the spot, "
+        "the nearest pair of the list."
+    ),
+    "jump": (
+        "Legs in step, on the spot: a pair with hop. What is hard is that one foot in the air earns "
+        "next to nothing, so that there is little to learn from on the way to both."
+    ),
+    "hop": (
+        "Legs in step like jump's, at nearly the speed of walk: the only skill that has both, so that "
+        "either half can be known without the whole."
+    ),
+    "crouch-walk": (
+        "The low end of height, far from every other: a slow walk in which the body is carried on "
+        "bent knees all along."
+    ),
+    "step": "A walk on the spot: in speed between back and walk, and the nearest neighbour of both.",
+}
+DECIDED = """\
+The list has pairs (jump and hop, back and step), two skills that are far (over 1.2) from every other
+(stand, crouch-walk) and four beyond the box that the other seven span (run and back in speed,
+crouch-walk in height, stand in swing).
+
+The reward was changed several times while skills were drafted, by what single networks made of it from
+scratch: until standing on one leg earned under a tenth, a run was learned, and a jump was found.
+"""
 
 BODY = {q.name: q.nominal for q in biped.PARAMETERS}
 LEG = biped.leg_length(BODY)  # m
@@ -215,6 +253,8 @@ FAMILY = Family(
     summary="one biped, asked to stand, walk, run, walk backward, jump, hop, crouch-walk, step in place",
     parameters=PARAMETERS,
     published=PUBLISHED,
+    why=WHY,
+    decided=DECIDED,
     build=build,
     constants=constants,
     observation_names=OBSERVATION_NAMES,

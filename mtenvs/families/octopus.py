@@ -68,9 +68,6 @@ PARAMETERS = (
     Parameter("water_density", "kg/m^3", 250.0, 4000.0, 1000.0, "four times water either way", log=True),
 )
 
-# One arm of every number of links, 0.7 to 1.3 from its nearest neighbour. Beyond the box that the
-# other seven span: two-links and nine-links, three-links (softest), six-links (stiffest, thinnest tip),
-# four-links and seven-links (thinnest and thickest water), eight-links (least taper).
 PUBLISHED: dict[str, dict[str, float]] = {
     "two-links": {"links": 2, "taper": 0.8},
     "three-links": {"links": 3, "stiffness": 0.2},
@@ -81,6 +78,47 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "eight-links": {"links": 8, "taper": 0.95, "stiffness": 0.5},
     "nine-links": {"links": 9, "taper": 0.5, "water_density": 600.0},
 }
+
+WHY = {
+    "two-links": (
+        "The low end of links: as many joints as a target has coordinates, and seven of nine slots of "
+        "the padding empty."
+    ),
+    "three-links": (
+        "The softest arm, of few links: tissue gives way to the muscle, and is little of a spring for "
+        "the tip to come to rest by."
+    ),
+    "four-links": (
+        "The thinnest water, whose drag damps least; otherwise nearly five-links, with which it is "
+        "the nearest pair of the list."
+    ),
+    "five-links": (
+        "The middle of the list, nominal in everything: the nearest neighbour of four others, which "
+        "change one or two things each."
+    ),
+    "six-links": (
+        "The stiffest tissue, which holds against most of a muscle at the largest bend, and the "
+        "thinnest tip, whose joints have the weakest muscles."
+    ),
+    "seven-links": (
+        "The thickest water, otherwise nominal but for two more links: sweeps are slow and damped, "
+        "the opposite of four-links."
+    ),
+    "eight-links": (
+        "The least taper, nearly a cylinder, whose tip is nearly as strong as its base, and as heavy; "
+        "the arm farthest from its nearest neighbour."
+    ),
+    "nine-links": (
+        "The high end of links, the one without padding; with two-links the farthest pair of the list."
+    ),
+}
+DECIDED = """\
+One arm of every number of links, each 0.7 to 1.3 from its nearest neighbour; all but five-links lie
+beyond the box that the other seven span, in links, taper, stiffness or density of the water.
+
+The default layout of unequal arms was settled by a pilot on *sampled* arms, which measured transfer and
+saw no difference between the two.
+"""
 
 # The first is the default. A pilot on sampled arms shows no difference that its folds could tell from 0:
 # results/benchmarks/README.md, "Layouts of the octopus' arms".
@@ -265,6 +303,8 @@ FAMILY = Family(
     summary="arms of 2 to 9 links in water, asked to bring the tip to a target",
     parameters=PARAMETERS,
     published=PUBLISHED,
+    why=WHY,
+    decided=DECIDED,
     build=build,
     constants=constants,
     observation_names=observation_names(range(MOST_LINKS)),

@@ -1,0 +1,51 @@
+"""``python -m benchmarks.performance``: renews the table of goals in ``docs/performance.md``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "results" / "benchmarks"
+MARKS = ("<!-- goals -->\n", "<!-- /goals -->\n")
+"""What stands before and after the table in the page."""
+
+
+def goals_table(results: Path = RESULTS) -> str:
+    """Every stored comparison that has a goal, as a Markdown table, with the file that it is read from."""
+    lines = ["| what | against | ratio | goal | | stored in |", "|---|---|---|---|---|---|"]
+    for path in sorted(results.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for row in result.get("rows", []):
+            if row["goal"] is None:
+                continue
+            if result["quick"]:
+                raise ValueError(
+                    f"{path.name} is of a smoke run, which measures nothing: run it without --quick"
+                )
+            ratio, verdict = row["ratio"], row["met"] if row["met"] == "met" else f"**{row['met']}**"
+            lines.append(
+                f"| {row['what']} | {row['against']} | {ratio['median']:.2f} [{ratio['min']:.2f}, "
+                f"{ratio['max']:.2f}] | {row['goal']:g} | {verdict} | `{path.name}` |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def with_goals(text: str) -> str:
+    """The text of the page with the present table between its marks.
+
+    Raises:
+        ValueError: if the marks are not there, once each and in order.
+    """
+    before, opened, rest = text.partition(MARKS[0])
+    _, closed, after = rest.partition(MARKS[1])
+    if not (opened and closed) or MARKS[0] in rest or MARKS[1] in before + after:
+        raise ValueError(
+            f"the table of goals belongs between {MARKS[0].strip()!r} and {MARKS[1].strip()!r}, once"
+        )
+    return "".join([before, MARKS[0], "\n", goals_table(), "\n", MARKS[1], after])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_goals(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

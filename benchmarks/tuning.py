@@ -1,0 +1,301 @@
+"""``python -m benchmarks.tuning FAMILY``: hyperparameters, chosen on *sampled* tasks alone (PROTOCOL §5).
+
+Every trial costs the same: eight networks that learn a sampled task each from nothing, and four that
+learn seven sampled tasks each, as pretraining does. All arms of a plan share the configuration that is
+chosen, so it is chosen for both: by the mean over the twelve networks of what each has gained.
+
+First every trial changes one value, then one makes all those changes that helped by themselves. The best
+is adopted only if, on sampled tasks that no trial has seen, it is better than the defaults beyond doubt
+and learning from nothing is not the worse for it: an arm must not win because the baseline was weakened.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from scipy import stats
+
+import mtenvs
+from baselines.registry import describe_learner, make_learner
+from benchmarks.record import machine
+from harness.family_code import family_code
+from harness.plan import PRESETS
+from harness.run import make_worlds
+from harness.workers import use_one_torch_thread
+from mtenvs.spec import Task
+
+ALONE, SETS, TOGETHER = 8, 4, 7
+"""Tasks that are learnt alone; networks that learn many; tasks of each of these."""
+KINDS = ("alone", "many")
+WORLDS, EPISODES, CHECKPOINTS = 56, 8, 10
+FIRST_SAMPLE = {"trials": 20_000, "confirmation": 30_000}
+"""Seeds from which on tasks are sampled; no task is in both."""
+APART = PRESETS["standard"].min_distance
+"""Sampled tasks nearer than this to a published one, in descriptor units, are passed over."""
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "learning_rate 2.5e-4": {"learning_rate": 2.5e-4},
+    "learning_rate 1e-3": {"learning_rate": 1e-3},
+    "num_steps 64, 16 minibatches": {"num_steps": 64, "num_minibatches": 16},
+    "update_epochs 10": {"update_epochs": 10},
+    "ent_coef 0.003": {"ent_coef": 0.003},
+    "initial_log_std 0": {"initial_log_std": 0.0},
+    "hidden 128, 128": {"hidden": [128, 128]},
+}
+"""Trials by name: what they change of the agent's defaults for all families."""
+COMBINED = "all that helped"
+HEAD = """# Tuning
+
+Written by `python -m benchmarks.tuning FAMILY`. Only *sampled* tasks were learnt, none of the published
+ones nor any near them, and the same ones in every trial: eight by a network each (*alone*), and four sets
+of seven by a network each, as pretraining does (*many*). A network's *gain* is its mean reward per control
+step over the training beyond that of untrained networks, as a share of the largest that any trial had on
+the same tasks. Differences from the defaults are paired by network, with 95% t intervals. The best
+trial is tried again on other sampled tasks (*confirmation*), and is adopted for all arms alike if there the
+interval excludes 0 and networks that learn one task from nothing are not worse off on average."""
+LEARNT = 0.02
+"""Reward per control step that some trial must gain on a network's tasks, or they tell nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Tries hyperparameters on sampled tasks and writes what came of it."""
+
+    family: tyro.conf.Positional[str]
+    """Name of the family."""
+    budget: int = 300_000
+    """Control steps of learning one task."""
+    budget_many: int = 900_000
+    """Control steps of learning seven."""
+    processes: int = 2
+    """Trials at a time."""
+    out: Path = Path("results/tuning")
+    """Where FAMILY.json and README.md are written; trials that are there are not made again."""
+
+
+def tasks_of(family: str, phase: str) -> tuple[list[list[Task]], list[list[Task]]]:
+    """Sampled tasks of the networks of a phase: those that learn one, and those that learn many."""
+    definition = mtenvs.get_family(family)
+    sampled: list[Task] = []
+    for seed in itertools.count(FIRST_SAMPLE[phase]):
+        task = mtenvs.sample_task(family, seed)
+        if all(definition.distance(task, published) >= APART for published in definition.tasks):
+            sampled.append(task)
+        if len(sampled) == ALONE + SETS * TOGETHER:
+            break
+    many = sampled[ALONE:]
+    sets = [many[i : i + TOGETHER] for i in range(0, len(many), TOGETHER)]
+    return [[task] for task in sampled[:ALONE]], sets
+
+
+def learn(
+    family: str,
+    changes: Mapping[str, Any],
+    runs: Sequence[Sequence[Task]],
+    budget: int,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """Trains some runs side by side.
+
+    Args:
+        family: name of the family.
+        changes: hyperparameters that are not the agent's defaults.
+        runs: tasks of each, equally many.
+        budget: control steps of a run.
+        seeds: of the runs.
+
+    Returns:
+        ``curves``: mean reward per control step of every run, over its tasks, at ``CHECKPOINTS + 1`` steps
+        from 0 to the budget, 0 once it has diverged; ``diverged``: number of these.
+    """
+    use_one_torch_thread()
+    learner = describe_learner("ppo", family, changes)
+    worlds = make_worlds(family, runs, WORLDS // len(runs[0]), "descriptor", num_threads=1)
+    judged = make_worlds(family, runs, EPISODES, "descriptor", num_threads=1)
+    agent = make_learner(learner.name, learner.config, worlds, seeds, "cpu")
+    length = mtenvs.get_family(family).episode_steps
+    curve = []
+    for checkpoint in range(CHECKPOINTS + 1):
+        agent.train(worlds, budget * checkpoint // CHECKPOINTS)
+        starts = [2**31 + checkpoint * judged.num_envs + i for i in range(judged.num_envs)]
+        returns = agent.evaluate(judged, starts).returns.reshape(len(runs), -1).mean(axis=1)
+        curve.append(np.where(agent.diverged(), 0.0, returns / length))
+    return {"curves": np.round(np.transpose(curve), 5).tolist(), "diverged": int(agent.diverged().sum())}
+
+
+def trial(arguments: Arguments, changes: Mapping[str, Any], phase: str) -> dict[str, Any]:
+    """One trial: how well a configuration learns one task, and many."""
+    alone, many = tasks_of(arguments.family, phase)
+    began = time.perf_counter()
+    first = FIRST_SAMPLE[phase]
+    found = {
+        "alone": learn(
+            arguments.family, changes, alone, arguments.budget, range(first, first + len(alone))
+        ),
+        "many": learn(
+            arguments.family, changes, many, arguments.budget_many, range(first, first + len(many))
+        ),
+    }
+    return {
+        "changes": dict(changes),
+        **found,
+        "steps": arguments.budget * len(alone) + arguments.budget_many * len(many),
+        "seconds": round(time.perf_counter() - began),
+    }
+
+
+def gains(trials: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """What each network of every trial has gained, ``(networks,)`` by trial, first those of one task.
+
+    NaN for networks on whose tasks no trial gained anything.
+    """
+    curves = {
+        name: np.concatenate([np.asarray(one[kind]["curves"]) for kind in KINDS])
+        for name, one in trials.items()
+    }
+    untrained = np.mean([c[:, 0] for c in curves.values()], axis=0)
+    gained = {name: c.mean(axis=1) - untrained for name, c in curves.items()}
+    most = np.max(list(gained.values()), axis=0)
+    return {
+        name: np.where(most >= LEARNT, g / np.maximum(most, LEARNT), np.nan) for name, g in gained.items()
+    }
+
+
+def difference(gained: np.ndarray, defaults: np.ndarray) -> tuple[float, float, float]:
+    """Mean of the paired differences of gains, and the ends of its 95% t interval."""
+    paired = (gained - defaults)[~np.isnan(gained)]
+    if len(paired) < 2 or not paired.any():
+        return float(paired.mean()) if len(paired) else math.nan, math.nan, math.nan
+    low, high = stats.ttest_1samp(paired, 0.0).confidence_interval(0.95)
+    return float(paired.mean()), float(low), float(high)
+
+
+def is_adopted(confirmation: Mapping[str, Mapping[str, Any]], best: str) -> bool:
+    """Whether the best trial is better than the defaults beyond doubt, and learning alone not worse."""
+    gained = gains(confirmation)
+    _, low, _ = difference(gained[best], gained["defaults"])
+    alone = np.nanmean((gained[best] - gained["defaults"])[:ALONE])
+    return bool(low > 0.0 and alone >= 0.0)
+
+
+def helpful(trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All changes together that gave more than a standard error by themselves, the better one last."""
+    gained, found = gains(trials), {}
+    for name in set(trials) & set(CHANGES):
+        paired = (gained[name] - gained["defaults"])[~np.isnan(gained[name])]
+        if len(paired) > 1 and paired.mean() > paired.std(ddof=1) / math.sqrt(len(paired)):
+            found[name] = paired.mean()
+    together: dict[str, Any] = {}
+    for name in sorted(found, key=found.__getitem__):
+        together |= CHANGES[name]
+    return together
+
+
+def tune(arguments: Arguments) -> dict[str, Any]:
+    """Makes all trials that are missing, and chooses.
+
+    Raises:
+        SystemExit: if what is there was made otherwise.
+    """
+    family = mtenvs.get_family(arguments.family)
+    path = arguments.out / f"{family.name}.json"
+    asked = {
+        "budget": arguments.budget,
+        "budget_many": arguments.budget_many,
+        "family_code": family_code(family),
+        "defaults": describe_learner("ppo", family.name).config,
+        "changes": CHANGES,
+    }
+    known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if known and known["asked"] != asked:
+        differ = ", ".join(key for key in asked if known["asked"].get(key) != asked[key])
+        raise SystemExit(f"{path} was made with other {differ}: remove it, or ask for the same")
+    known = known or {"family": family.name, "asked": asked, "trials": {}, "confirmation": {}}
+
+    def make(phase: str, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        missing = {name: changes for name, changes in wanted.items() if name not in known[phase]}
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(arguments.processes, context) as pool:
+            made = {pool.submit(trial, arguments, c, phase): name for name, c in missing.items()}
+            for future in concurrent.futures.as_completed(made):
+                known[phase][made[future]] = future.result()
+                write(path, known)
+                print(f"{family.name} {phase}: {made[future]}", flush=True)
+
+    make("trials", CHANGES)
+    trials = known["trials"]
+    # the combination is chosen once: with it among the trials, shares of the largest gain are others
+    together = trials[COMBINED]["changes"] if COMBINED in trials else helpful(trials)
+    if together and together not in CHANGES.values():
+        make("trials", {COMBINED: together})
+    means = {name: np.nanmean(gained) for name, gained in gains(trials).items()}
+    best = max(means, key=means.__getitem__)
+    changes = {}
+    if best != "defaults":
+        make("confirmation", {"defaults": {}, best: trials[best]["changes"]})
+        if is_adopted(known["confirmation"], best):
+            changes = trials[best]["changes"]
+    known |= {"best": best, "adopted": changes, "machine": machine()}
+    write(path, known)
+    return known
+
+
+def write(path: Path, known: Mapping[str, Any]) -> None:
+    """Keeps the record, and the page of all families' records."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(known) + "\n")
+    os.replace(part, path)
+    records = [json.loads(p.read_text()) for p in sorted(path.parent.glob("*.json"))]
+    (path.parent / "README.md").write_text(page(records))
+
+
+def page(records: Sequence[Mapping[str, Any]]) -> str:
+    """The page for people."""
+    parts = [HEAD]
+    for one in records:
+        asked, trials = one["asked"], one["trials"]
+        steps = max(t["steps"] for t in trials.values())
+        parts.append(
+            f"\n## {one['family']}\n\n{asked['budget']:,} control steps alone, "
+            f"{asked['budget_many']:,} of many; {steps:,} steps a trial. "
+            f"Defaults: `{json.dumps(asked['defaults'])}`.\n"
+        )
+        parts += ["| phase | trial | alone | many | difference | diverged |", "|---|---|---|---|---|---|"]
+        for phase in ("trials", "confirmation"):
+            gained = gains(one[phase]) if one[phase] else {}
+            for name, shares in gained.items():
+                lost = sum(one[phase][name][kind]["diverged"] for kind in KINDS)
+                told = ""
+                if name != "defaults" and "defaults" in gained:
+                    mean, low, high = difference(shares, gained["defaults"])
+                    told = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+                alone, many = np.nanmean(shares[:ALONE]), np.nanmean(shares[ALONE:])
+                parts.append(f"| {phase} | {name} | {alone:.3f} | {many:.3f} | {told} | {lost} |")
+        if "adopted" in one:
+            made = one["machine"]
+            parts.append(
+                f"\nBest: {one['best']}. Adopted: "
+                f"{json.dumps(one['adopted']) if one['adopted'] else 'the defaults'}.\n\n"
+                f"`python -m benchmarks.tuning {one['family']} --budget {asked['budget']} "
+                f"--budget-many {asked['budget_many']}`; {made['cpu']}, {made['cores']} cores, Python "
+                f"{made['python']}, mujoco {made['packages']['mujoco']}, torch {made['packages']['torch']}."
+            )
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    tune(tyro.cli(Arguments))

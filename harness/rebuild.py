@@ -1,0 +1,113 @@
+"""Rebuilds what is published, from stored rows alone: reports with their figures, and tables in Markdown.
+
+Nothing is trained and nothing is asked of a network. With the same versions of what draws, bytes are those
+that were there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from harness import findings
+from harness.compare import leaderboard
+from harness.report import write_report
+from harness.store import COMPLETE, Store
+
+BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
+"""Lines of a Markdown file between which the table of all plans beside and below it stands."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rebuilt:
+    """What was rebuilt."""
+
+    pages: Sequence[Path]
+    """Reports, Markdown files and their figures."""
+    untrained: Sequence[Path]
+    """Directories of plans of which nothing is trained, and so nothing is reported."""
+    failed: Mapping[Path, str]
+    """Directories of plans that cannot be reported, and why."""
+
+
+def plans_below(directory: Path) -> list[Path]:
+    """Directories of all plans in a directory or below it, sorted; none in hidden ones.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = [path.parent for path in sorted(directory.rglob("plan.json"))]
+    found = [
+        path for path in found if not any(p.startswith(".") for p in path.relative_to(directory).parts)
+    ]
+    if not found:
+        raise ValueError(f"no plan.json in {directory} or below it; name a directory of experiments")
+    return found
+
+
+def rebuild(directory: Path, processes: int = 1, done: Callable[[], object] = lambda: None) -> Rebuilt:
+    """Rebuilds all reports below a directory, and the tables and figures of Markdown files there.
+
+    Args:
+        directory: where to look.
+        processes: reports at a time, each in a process of its own if more than one.
+        done: called when a plan is done with.
+
+    Raises:
+        ValueError: if there is no plan, or the marks of a table are not in order.
+    """
+    plans = plans_below(directory)
+    outcomes: dict[Path, Path | str] = {}
+    if processes == 1:
+        for path in plans:
+            outcomes[path] = _report(path)
+            done()
+    else:
+        # not forked: a copy of this process would hold locks of threads that it does not have
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(processes, len(plans)), context) as pool:
+            futures = {pool.submit(_report, path): path for path in plans}
+            for future in as_completed(futures):
+                outcomes[futures[future]] = future.result()
+                done()
+    pages = [page for path in plans if isinstance(page := outcomes[path], Path)]
+    failed = {path: why for path in plans if isinstance(why := outcomes[path], str) and why}
+    for path in sorted(directory.rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if BEGIN in text or END in text:
+            path.write_text(with_leaderboard(text, path), encoding="utf-8")
+            pages.append(path)
+        if findings.BEGIN in text:
+            pages += findings.fill(path)
+    return Rebuilt(pages, [path for path in plans if outcomes[path] == ""], failed)
+
+
+def _report(directory: Path) -> Path | str:
+    """Writes a plan's report; its page, or why there is none: nothing where nothing is trained."""
+    try:
+        if not any(status in (*COMPLETE, "failed") for status in Store(directory).status().values()):
+            return ""
+        return write_report(directory)
+    except ValueError as error:
+        return str(error)
+
+
+def with_leaderboard(text: str, path: Path) -> str:
+    """The text of a Markdown file with the table of the plans beside and below it, between its marks.
+
+    Args:
+        text: of the file.
+        path: of the file.
+
+    Raises:
+        ValueError: if the marks are not there once each, in order.
+    """
+    before, begin, rest = text.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(f"{END}\n")
+    if not (begin and end) or BEGIN in after or END in before + after:
+        raise ValueError(f"{path} must have the lines {BEGIN} and {END} once each, in this order")
+    table = leaderboard(path.parent, check=lambda plan: Store(plan).check_frozen()).markdown()
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}\n{after}"

@@ -1,0 +1,127 @@
+"""How hyperparameters are chosen: on sampled tasks, by paired gains, and not at scratch's cost."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mtenvs
+from baselines.registry import describe_learner
+from benchmarks import tuning
+from benchmarks.tuning import ALONE, APART, CHANGES, COMBINED, SETS, TOGETHER, Arguments
+
+NETWORKS = ALONE + SETS
+ROOT = Path(__file__).parents[1]
+
+
+def of(alone, many):
+    """A trial whose networks rise straight to these rewards."""
+    ends = {"alone": np.broadcast_to(alone, ALONE), "many": np.broadcast_to(many, SETS)}
+    curves = {
+        kind: {"curves": [[0.0, end / 2, end] for end in values.tolist()], "diverged": 0}
+        for kind, values in ends.items()
+    }
+    return {"changes": {}, "steps": 10, "seconds": 1, **curves}
+
+
+def test_sampled_tasks_are_new_and_apart_from_the_published_ones(family):
+    seen = set()
+    for phase in tuning.FIRST_SAMPLE:
+        alone, many = tuning.tasks_of(family.name, phase)
+        assert [len(run) for run in alone] == [1] * ALONE
+        assert [len(run) for run in many] == [TOGETHER] * SETS
+        tasks = [task for run in (*alone, *many) for task in run]
+        assert min(family.distance(a, b) for a in tasks for b in family.tasks) >= APART
+        names = {task.name for task in tasks}
+        assert len(names) == ALONE + SETS * TOGETHER
+        assert not names & seen
+        seen |= names
+
+
+def test_a_gain_is_a_share_of_the_largest_on_the_same_tasks():
+    ends = np.full(ALONE, 0.4)
+    ends[2] = 0.001  # nobody learns that
+    gained = tuning.gains({"defaults": of(ends, 0.2), "better": of(2 * ends, 0.1)})
+    assert np.isnan([g[2] for g in gained.values()]).all()
+    assert np.delete(gained["defaults"], 2) == pytest.approx([0.5] * (ALONE - 1) + [1.0] * SETS)
+    assert np.delete(gained["better"], 2) == pytest.approx([1.0] * (ALONE - 1) + [0.5] * SETS)
+    mean, low, high = tuning.difference(gained["better"], gained["defaults"])
+    assert mean == pytest.approx((0.5 * (ALONE - 1) - 0.5 * SETS) / (NETWORKS - 1))
+    assert low < mean < high
+    assert math.isnan(tuning.difference(gained["better"], gained["better"])[1])
+
+
+@pytest.mark.parametrize(
+    ("alone", "many", "adopted"),
+    [
+        ([0.5, 0.55] * (ALONE // 2), 0.5, True),
+        ([0.39, 0.4] * (ALONE // 2), [0.9, 0.8, 0.9, 0.8], False),  # pretraining's gain at scratch's cost
+        ([0.1, 0.9] * (ALONE // 2), 0.4, False),  # it may be luck
+        (0.4, 0.4, False),
+    ],
+)
+def test_only_what_is_better_beyond_doubt_and_not_at_the_cost_of_scratch_is_adopted(alone, many, adopted):
+    assert tuning.is_adopted({"defaults": of(0.4, 0.4), "new": of(alone, many)}, "new") is adopted
+
+
+def test_what_helped_is_combined_the_better_last():
+    values = dict.fromkeys(CHANGES, 0.3)
+    values |= {"learning_rate 1e-3": 0.5, "learning_rate 2.5e-4": 0.45, "ent_coef 0.003": 0.41}
+    noise = 0.01 * np.arange(ALONE)
+    trials = {name: of(value + noise, value) for name, value in values.items()} | {"defaults": of(0.4, 0.4)}
+    assert tuning.helpful(trials) == {"learning_rate": 1e-3, "ent_coef": 0.003}
+
+
+def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, monkeypatch):
+    asked = []
+
+    def trial(arguments, changes, phase):
+        asked.append((phase, changes))
+        good = 0.1 * (changes.get("learning_rate") == 1e-3) + 0.05 * (changes.get("update_epochs") == 10)
+        return of(0.4 + good + 0.001 * np.arange(ALONE), 0.4 + good) | {"changes": dict(changes)}
+
+    monkeypatch.setattr(tuning, "trial", trial)
+    monkeypatch.setattr(
+        concurrent.futures, "ProcessPoolExecutor", lambda n, _: concurrent.futures.ThreadPoolExecutor(n)
+    )
+    arguments = Arguments("Biped", out=tmp_path)
+    known = tuning.tune(arguments)
+    best = {"update_epochs": 10, "learning_rate": 1e-3}
+    assert known["best"] == COMBINED
+    assert known["adopted"] == known["trials"][COMBINED]["changes"] == best
+    assert len(asked) == len(CHANGES) + 1 + 2
+    assert tuning.tune(arguments)["adopted"] == best  # from what is stored
+    assert len(asked) == len(CHANGES) + 1 + 2
+    text = (tmp_path / "README.md").read_text()
+    assert f"Best: {COMBINED}. Adopted: {json.dumps(known['adopted'])}." in text
+    assert "| confirmation | all that helped |" in text
+    with pytest.raises(SystemExit, match="made with other budget: remove it"):
+        tuning.tune(Arguments("Biped", budget=1, out=tmp_path))
+
+
+def test_networks_learn_their_sampled_tasks():
+    alone, _ = tuning.tasks_of("Biped", "trials")
+    found = tuning.learn("Biped", {"num_steps": 8}, alone[:2], 8 * 56, [0, 1])
+    assert np.shape(found["curves"]) == (2, tuning.CHECKPOINTS + 1)
+    assert found["diverged"] == 0
+    assert mtenvs.get_family("Biped").episode_steps == 500  # rewards are per control step of an episode
+    assert np.abs(found["curves"]).max() < 1.0
+    # the untrained network is the same whatever is trained
+    again = tuning.learn("Biped", {"num_steps": 4}, alone[:2], 8 * 56, [0, 1])
+    assert [c[0] for c in again["curves"]] == [c[0] for c in found["curves"]]
+    assert again["curves"] != found["curves"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results/tuning").glob("*.json")), ids=lambda p: p.stem)
+def test_what_plans_say_of_tuning_is_what_was_recorded(path: Path) -> None:
+    """Number of trials and their steps; the hyperparameters are those that were adopted."""
+    record = json.loads(path.read_text())
+    trials = [*record["trials"].values(), *record["confirmation"].values()]
+    learner = describe_learner("ppo", record["family"])
+    assert learner.tuning == {"trials": len(trials), "steps": max(t["steps"] for t in trials)}
+    assert learner.config == record["asked"]["defaults"] | record["adopted"]
