@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from harness import measures
 from harness.measures import FoldMeasures
@@ -62,7 +62,7 @@ def median(tasks: Tasks) -> np.ndarray:
 
 def interquartile_mean(tasks: Tasks) -> np.ndarray:
     """Mean of the middle half of all scores, of all tasks together."""
-    return stats.trim_mean(np.concatenate(tasks, axis=-1), 0.25, axis=-1)
+    return scipy.stats.trim_mean(np.concatenate(tasks, axis=-1), 0.25, axis=-1)
 
 
 def optimality_gap(tasks: Tasks) -> np.ndarray:

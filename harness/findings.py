@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import scipy
 from matplotlib.figure import Figure
-from scipy import stats
 
 from harness import joint, measures, plots
 from harness.report import Analysis, analyse, words
@@ -104,10 +104,10 @@ def _by_distance(folds: Sequence[FoldResult], distances: Sequence[float]) -> str
             found.append(f"{name}: too few tasks")
             continue
         x, y = np.asarray(distances)[known], np.asarray(values)[known]
-        rho = stats.spearmanr(x, y).statistic
-        p = stats.permutation_test(
+        rho = scipy.stats.spearmanr(x, y).statistic
+        p = scipy.stats.permutation_test(
             (x,),
-            lambda permuted, y=y: stats.spearmanr(permuted, y).statistic,
+            lambda permuted, y=y: scipy.stats.spearmanr(permuted, y).statistic,
             permutation_type="pairings",
             n_resamples=9999,
             rng=rng("distance", name),

@@ -11,7 +11,7 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from harness import measures
 from harness.plan import PRESETS, checkpoint_steps
@@ -338,7 +338,7 @@ class FollowUp:
     def truth(self) -> float:
         """P(T > SCRATCH)."""
         # log SCRATCH - μ = σ² / 2
-        return float(stats.norm.sf(math.sqrt(math.log(1 + self.variation**2)) / 2))
+        return float(scipy.stats.norm.sf(math.sqrt(math.log(1 + self.variation**2)) / 2))
 
     def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
         """Arrivals of scratch and transfer, ``(trials, n)`` each, ``inf`` if not seen."""
@@ -510,9 +510,9 @@ class Ramps:
     def truth(self) -> np.ndarray:
         """The mean curve, ``(checkpoints,)``."""
         mu, t = math.log(SCRATCH), self.steps[1:]
-        arrived = stats.norm.cdf((np.log(t) - mu) / self.sigma)
+        arrived = scipy.stats.norm.cdf((np.log(t) - mu) / self.sigma)
         rising = np.exp(self.sigma**2 / 2 - mu) * t
-        rising = rising * stats.norm.cdf((mu - self.sigma**2 - np.log(t)) / self.sigma)
+        rising = rising * scipy.stats.norm.cdf((mu - self.sigma**2 - np.log(t)) / self.sigma)
         return np.concatenate([[0.0], arrived + rising])
 
     def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
@@ -579,9 +579,11 @@ class FinalScores:
     @property
     def truth(self) -> np.ndarray:
         """Mean, interquartile mean and chance of a better score, ``(3,)``."""
-        low, high = stats.beta.ppf([0.25, 0.75], 3, 2)
-        middle = 6 / 5 * np.diff(stats.beta.cdf([low, high], 4, 2))[0]
-        return np.array([0.6, middle, stats.beta.expect(lambda x: stats.beta.cdf(x, 2, 3), (3, 2))])
+        low, high = scipy.stats.beta.ppf([0.25, 0.75], 3, 2)
+        middle = 6 / 5 * np.diff(scipy.stats.beta.cdf([low, high], 4, 2))[0]
+        return np.array(
+            [0.6, middle, scipy.stats.beta.expect(lambda x: scipy.stats.beta.cdf(x, 2, 3), (3, 2))]
+        )
 
     def draw(self, rng: np.random.Generator, trials: int, n: int) -> Sample:
         """Scores of the baseline and the arm, ``(trials, tasks, n)`` each."""
@@ -591,7 +593,7 @@ class FinalScores:
         """The three aggregates of the arm."""
         baseline, arm = sample
         # n runs of every task make as many pairs as are needed here
-        return np.array([arm.mean(), stats.trim_mean(arm.ravel(), 0.25), np.mean(arm > baseline)])
+        return np.array([arm.mean(), scipy.stats.trim_mean(arm.ravel(), 0.25), np.mean(arm > baseline)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -655,12 +657,12 @@ class Discretised:
         means = []
         for mean in (SCRATCH, SCRATCH / self.ratio):
             scale = self._inverse(THRESHOLDS)[:, None] * mean * math.exp(-(TAU_SIGMA**2) / 2)
-            reached = stats.lognorm.cdf(steps, TAU_SIGMA, scale=scale)
+            reached = scipy.stats.lognorm.cdf(steps, TAU_SIGMA, scale=scale)
             # those that come after B count with B
             late = (1 - reached[:, -1]) * BUDGET
             if self.interpolate:
                 # E[X; X < b] = E X F(b exp(-σ²)) of a lognormal X
-                below = stats.lognorm.cdf(steps * math.exp(-(TAU_SIGMA**2)), TAU_SIGMA, scale=scale)
+                below = scipy.stats.lognorm.cdf(steps * math.exp(-(TAU_SIGMA**2)), TAU_SIGMA, scale=scale)
                 inside = THRESHOLDS * mean * (below[:, -1] - below[:, 1])
                 arrived = steps[1] * reached[:, 1] + inside + late
             else:
@@ -671,7 +673,7 @@ class Discretised:
     def _over_quantiles(self, count: int = 2000) -> float:
         """:attr:`expected` by the midpoint rule, of curves without noise."""
         middles = (np.arange(count) + 0.5) / count
-        tau = stats.lognorm.ppf(middles, TAU_SIGMA, scale=math.exp(-(TAU_SIGMA**2) / 2))
+        tau = scipy.stats.lognorm.ppf(middles, TAU_SIGMA, scale=math.exp(-(TAU_SIGMA**2) / 2))
         means = []
         for mean in (SCRATCH, SCRATCH / self.ratio):
             shown = self._rise(self.steps / (mean * tau[:, None]))

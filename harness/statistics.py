@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts are loaded by their first use: they take a second, which most commands do not need
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -83,8 +83,8 @@ def t_interval(
         return Estimate(value, variance=variance, parts=tuple(parts), reason=reason)
     # Welch-Satterthwaite: df = (sum v)^2 / sum(v^2 / df)
     df = variance**2 / sum(v**2 / d for v, d in parts if v > 0)
-    half = float(stats.t.ppf(0.5 + confidence / 2, df)) * math.sqrt(variance)
-    p = float(2 * stats.t.sf(abs(value) / math.sqrt(variance), df))
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, df)) * math.sqrt(variance)
+    p = float(2 * scipy.stats.t.sf(abs(value) / math.sqrt(variance), df))
     return Estimate(value, value - half, value + half, variance, df, p, tuple(parts))
 
 
@@ -282,7 +282,7 @@ def tost(estimates: Sequence[Estimate], margin: float = EQUIVALENCE, level: floa
         return suite
     se = math.sqrt(suite.variance)
     # H01: L <= -margin, H02: L >= margin
-    one_sided = [stats.t.sf((margin + sign * suite.value) / se, suite.df) for sign in (1, -1)]
+    one_sided = [scipy.stats.t.sf((margin + sign * suite.value) / se, suite.df) for sign in (1, -1)]
     return dataclasses.replace(suite, p=float(max(one_sided)))
 
 
@@ -333,11 +333,11 @@ def permutation_p(baseline: np.ndarray, arm: np.ndarray, rng: np.random.Generato
         return min(1.0, 2 / math.comb(len(arms[0]) + len(arms[1]), len(arms[0])))
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        result = stats.ttest_ind(
+        result = scipy.stats.ttest_ind(
             arms[1],
             arms[0],
             equal_var=False,
-            method=stats.PermutationMethod(n_resamples=RESAMPLES, rng=rng),
+            method=scipy.stats.PermutationMethod(n_resamples=RESAMPLES, rng=rng),
         )
     return float(result.pvalue)
 
@@ -502,7 +502,7 @@ def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float,
     """
     if n == 0 or math.isnan(share):
         return math.nan, math.nan
-    z2 = float(stats.norm.ppf(0.5 + confidence / 2)) ** 2
+    z2 = float(scipy.stats.norm.ppf(0.5 + confidence / 2)) ** 2
     # (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)
     centre = share + z2 / (2 * n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))
@@ -572,7 +572,7 @@ def kaplan_meier(
     Raises:
         ValueError: with no run.
     """
-    curve = stats.ecdf(_censored(arrival, follow_up)).sf
+    curve = scipy.stats.ecdf(_censored(arrival, follow_up)).sf
     # the logarithm of a share of 0 or 1 has no interval
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -622,16 +622,16 @@ def logrank(
     x, y = _censored(baseline, baseline_follow_up), _censored(arm, arm_follow_up)
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(stats.logrank(x, y).pvalue)
+        return float(scipy.stats.logrank(x, y).pvalue)
 
 
-def _censored(arrival: np.ndarray, follow_up: float | np.ndarray) -> stats.CensoredData:
+def _censored(arrival: np.ndarray, follow_up: float | np.ndarray) -> scipy.stats.CensoredData:
     arrival = np.asarray(arrival, float)
     if not len(arrival):
         raise ValueError("no run to follow")
     until = np.broadcast_to(np.asarray(follow_up, float), arrival.shape)
     arrived = arrival <= until
-    return stats.CensoredData(uncensored=np.sort(arrival[arrived]), right=np.sort(until[~arrived]))
+    return scipy.stats.CensoredData(uncensored=np.sort(arrival[arrived]), right=np.sort(until[~arrived]))
 
 
 # --- what could be seen ----------------------------------------------------------------------------
@@ -691,18 +691,21 @@ def minimum_detectable(
         # s^2 / n has n - 1 degrees of freedom, and becomes s^2 / m with m - 1
         parts = [(v * (d + 1) / clusters, clusters - 1.0) for v, d in parts]
     again = t_interval(0.0, parts, confidence)
-    critical = float(stats.t.ppf(0.5 + confidence / 2, again.df))
+    critical = float(scipy.stats.t.ppf(0.5 + confidence / 2, again.df))
 
     def excess(shift: float) -> float:
         # power = P(|T| > t), T noncentral with shift = effect / se; scipy's far tail is NaN below 1e-16
-        near, far = stats.nct.sf(critical, again.df, shift), stats.nct.cdf(-critical, again.df, shift)
+        near, far = (
+            scipy.stats.nct.sf(critical, again.df, shift),
+            scipy.stats.nct.cdf(-critical, again.df, shift),
+        )
         return float(near + np.nan_to_num(far)) - power
 
     # at a shift of t the power is a little over a half; from there the bracket grows
     upper = critical
     while excess(upper) < 0:
         upper *= 1.2
-    shift = optimize.brentq(excess, 0.0, upper)
+    shift = scipy.optimize.brentq(excess, 0.0, upper)
     return Detectable(shift * math.sqrt(again.variance), again.high, again.df)
 
 
@@ -756,7 +759,7 @@ def variance_split(values: Sequence[float], clusters: Sequence[Hashable]) -> Var
     n0 = (n - sum(len(g) ** 2 for g in data) / n) / (a - 1)
     f = mean_square / within if within > 0 else math.inf if mean_square > 0 else math.nan
     return VarianceSplit(
-        max(0.0, (mean_square - within) / n0), within, float(stats.f.sf(f, a - 1, n - a)), a, n
+        max(0.0, (mean_square - within) / n0), within, float(scipy.stats.f.sf(f, a - 1, n - a)), a, n
     )
 
 

@@ -133,7 +133,12 @@ class Workers:
             if future.done() and isinstance(future.exception(), BrokenProcessPool):
                 # private, but there is no other way to learn it
                 for process in (self._busy[future]._processes or {}).values():
+                    until = time.monotonic() + EXIT_SECONDS
                     process.join(EXIT_SECONDS)
+                    # the pool's own thread waits for the process too: whichever is second learns nothing before
+                    # the first has noted the code
+                    while process.exitcode is None and time.monotonic() < until:
+                        time.sleep(0.01)
                     if (code := process.exitcode) is not None:
                         return f", by signal {-code}" if code < 0 else f", with exit code {code}"
         return ""
