@@ -135,8 +135,8 @@ class Workers:
                 for process in (self._busy[future]._processes or {}).values():
                     until = time.monotonic() + EXIT_SECONDS
                     process.join(EXIT_SECONDS)
-                    # the pool's own thread waits for the process too: whichever is second learns nothing before
-                    # the first has noted the code
+                    # the pool's own thread waits for the process too: whoever is second learns nothing
+                    # before the first has noted the code
                     while process.exitcode is None and time.monotonic() < until:
                         time.sleep(0.01)
                     if (code := process.exitcode) is not None:

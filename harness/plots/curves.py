@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,6 +24,7 @@ from harness.plots.style import (
     Handle,
     Look,
     arm_label,
+    despine,
     detailed,
     finite,
     fit,
@@ -331,7 +331,7 @@ def speed_up_by_threshold(
                         fontsize=SMALL, color=GUIDE)  # fmt: skip
             ax.set_title("tasks that are estimable at θ:", loc="left", fontsize=SMALL, color=GUIDE, pad=14)
         ax.set(xlabel="threshold θ (score)", ylabel=f"speed-up at θ: steps scratch / {arm_label(arm)}")
-        sns.despine(ax=ax)
+        despine(ax)
         legend(figure, handles, note)
         grow(figure)
         return freeze(figure)

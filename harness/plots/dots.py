@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -28,6 +27,7 @@ from harness.plots.style import (
     Look,
     arm_label,
     count_axis,
+    despine,
     finite,
     fit,
     fit_title,
@@ -185,7 +185,7 @@ def _dots(
             _dot(ax, y + shift, dot, style_of[dot.arm], (low, high), most)
     ax.set_title(fit_title(panel.title, width))
     ax.set_xlabel(fit(panel.x_label, width + 0.1, 9, lines=3))
-    sns.despine(ax=ax, left=True)
+    despine(ax, left=True)
 
 
 def _tick_text(x: float) -> str:
@@ -302,7 +302,7 @@ def comparability(
         left.set(ylim=(-0.02, 1.02), xlabel="score τ", ylabel="runs that score more than τ")
         left.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
         left.set_title("performance profile")
-        sns.despine(ax=left)
+        despine(left)
         if improvement:
             rows_below = list(dict.fromkeys(dot.label for dot in improvement.dots))
             labels_below = {row: fit(arm_label(row), 1.3, 8.5) for row in rows_below}
@@ -396,7 +396,7 @@ def _split(ax: Axes, rows: Sequence[VarianceRow]) -> None:
     ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="share of the variance of log steps")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
     ax.tick_params(axis="y", length=0)
-    sns.despine(ax=ax, left=True)
+    despine(ax, left=True)
 
 
 def _effects(ax: Axes, effects: Sequence[Line], planned: int | None) -> list[Handle]:
@@ -419,5 +419,5 @@ def _effects(ax: Axes, effects: Sequence[Line], planned: int | None) -> list[Han
         ax.axvline(planned, color=GUIDE, linewidth=0.8, linestyle=DASHED, zorder=0)
         ax.annotate(f"n = {planned}", (planned, 1.0), (3, -3), xycoords=ax.get_xaxis_transform(),
                     textcoords="offset points", va="top", fontsize=SMALL, color=GUIDE)  # fmt: skip
-    sns.despine(ax=ax)
+    despine(ax)
     return handles

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis
 from matplotlib.figure import Figure
@@ -22,6 +21,7 @@ from harness.plots.style import (
     WIDTH,
     Look,
     arm_label,
+    despine,
     fit,
     freeze,
     log_step_axis,
@@ -255,7 +255,7 @@ def _rows(
                             textcoords="offset points", va="top", fontsize=SMALL, color=GUIDE)  # fmt: skip
         if foot:
             figure.text(0.08 / WIDTH, 0.06 / height, foot, fontsize=SMALL, color=GUIDE, va="bottom")
-        sns.despine(ax=ax, left=True)
+        despine(ax, left=True)
         return freeze(figure)
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
@@ -23,6 +22,7 @@ from harness.plots.style import (
     INK,
     SMALL,
     WIDTH,
+    despine,
     finite,
     fit,
     freeze,
@@ -76,7 +76,7 @@ def distance(points: Sequence[DistancePoint], note: str = "") -> Figure:
             ax = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, tall / height))
             ax.set_xlim(low - margin, high + margin)
             _scatter(ax, points, ratio)
-            sns.despine(ax=ax)
+            despine(ax)
             ax.yaxis.set_label_coords(-0.55 / width, 0.5)
             if ratio:
                 ax.tick_params(labelbottom=False)
@@ -235,7 +235,7 @@ def transfer_matrix(
         ax.set_yticks(np.arange(len(sources)) + 0.5, rows)
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
-        sns.despine(ax=ax, left=True, bottom=True)
+        despine(ax, left=True, bottom=True)
         figure.text(
             side / WIDTH, 1 - 0.05 / height, "learned: target task →", fontsize=9, va="top", color=GUIDE
         )
@@ -300,7 +300,7 @@ def _scale(
     bar.set(xlim=(-size, size), ylim=(0, 1), yticks=[])
     bar.set_xticks([math.log(t) for t in ticks], [f"{t:g}×" for t in ticks])
     bar.tick_params(length=2, labelsize=SMALL)
-    sns.despine(ax=bar, left=True, bottom=True)
+    despine(bar, left=True, bottom=True)
     bar.set_xlabel("speed-up ρ̄ over scratch", fontsize=SMALL, labelpad=1)
     figure.legend(
         handles=[Patch(facecolor="none", edgecolor=INK, linewidth=1.4, label="negative transfer")],

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -26,6 +25,7 @@ from harness.plots.style import (
     Look,
     arm_label,
     count_axis,
+    despine,
     detailed,
     finite,
     fit,
@@ -142,8 +142,8 @@ def _reached(lines: Sequence[Line], end: float, x_label: str, by: str, note: str
         rest.set(xlim=(-0.7, len(lines) - 0.3), xticks=[])
         rest.set_xlabel(f"never\n{by}" if len(lines) < 5 else f"never {by}")
         rest.tick_params(left=False, labelleft=False)
-        sns.despine(ax=ax)
-        sns.despine(ax=rest, left=True)
+        despine(ax)
+        despine(rest, left=True)
         if any(line.low is not None and np.isfinite(line.low).any() for line in lines):
             handles.append(Patch(facecolor=INK, alpha=0.15, label="95% interval"))
         legend(figure, handles, note)
@@ -241,7 +241,7 @@ def kaplan_meier(
             ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
             ax.set_title(titles[i], pad=4)
             ax.tick_params(labelleft=column == 0)
-            sns.despine(ax=ax)
+            despine(ax)
             for k, (arm, curve) in enumerate(panel.arms.items()):
                 at = -(0.26 + 0.17 + line * (k + 0.5)) / plot
                 colour = style_of[arm].colour
@@ -333,7 +333,7 @@ def dose_curves(panels: Sequence[DosePanel], note: str = "") -> Figure:
             ratio_axis(ax.yaxis, low, high, 2.1)
             doses = [float(x) for line in (*panel.lines, panel.mean) if line is not None for x in line.x]
             _dose_axis(ax, sorted(set(doses)) or [1.0], panel.log, 5.5 / len(panels))
-            sns.despine(ax=ax)
+            despine(ax)
         axes[0].set_ylabel("speed-up ρ̄ over scratch")
         handles: list[Handle] = [
             key(line.name, style_of[line.name], _label(line, 1.6))
@@ -391,7 +391,7 @@ def selection(lines: Sequence[Line], note: str = "") -> Figure:
         )
         ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
-        sns.despine(ax=ax)
+        despine(ax)
         handles: list[Handle] = [key(line.name, style_of[line.name], _label(line)) for line in lines]
         if any(line.low is not None for line in lines):
             handles.append(Patch(facecolor=INK, alpha=0.15, label="95% interval"))
@@ -426,7 +426,7 @@ def cumulative_steps(lines: Sequence[Line], note: str = "") -> Figure:
         ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: steps_text(y)))
         ax.yaxis.set_minor_locator(NullLocator())
-        sns.despine(ax=ax)
+        despine(ax)
         handles: list[Handle] = [
             Line2D([], [], color=style_of[line.name].colour, linestyle=style_of[line.name].dash,
                    linewidth=1.9, label=_label(line))

@@ -20,7 +20,6 @@ from typing import Any, Literal, TypeAlias
 
 import matplotlib
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -216,9 +215,18 @@ def style() -> Iterator[None]:
         "svg.hashsalt": "mtenvs",
         "svg.id": None,
     }
+    import seaborn  # where it is needed: it takes a second, and most commands draw nothing
+
     # from the defaults, whatever the user's matplotlibrc says
-    with matplotlib.rc_context(matplotlib.rcParamsDefault | sns.axes_style("ticks") | rc):
+    with matplotlib.rc_context(matplotlib.rcParamsDefault | seaborn.axes_style("ticks") | rc):
         yield
+
+
+def despine(ax: Axes, left: bool = False, bottom: bool = False) -> None:
+    """Removes the frame at the top and on the right, and where else it is asked for."""
+    import seaborn
+
+    seaborn.despine(ax=ax, left=left, bottom=bottom)
 
 
 def freeze(figure: Figure) -> Figure:
@@ -525,7 +533,7 @@ def grid(
                 continue
             draw(ax, i)
             ax.set_ylim(limits)
-            sns.despine(ax=ax)
+            despine(ax)
             # with shared axes only the outer panels are labelled, and those above a gap are outer too
             ax.tick_params(labelbottom=i + columns >= count, labelleft=i % columns == 0)
         figure.supxlabel(x_label, fontsize=9)
