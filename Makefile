@@ -45,7 +45,7 @@ quickstart: install  ## run a small leave-one-out on the bipeds and write its re
 	$(BIN)/mtenvs loo Biped --preset quick --out runs/quickstart
 
 test: install  ## run the tests
-	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install  ## lint, formatting, types, directions of imports
 	$(BIN)/ruff check .

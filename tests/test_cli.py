@@ -102,7 +102,8 @@ def test_bad_input_ends_with_a_message_and_touches_nothing(words, message, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["joint", pytest.param("matrix", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["joint", "matrix"])
 def test_the_other_experiments_plan_train_and_report(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
     out = tmp_path / command

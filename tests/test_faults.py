@@ -321,7 +321,7 @@ main(["run", {directory!r}, "--processes", "1", "--save-every", "0"])
 
 
 def test_two_processes_share_a_plan(tmp_path: Path) -> None:
-    alone = planned(tmp_path / "alone", cohort_runs=1)
+    alone = planned(tmp_path / "alone", rollouts=2, cohort_runs=1)
     run_plan(alone)
     directory, log = begun(alone, tmp_path / "plan"), tmp_path / "log"
     text = LOGGING.format(log=str(log), directory=str(directory))

@@ -292,6 +292,7 @@ def passed(directory: Path, family: str, *modules: str) -> int:
     return int(told.rsplit(" passed", 1)[0].split()[-1])
 
 
+@pytest.mark.slow
 def test_the_suites_tests_hold_for_it(cart: Path, train: Path) -> None:
     """Nobody has to write it any: they are parametrised over whatever families there are."""
     modules = ("conditioning", "env", "registry", "spec", "state", "vector_env", "family_set")
