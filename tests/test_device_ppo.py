@@ -317,7 +317,7 @@ def test_a_run_whose_loss_is_no_number_keeps_its_last_good_parameters() -> None:
 # ---- evaluation
 
 
-@pytest.mark.parametrize("tasks", [(0,), (0, 1)])
+@pytest.mark.parametrize("tasks", [pytest.param((0,), marks=pytest.mark.slow), (0, 1)])
 def test_an_evaluation_is_the_cpus(tasks: tuple[int, ...]) -> None:
     """Of the same networks from the same seeds, arms of one length and of two."""
     learner = PPO(worlds(2, tasks=tasks), [1, 2], SMALL)

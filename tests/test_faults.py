@@ -97,7 +97,12 @@ def listening() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("number", "processes"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2)]
+    ("number", "processes"),
+    [
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow),
+        (signal.SIGINT, 2),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_ends_within_seconds_and_says_how_to_go_on(
     long: Path, tmp_path: Path, processes: int, number: signal.Signals

@@ -165,7 +165,8 @@ def test_a_driver_that_is_killed_goes_on(whole: Path, tmp_path: Path, cluster, n
     assert sum(record["interruptions"] for record in records(directory)) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_that_is_ended_saves_what_was_trained(
     whole: Path, tmp_path: Path, cluster, number
 ) -> None:

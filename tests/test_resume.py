@@ -95,7 +95,7 @@ def test_the_state_that_is_given_is_a_copy() -> None:
 # -------------------------------------------------------------------------------------------- plans
 
 
-@pytest.mark.parametrize("rollouts", [0, 3, 11])
+@pytest.mark.parametrize("rollouts", [0, pytest.param(3, marks=pytest.mark.slow), 11])
 def test_a_plan_that_was_killed_ends_with_the_same_rows(whole: Path, tmp_path: Path, rollouts: int) -> None:
     directory = begun(whole, tmp_path / "plan")
     assert killed_after(directory, rollouts, save_every=0.0)

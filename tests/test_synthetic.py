@@ -17,6 +17,7 @@ from harness.populations import BUDGET, Discretised
 from harness.report import analyse, warnings, words, write_report
 from harness.report.sections_opening import headline
 from harness.report.variations import resolution, variations
+from harness.schema import AT_CHECKPOINT
 
 PLANTED = {0: 1.0, 1: 1.5, 2: 3.0, 3: 0.7}
 SEEDS = 6
@@ -33,7 +34,14 @@ def learners(fold, speed_up, **options):
     return ramp(speed_up, seed=fold, spread=0.05, noise=0.005, scratch_steps=SCRATCH, **options)
 
 
-@pytest.fixture(scope="module", params=measures.READINGS)
+READINGS = [
+    pytest.param(reading, marks=[pytest.mark.slow] if reading == AT_CHECKPOINT else [])
+    for reading in measures.READINGS
+]
+"""That of old results takes as long again."""
+
+
+@pytest.fixture(scope="module", params=READINGS)
 def experiment(request, tmp_path_factory):
     """Directory, plan and analysis of all eight folds; checkpoints about every 2,500 steps."""
     learner = dataclasses.asdict(describe_learner("ppo", "Biped")) | {"rollout": 1}
@@ -81,7 +89,7 @@ def test_planted_speed_ups_come_back(experiment):
         assert result.negative == (planted < 1)
 
 
-@pytest.fixture(scope="module", params=measures.READINGS)
+@pytest.fixture(scope="module", params=READINGS)
 def standard(request, tmp_path_factory):
     """Analysis on the grid of checkpoints that the preset ``standard`` and its learner really have."""
     learner = dataclasses.asdict(describe_learner("ppo", "Biped"))
