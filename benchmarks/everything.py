@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -95,20 +96,20 @@ def everything(store: Store) -> None:
     use_one_torch_thread()
     seeds, budget = (2, 4_000) if store.quick else (SEEDS, BUDGET)
     facts = {
-        **{
-            "seeds": seeds,
-            "budget": budget,
-            "worlds": WORLDS,
-            "episodes": EPISODES,
-            "scores": references(),
-        },
+        "seeds": seeds,
+        "budget": budget,
+        "checkpoints": CHECKPOINTS,
+        "worlds": WORLDS,
+        "episodes": EPISODES,
+        "scores": references(),
         "hidden": {arm: list(hidden) for arm, hidden in SIZES.items()},
         "config": json.loads(json.dumps(dataclasses.asdict(PPOConfig()))),
         "family_code": {name: family_code(mtenvs.get_family(name)) for name in mtenvs.families()},
     }
     path, asked = store.out / "everything.csv", store.out / "everything.settings"
     store.out.mkdir(parents=True, exist_ok=True)
-    if path.is_file() and (before := json.loads(asked.read_text())) != facts:
+    before = json.loads(asked.read_text()) if asked.is_file() else {}
+    if path.is_file() and before != facts:
         differ = ", ".join(key for key in facts if before.get(key) != facts[key])
         raise SystemExit(f"{path} was made with other {differ}: remove it and {asked}, or ask for the same")
     asked.write_text(json.dumps(facts) + "\n")
@@ -121,7 +122,11 @@ def everything(store: Store) -> None:
             began = time.perf_counter()
             made = pd.DataFrame(learn(name, hidden, seeds, budget)).assign(arm=arm)
             known = pd.concat([known, made[COLUMNS]]) if len(known) else made[COLUMNS]
-            known.to_csv(path, index=False)
+            part = path.with_suffix(
+                ".part"
+            )  # what is there counts as trained, so it is whole or not at all
+            known.to_csv(part, index=False)
+            os.replace(part, path)
             print(f"{arm}: {name}, {time.perf_counter() - began:.0f} s", flush=True)
     text = summary(known)
     draw(known, store)

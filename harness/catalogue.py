@@ -20,7 +20,7 @@ Written by `mtenvs tasks --markdown` from the registry; a test compares. Distanc
 descriptor units: every parameter's declared range is 2 long. A score of 0 is a random policy's return, 1
 the reference's, which comes from single-task training (`mtenvs reference FAMILY`).
 
-## How the tasks of -v0 were decided
+## How the tasks were decided
 
 Lists of tasks, ranges of parameters, rewards, ends of episodes and reference scores follow from the tasks'
 descriptors and from how single networks learn them from scratch. How well a network carries over from one
@@ -38,8 +38,9 @@ published list, a reward or a reference score never changes under the same versi
   reaches 0.8 on most tasks of a family within the budget.
 - **Looks at transfer.** While these lists were drafts, small leave-one-outs of two tasks of each family
   were run to try the machinery, and their reports are in the repository (`results/quick*`). No list, range
-  or reward of a family has changed since its first such report was committed, as the history shows. What
-  else was seen of transfer, on tasks that are not published, is said of each family below.
+  or reward of a family has changed since its first such report was committed, as the history shows. Biped's
+  reference scores were measured anew after that, with learning curves, just before it was frozen; those
+  reports and `results/baselines` keep the earlier ones. What else was seen of transfer, on tasks that are not published, is said of each family below.
 """
 
 TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")

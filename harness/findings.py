@@ -12,7 +12,6 @@ follows from the rows.
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,13 +21,15 @@ import numpy as np
 import scipy
 from matplotlib.figure import Figure
 
-from harness import joint, measures, plots
+from harness import joint, measures, plots, statistics
 from harness.report import Analysis, analyse, words
 from harness.report.analysis import TREATMENT, Comparison, FoldResult, SetResult, compare, flow, rng
 from harness.report.sections_curves import suite_bands
 from harness.report.sections_joint import analyse_joint
+from harness.report.write import write_whole
 from harness.schema import CONTROLS
 from harness.statistics import Estimate
+from harness.store import Store
 
 BEGIN, END = "<!-- findings:", "<!-- /findings -->"
 MARK = re.compile(rf"^{BEGIN} (?P<what>[\w-]+)(?P<where>(?: [\w./-]+)+) -->$")
@@ -41,28 +42,30 @@ Table = list[Sequence[str]]
 
 def overview(plans: Sequence[Analysis]) -> str:
     """The answer, a line for each family."""
+    paid = " or ".join(dict.fromkeys(f"θ = {plan.plan['break_even_threshold']:.2f}" for plan in plans))
     rows: Table = [
         ("family", "tasks", "solved at step 0", "speed-up, all tasks [95%]", "permutation p",
          "speed-up, those not solved at step 0 [95%]", f"reach {_top(plans)}: scratch", "transfer",
-         "new tasks until pretraining pays")
+         f"new tasks until pretraining pays, at {paid}")
     ]  # fmt: skip
     for plan in plans:
         main = plan.main
         all_folds, unsolved = (main.sets[key] for key in ("all_folds", "not_yet_solved"))
-        solved = sum(f.measures.solved for f in main.folds)
+        tried = [f for f in main.folds if f.measures.complete]
+        solved = sum(f.measures.solved for f in tried)
         rows.append(
             (
                 f"**{plan.plan['family']}**",
                 str(len(main.folds)),
-                f"{solved} of {len(main.folds)}",
-                f"**{_ratio(all_folds)}**",
+                f"{solved} of {len(tried)}",
+                f"**{_ratio(all_folds)}**{_part(all_folds, main.folds)}",
                 words.p_value(all_folds.p),
-                _ratio(unsolved) if unsolved.folds else "– (all are solved)",
+                "– (all are solved)" if solved == len(main.folds) else _ratio(unsolved),
                 *(_share(main.folds, arm) for arm in (0, 1)),
                 _pays(plan),
             )
         )
-    return table(rows)
+    return "\n\n".join([table(rows), *_mixed(plans)])
 
 
 def folds(plans: Sequence[Analysis]) -> str:
@@ -81,39 +84,46 @@ def folds(plans: Sequence[Analysis]) -> str:
                 f"`{f.measures.task}`",
                 f"{near['distance']:.2f} (`{near['nearest']}`)",
                 words.number(_start(f)),
-                words.ratio(f.log_ratio, f.measures.limit),
+                # a claim of one among many needs the interval that holds for all of them (PROTOCOL §4.10)
+                f"{words.ratio(f.bonferroni, f.measures.limit)} (Bonferroni)"
+                if f.negative
+                else words.ratio(f.log_ratio, f.measures.limit),
                 words.p_value(f.p_holm),
                 *(_share([f], arm) for arm in (0, 1)),
-                f.verdict + ", solved at step 0" * f.measures.solved,
+                f.verdict + ", solved at step 0" * f.measures.solved if f.measures.complete else "no data",
             )
         )
     distances = [nearest.loc[f.measures.fold, "distance"] for f in main.folds]
-    return f"{table(rows)}\n\n{_by_distance(main.folds, distances)}"
+    return "\n\n".join([table(rows), _by_distance(main.folds, distances), *_mixed(plans)])
 
 
 def _by_distance(folds: Sequence[FoldResult], distances: Sequence[float]) -> str:
-    """Rank correlations with distance, as a sentence: of the speed-up, and of the score at step 0."""
+    """Rank correlations with distance, as a sentence: of the speed-up, and of the jumpstart."""
     found = []
     for name, values in (
         ("the speed-up", [f.log_ratio.value for f in folds]),
-        ("the score at step 0", [_start(f) for f in folds]),
+        ("the jumpstart", [f.jumpstart.value for f in folds]),
     ):
         known = ~np.isnan(values)
-        few = known.sum() < 4 or len({v for v in values if not math.isnan(v)}) < 2
-        if few:
+        x, y = np.asarray(distances)[known], np.asarray(values)[known]
+        if len(x) < 4 or len({*x}) < 2 or len({*y}) < 2:
             found.append(f"{name}: too few tasks")
             continue
-        x, y = np.asarray(distances)[known], np.asarray(values)[known]
-        rho = scipy.stats.spearmanr(x, y).statistic
-        p = scipy.stats.permutation_test(
-            (x,),
-            lambda permuted, y=y: scipy.stats.spearmanr(permuted, y).statistic,
-            permutation_type="pairings",
-            n_resamples=9999,
-            rng=rng("distance", name),
-        ).pvalue
-        found.append(f"{name} {words.number(rho)} (p {words.p_is(float(p))}, {known.sum()} tasks)")
+        rho, p = rank_correlation(x, y, rng("distance", name))
+        found.append(f"{name} {words.number(rho)} (p {words.p_is(p)}, {len(x)} tasks)")
     return f"Spearman's rank correlation with distance: {'; '.join(found)}."
+
+
+def rank_correlation(
+    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, resamples: int = 9999
+) -> tuple[float, float]:
+    """Spearman's rank correlation of two arrays ``(n,)``, with a two-sided permutation p."""
+    ranks = [scipy.stats.rankdata(values) for values in (x, y)]
+    a, b = ((r - r.mean()) / (r.std() * math.sqrt(len(r))) for r in ranks)
+    rho = float(a @ b)
+    by_chance = generator.permuted(np.tile(a, (resamples, 1)), axis=1) @ b
+    # those that are as large but for rounding count too
+    return rho, float(1 + (np.abs(by_chance) >= abs(rho) - 1e-9).sum()) / (resamples + 1)
 
 
 MEANINGS = {
@@ -129,42 +139,48 @@ MEANINGS = {
 def arms(plans: Sequence[Analysis]) -> str:
     """The arms that are planned on every fold, against each other."""
     rows: Table = [
-        (
-            "family",
-            "steps of",
-            "over steps of",
-            "ratio [95%]",
-            "permutation p",
-            "faster",
-            "slower",
-            "what it shows",
-        )
-    ]
+        ("family", "steps of", "over steps of", "ratio [95%]", "permutation p", "faster", "slower",
+         f"reach {_top(plans)}: the first", "the second", "what it shows")
+    ]  # fmt: skip
+    shared = False
     for plan in plans:
         for pair, meaning in MEANINGS.items():
-            if pair not in plan.comparisons or pair[1] in CONTROLS:
+            if pair not in plan.comparisons:
                 continue
             found = plan.comparisons[pair]
             suite = found.sets["all_folds"]
-            verdicts = [f.verdict for f in found.folds]
+            verdicts = [f.verdict for f in found.folds if f.measures.complete]
+            dependent = any(_folds_share_networks(plan, arm) for arm in pair)
+            shared |= dependent
             rows.append(
                 (
                     str(plan.plan["family"]),
                     *(plots.arm_label(arm) for arm in pair),
-                    _ratio(suite),
+                    f"{_ratio(suite)}{_part(suite, found.folds)}{' †' * dependent}",
                     words.p_value(suite.p),
                     *(f"{verdicts.count(v)} of {len(verdicts)}" for v in ("positive", "negative")),
+                    *(_share(found.folds, side) for side in (0, 1)),
                     meaning,
                 )
             )
-    return table(rows)
+    note = "† Approximate: several tasks learn from the same networks, so that the interval is too narrow."
+    return "\n\n".join([table(rows), *[note] * shared])
+
+
+def _folds_share_networks(plan: Analysis, arm: str) -> bool:
+    """Whether runs of an arm on different folds start from one network."""
+    starts = [
+        (run["start"], run["fold"]) for run in plan.plan["runs"] if run["arm"] == arm and run["start"]
+    ]
+    return len({*starts}) > len({start for start, _ in starts})
 
 
 def controls(plans: Sequence[Analysis]) -> str:
     """The controls over scratch, with transfer on the same folds beside them."""
     rows: Table = [
-        ("family", "folds", "seeds", "arm", "speed-up [95%]", "permutation p", "score at step 0")
-    ]
+        ("family", "folds", "seeds", "arm", "speed-up [95%]", "permutation p", "score at step 0",
+         f"reach {_top(plans)}: scratch", "the arm")
+    ]  # fmt: skip
     for plan in plans:
         for found in _controls(plan):
             suite = found.sets["all_folds"]
@@ -174,9 +190,10 @@ def controls(plans: Sequence[Analysis]) -> str:
                     ", ".join(f"`{f.measures.task}`" for f in found.folds),
                     found.n,
                     plots.arm_label(found.arm),
-                    _ratio(suite),
+                    f"{_ratio(suite)}{_part(suite, found.folds)}",
                     words.p_value(suite.p),
                     words.number(float(np.mean([_start(f) for f in found.folds]))),
+                    *(_share(found.folds, side) for side in (0, 1)),
                 )
             )
     return table(rows)
@@ -185,19 +202,35 @@ def controls(plans: Sequence[Analysis]) -> str:
 def codes(plans: Sequence[Analysis]) -> str:
     """What pretrained networks score on the held-out task at step 0, by the code that they are told."""
     told = ("true", "mean", "wrong")
-    rows: Table = [("family", *(f"{code} code" for code in told))]
+    rows: Table = [
+        ("family", *(f"{code} code" for code in told), *(f"true - {code} [95%]" for code in told[1:]))
+    ]
     for plan in plans:
         scores = measures.code_scores(plan.evaluations, plan.runs, plan.plan)
-        means = scores[scores["arm"] == TREATMENT].groupby("code")["score"].mean()
-        rows.append((str(plan.plan["family"]), *(words.number(means.get(code, math.nan)) for code in told)))
+        scores = scores[scores["arm"] == TREATMENT]
+        # every task counts once, however many of its networks there are
+        means = scores.groupby(["code", "fold"])["score"].mean().groupby("code").mean()
+        worth = measures.code_differences(scores)
+        worth = worth[worth["fold"] == -1].set_index("code")
+        cells = []
+        for code in told[1:]:
+            if code not in worth.index:
+                cells.append("–")
+                continue
+            mean = worth.loc[code]
+            found = Estimate(mean["difference"], mean["low"], mean["high"], reason=mean["reason"])
+            cells.append(words.difference(found))
+        rows.append(
+            (str(plan.plan["family"]), *(words.number(means.get(code, math.nan)) for code in told), *cells)
+        )
     return table(rows)
 
 
 def together(plans: Sequence[Analysis]) -> str:
     """Joint training against a network for each task."""
     rows: Table = [
-        ("family", "networks", "speed-up over separate networks [95%]", "p", "permutation p",
-         f"all tasks at {_top(plans)} at one checkpoint")
+        ("family", "networks", "speed-up over separate networks in lock-step [95%]", "over", "p",
+         "permutation p", f"all tasks at {_top(plans)} at one checkpoint")
     ]  # fmt: skip
     for plan in plans:
         result = analyse_joint(plan)
@@ -215,6 +248,7 @@ def together(plans: Sequence[Analysis]) -> str:
                     str(plan.plan["family"]),
                     curves.arm,
                     words.ratio(e, str(mean["limit"])),
+                    result.over(curves.arm),
                     words.p_value(mean["p"]),
                     words.p_value(mean["p_permutation"]),
                     f"{once['reached']} of {once['n']}",
@@ -224,16 +258,23 @@ def together(plans: Sequence[Analysis]) -> str:
 
 
 def runs(plans: Sequence[Analysis]) -> str:
-    """What became of every planned run, and what it cost."""
+    """What became of every planned run, and what it cost.
+
+    Excluded runs are finished too, but their rows are not what the plan asks for. Of a joint plan the
+    learning runs are counted once for each of their tasks.
+    """
     rows: Table = [
         ("experiment", "runs planned", "finished", "diverged", "failed", "excluded", "missing",
-         f"of the learning runs, not at {_top(plans)} by B", "control steps", "hours of one core")
+         f"of the learning runs, not at {_top(plans)} by B", "control steps", "hours of processes")
     ]  # fmt: skip
     for plan in plans:
         total = flow(plan).iloc[-1]
         became = ("planned", "finished", "diverged", "failed", "excluded")
-        late = [np.isinf(times[:, -1]) for times in plan.arrivals.values()]
-        steps = sum(run["steps"] for run in plan.plan["runs"])
+        if plan.kind == "joint":  # of whose runs each learns many tasks
+            late = [np.isinf(c.arrivals[..., -1]).ravel() for c in analyse_joint(plan).every]
+        else:
+            late = [np.isinf(times[:, -1]) for times in plan.arrivals.values()]
+        steps = float(plan.runs["steps"].sum())
         seconds = float(plan.runs["wall_seconds"].sum())
         rows.append(
             (
@@ -255,7 +296,7 @@ def forest(plans: Sequence[Analysis]) -> Figure:
         family = str(plan.plan["family"])
         rows += [
             plots.ForestRow(
-                f.measures.task,
+                f"{family}: {f.measures.task}" if len(plans) > 1 else f.measures.task,
                 words.ratio_of(f.log_ratio),
                 tuple(c.count for c in f.measures.curves),
                 words.short_ratio(f.log_ratio, f.measures.limit),
@@ -284,6 +325,8 @@ def curves(plans: Sequence[Analysis]) -> Figure:
     panels = []
     for plan in plans:
         bands, number = suite_bands(plan)
+        if not bands:  # of one task there is no mean
+            continue
         own = np.asarray(plan.plan["checkpoints"], float)
         title = f"{plan.plan['family']}, mean of {number} tasks"
         panels.append(
@@ -337,22 +380,51 @@ def _start(fold: FoldResult) -> float:
 
 
 def _share(folds: Iterable[FoldResult], arm: int) -> str:
-    """Share of the runs that arrive at the highest θ, in percent."""
-    share, _ = words.arrived_share(folds, arm, -1)
-    return "–" if math.isnan(share) else f"{share:.0%}"
+    """Share of the runs that arrive at the highest θ, in percent, with Wilson's interval."""
+    share, clusters = words.arrived_share(folds, arm, -1)
+    if math.isnan(share):
+        return "–"
+    low, high = statistics.wilson(share, clusters)
+    return f"{share:.0%} [{low:.0%}, {high:.0%}]"
+
+
+def _part(found: SetResult, folds: Sequence[FoldResult]) -> str:
+    """Of how many of the folds a mean is, where not of all."""
+    few = len(found.estimable) < len(folds) and found.estimable
+    return f" ({len(found.estimable)} of {len(folds)} tasks)" if few else ""
+
+
+def _mixed(plans: Iterable[Analysis]) -> list[str]:
+    """A warning of tasks that some runs of an arm learn and others do not, if there are any."""
+    found = [
+        f"{plan.plan['family']} `{f.measures.task}` ({', '.join(plots.arm_label(arm) for arm, _ in mixed)})"
+        for plan in plans
+        for f in plan.main.folds
+        if f.measures.complete and (mixed := f.measures.mixed)
+    ]
+    if not found:
+        return []
+    return [
+        f"Some runs arrive within the budget and others do not, so that intervals cover less than they say "
+        f"and the permutation p is the surer guide: {'; '.join(found)}."
+    ]
 
 
 def _pays(plan: Analysis) -> str:
-    """New tasks until pretraining has paid for itself: the median task, and the ends of their range."""
+    """New tasks until pretraining has paid for itself: the median task, and the ends of their range.
+
+    A task whose saving may be 0, by its Fieller interval, is without bound.
+    """
     complete = [f.measures for f in plan.main.folds if f.measures.complete]
     found = measures.break_even(complete, plan.plan, float(plan.plan["break_even_threshold"]))
-    # a saving below 0 never pays
-    uses = found["uses"].where(found["uses"] > 0, math.inf).dropna()
-    if uses.empty:
+    known = found.dropna(subset="uses")
+    if known.empty:
         return "–"
-    middle, low, high = (f"{x:.1f}" if x < math.inf else "never" for x in uses.quantile([0.5, 0.0, 1.0],
+    uses = known["uses"].where(np.isfinite(known["high"]), math.inf)
+    middle, low, high = (f"{x:.1f}" if x < math.inf else "unbounded" for x in uses.quantile([0.5, 0.0, 1.0],
                          interpolation="higher"))  # fmt: skip
-    return f"{middle} ({low} to {high})"
+    part = f", {len(known)} of {len(plan.main.folds)} tasks" if len(known) < len(plan.main.folds) else ""
+    return f"{middle} ({low} to {high}{part})"
 
 
 def _controls(plan: Analysis) -> list[Comparison]:
@@ -380,11 +452,15 @@ def fill(path: Path) -> list[Path]:
 
     Raises:
         ValueError: if marks are not in order, ask for what there is not, or lead out of the page's
-            directory.
+            directory; if a plan was changed after it was written.
         StoreError: if an experiment cannot be read.
     """
     text = path.read_text(encoding="utf-8")
-    lines, written, skipping = [], [path], False
+    if BEGIN not in text and END not in text:
+        return []
+    lines, skipping = [], False
+    figures: dict[Path, bytes] = {}
+    known: dict[Path, Analysis] = {}
     for line in text.splitlines():
         if line == END:
             if not skipping:
@@ -393,41 +469,56 @@ def fill(path: Path) -> list[Path]:
         elif line.startswith(BEGIN):
             if skipping:
                 raise ValueError(f"{path}: {line} before the end of the block above")
-            content, figures = _block(path, line)
-            lines += [line, "", content, ""]
-            written += figures
+            lines += [line, "", _block(path, line, known, figures), ""]
             skipping = True
         if not skipping:
             lines.append(line)
     if skipping:
         raise ValueError(f"{path}: the last block has no {END}")
-    if BEGIN not in text:
-        return []
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return written
+    # only now: a page with a mistake keeps the figures that it has
+    for file, figure in figures.items():
+        write_whole(file, figure)
+    write_whole(path, ("\n".join(lines) + "\n").encode())
+    return [path, *figures]
 
 
-def _block(path: Path, line: str) -> tuple[str, list[Path]]:
+def _block(path: Path, line: str, known: dict[Path, Analysis], figures: dict[Path, bytes]) -> str:
+    """What stands below a mark.
+
+    Args:
+        path: of the page.
+        line: the mark.
+        known: experiments that were read for other marks; those that this one needs are added.
+        figures: what is to be written beside the page; one is added if the mark asks for it.
+    """
     mark = MARK.match(line)
-    known = [*BLOCKS, *FIGURES]
-    if mark is None or mark["what"] not in known:
+    possible = [*BLOCKS, *FIGURES]
+    if mark is None or mark["what"] not in possible:
         raise ValueError(
-            f"{path}: {line!r} is none of {BEGIN} WHAT DIR ... -->, WHAT one of {', '.join(known)}"
+            f"{path}: {line!r} is none of {BEGIN} WHAT DIR ... -->, WHAT one of {', '.join(possible)}"
         )
     where = mark["where"].split()
     for name in where:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"{path}: {name} is not below {path.parent}")
-    plans = [_analysis((path.parent / name).resolve()) for name in where]
-    what = mark["what"]
+    what, plans = mark["what"], []
+    if what == "folds" and len(where) > 1:
+        raise ValueError(f"{path}: {line!r} asks for tasks of several experiments: give each its own mark")
+    for name in where:
+        directory = (path.parent / name).resolve()
+        if directory not in known:
+            Store(directory).check_frozen()
+            known[directory] = analyse(directory)
+        plan = known[directory]
+        if what != "runs" and (plan.kind == "joint") != (what == "joint"):
+            raise ValueError(f"{path}: {line!r} cannot be made of {name}, a plan of kind {plan.kind}")
+        plans.append(plan)
+    # a table that is not of a whole, frozen, unchanged plan says so, as the report's title does
+    standing = [f"**{p.plan['title']}: {', '.join(p.marks)}.**" for p in plans if p.marks]
     if what in BLOCKS:
-        return BLOCKS[what](plans), []
+        return "\n\n".join([*standing, BLOCKS[what](plans)])
     shows, draw = FIGURES[what]
-    file = path.with_name(f"{path.stem.lower()}-{what}.svg")
-    file.write_bytes(plots.svg(draw(plans)))
-    return f"![{shows}]({file.name})", [file]
-
-
-@functools.lru_cache(maxsize=8)
-def _analysis(directory: Path) -> Analysis:
-    return analyse(directory)
+    same = sum(file.name.startswith(f"{path.stem.lower()}-{what}") for file in figures)
+    file = path.with_name(f"{path.stem.lower()}-{what}{f'-{same + 1}' * bool(same)}.svg")
+    figures[file] = plots.svg(draw(plans))
+    return "\n\n".join([*standing, f"![{shows}]({file.name})"])

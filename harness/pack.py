@@ -183,11 +183,12 @@ def _copy_networks(
     # what is still to be trained, or is to be trained again, needs them as they are
     again = {*damaged, *(i for i, told in source.status().items() if told not in COMPLETE)}
     waiting = {run["start"] for run in plan["runs"] if run["id"] in again} if target is source else set()
-    _recover(target)
     found = []
     for cohort in source.cohorts:
         with locked(lock_path(source.directory, cohort)) as mine:
             for run_id in cohort:
+                if mine:
+                    _recover(target, run_id)
                 path, there = _network(target, run_id), _is_network(_network(source, run_id))
                 if not mine:
                     pass
@@ -219,17 +220,16 @@ def _copy(source: Store, target: Store, run_id: str, whole: bool) -> None:
         shutil.rmtree(old)
 
 
-def _recover(store: Store) -> None:
-    """Mends what an earlier packing left behind that was killed while it copied networks."""
-    for run in store.plan["runs"]:
-        path = _network(store, run["id"])
-        part, old = (path.with_name(f"{path.name}.{end}") for end in (PART, OLD))
-        if part.is_dir():
-            shutil.rmtree(owned(store.directory, part))
-        if old.is_dir() and path.is_dir():
-            shutil.rmtree(owned(store.directory, old))
-        elif old.is_dir():
-            os.rename(owned(store.directory, old), owned(store.directory, path))
+def _recover(store: Store, run_id: str) -> None:
+    """Mends what an earlier packing left behind that was killed while it copied a network."""
+    path = _network(store, run_id)
+    part, old = (path.with_name(f"{path.name}.{end}") for end in (PART, OLD))
+    if part.is_dir():
+        shutil.rmtree(owned(store.directory, part))
+    if old.is_dir() and path.is_dir():
+        shutil.rmtree(owned(store.directory, old))
+    elif old.is_dir():
+        os.rename(owned(store.directory, old), owned(store.directory, path))
 
 
 def _facts(store: Store, run_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from harness import findings
 from harness.compare import leaderboard
 from harness.report import write_report
+from harness.report.write import write_whole
 from harness.store import COMPLETE, Store
 
 BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
@@ -30,7 +31,7 @@ class Rebuilt:
     untrained: Sequence[Path]
     """Directories of plans of which nothing is trained, and so nothing is reported."""
     failed: Mapping[Path, str]
-    """Directories of plans that cannot be reported, and why."""
+    """Directories of plans that cannot be reported and Markdown files that cannot be filled in, and why."""
 
 
 def plans_below(directory: Path) -> list[Path]:
@@ -39,13 +40,15 @@ def plans_below(directory: Path) -> list[Path]:
     Raises:
         ValueError: if there is none.
     """
-    found = [path.parent for path in sorted(directory.rglob("plan.json"))]
-    found = [
-        path for path in found if not any(p.startswith(".") for p in path.relative_to(directory).parts)
-    ]
+    found = [path.parent for path in _seen_below(directory, "plan.json")]
     if not found:
         raise ValueError(f"no plan.json in {directory} or below it; name a directory of experiments")
     return found
+
+
+def _seen_below(directory: Path, pattern: str) -> list[Path]:
+    found = sorted(directory.rglob(pattern))
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(directory).parts)]
 
 
 def rebuild(directory: Path, processes: int = 1, done: Callable[[], object] = lambda: None) -> Rebuilt:
@@ -57,7 +60,7 @@ def rebuild(directory: Path, processes: int = 1, done: Callable[[], object] = la
         done: called when a plan is done with.
 
     Raises:
-        ValueError: if there is no plan, or the marks of a table are not in order.
+        ValueError: if there is no plan.
     """
     plans = plans_below(directory)
     outcomes: dict[Path, Path | str] = {}
@@ -75,13 +78,15 @@ def rebuild(directory: Path, processes: int = 1, done: Callable[[], object] = la
                 done()
     pages = [page for path in plans if isinstance(page := outcomes[path], Path)]
     failed = {path: why for path in plans if isinstance(why := outcomes[path], str) and why}
-    for path in sorted(directory.rglob("*.md")):
-        text = path.read_text(encoding="utf-8")
-        if BEGIN in text or END in text:
-            path.write_text(with_leaderboard(text, path), encoding="utf-8")
-            pages.append(path)
-        if findings.BEGIN in text:
+    for path in _seen_below(directory, "*.md"):
+        try:
+            text = path.read_text(encoding="utf-8")
+            if BEGIN in text or END in text:
+                write_whole(path, with_leaderboard(text, path).encode())
+                pages.append(path)
             pages += findings.fill(path)
+        except ValueError as error:  # what is told of one page does not keep the others from being made
+            failed[path] = str(error)
     return Rebuilt(pages, [path for path in plans if outcomes[path] == ""], failed)
 
 
@@ -107,7 +112,7 @@ def with_leaderboard(text: str, path: Path) -> str:
     """
     before, begin, rest = text.partition(f"{BEGIN}\n")
     _, end, after = rest.partition(f"{END}\n")
-    if not (begin and end) or BEGIN in after or END in before + after:
+    if not (begin and end) or BEGIN in rest or END in before + after:
         raise ValueError(f"{path} must have the lines {BEGIN} and {END} once each, in this order")
     table = leaderboard(path.parent, check=lambda plan: Store(plan).check_frozen()).markdown()
     return f"{before}{BEGIN}\n\n{table}\n\n{END}\n{after}"

@@ -307,8 +307,9 @@ def _verdict(log_ratio: Estimate, p: float, stored: float, fresh: float, advice:
     means = f"the stored mean of {stored:,.0f} steps"
     if log_ratio.reason:
         return CANNOT_TELL, f"cannot tell: there is no interval ({log_ratio.reason})"
-    # of the stored mean, given the fresh one
-    low, high = fresh * math.exp(log_ratio.low), fresh * math.exp(log_ratio.high)
+    # of the stored mean, given the fresh one: the interval is symmetric on the log
+    half = log_ratio.high - log_ratio.value
+    low, high = fresh * math.exp(-half), fresh * math.exp(half)
     around = f"[{low:,.0f}, {high:,.0f}], where the fresh runs expect it"
     if not log_ratio.low <= 0 <= log_ratio.high:
         faster = "slower" if log_ratio.value < 0 else "faster"

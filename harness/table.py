@@ -102,7 +102,7 @@ COLUMNS = {
     "return_std": Column("float64", "return", "Standard deviation of the episodes' returns"),
     "length_mean": Column("float64", "control steps", "Mean length of the episodes"),
     "success": Column("float64", "share", "Of episodes that succeed, 0 to 1"),
-    "diverged": Column("bool", "", "Whether a world or network diverged in or before this evaluation"),
+    "diverged": Column("bool", "", "Whether the network had diverged by this evaluation"),
     "score": Column(
         "float64",
         "",

@@ -80,6 +80,8 @@ class Workers:
         # one process each, so that one that dies takes no other's work along
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
+        # of calls that were broken off, until somebody asks how
+        self._broken: dict[Future[Any], ProcessPoolExecutor] = {}
         self._steps: Any = None
         self._stop: Any = Flag()
 
@@ -132,7 +134,8 @@ class Workers:
         for future in futures:
             if future.done() and isinstance(future.exception(), BrokenProcessPool):
                 # private, but there is no other way to learn it
-                for process in (self._busy[future]._processes or {}).values():
+                pool = self._broken.pop(future, None) or self._busy[future]
+                for process in (pool._processes or {}).values():
                     until = time.monotonic() + EXIT_SECONDS
                     process.join(EXIT_SECONDS)
                     # the pool's own thread waits for the process too: whoever is second learns nothing
@@ -151,7 +154,7 @@ class Workers:
         for future in [future for future in self._busy if future.done()]:
             pool = self._busy.pop(future)
             if isinstance(future.exception(), BrokenProcessPool):
-                pool.shutdown(wait=False)  # it has no process any more
+                self._broken[future] = pool  # it has no process any more
             else:
                 self._idle.append(pool)
 

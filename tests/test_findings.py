@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 from synthetic_plans import SPEED_UPS, TASKS, joint, leave_one_out, planted, write_plan_and_rows
 
 from harness import measures
-from harness.findings import BLOCKS, END, FIGURES, fill
+from harness.findings import BLOCKS, END, FIGURES, fill, rank_correlation
 from harness.rebuild import rebuild
 from harness.report import analyse, words
 
@@ -49,8 +51,11 @@ def test_the_overview_has_every_family_with_its_planted_speed_up(results):
     assert (first["tasks"], second["tasks"]) == ("4", "3")
     assert number(first["speed-up, all tasks [95%]"]) == pytest.approx(SPEED_UPS["transfer"], rel=0.2)
     assert number(second["speed-up, all tasks [95%]"]) == pytest.approx(0.5, rel=0.15)
-    assert second["new tasks until pretraining pays"] == "never (never to never)"
-    assert first["new tasks until pretraining pays"][0].isdigit()
+    theta = analyse(results / "first").plan["break_even_threshold"]
+    pays = f"new tasks until pretraining pays, at θ = {theta:.2f}"
+    assert second[pays] == "unbounded (unbounded to unbounded)"
+    assert first[pays][0].isdigit()
+    assert first["solved at step 0"] == "0 of 4"
     # and it is what the report says
     headline = analyse(results / "first").sets["all_folds"].log_ratio.exp()
     assert f"[{headline.low:.3g}, {headline.high:.3g}]" in first["speed-up, all tasks [95%]"]
@@ -93,9 +98,12 @@ def test_codes_joint_networks_and_what_became_of_runs(results):
     assert first["experiment"] == "first"
     assert first["runs planned"] == first["finished"] == f"{len(plan['runs']):,}"
     assert first["missing"] == first["diverged"] == "0"
-    # at half the speed of scratch's 120,000 steps none is at 0.80 by the budget of 100,000 or so
+    # at half the speed of scratch some of the 15 transfer runs are not at 0.80 by the budget
     late, of = second["of the learning runs, not at θ = 0.80 by B"].split(" of ")
-    assert 0 <= int(late) <= int(of) == 30
+    rows = analyse(results / "second").evaluations
+    never = rows.groupby("run")["score"].max() < 0.78  # but for noise
+    assert 0 < never.sum() <= int(late) < 15
+    assert of == "30"
 
 
 def test_figures_are_written_beside_the_page_and_all_is_the_same_again(results):
@@ -130,6 +138,118 @@ def test_rebuilding_the_results_rebuilds_the_page(results, tmp_path):
     assert "speed-up" in page.read_text()
 
 
+@pytest.fixture
+def half(results) -> Path:
+    """The first plan, of whose transfer runs those of two tasks are missing."""
+    directory = results / "half"
+    shutil.copytree(results / "first", directory)
+    for run in analyse(directory).plan["runs"]:
+        if run["arm"] == "transfer" and run["fold"] >= 2:
+            shutil.rmtree(directory / "runs" / run["id"])
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_what_is_missing_is_said_and_not_taken_for_solved(results, half):
+    (row,) = block(results, "overview", "half")
+    text = (results / "page.md").read_text()
+    assert "**first: incomplete.**" in text
+    assert row["solved at step 0"] == "0 of 2"
+    assert "all are solved" not in text
+    assert "(2 of 4 tasks)" in row["speed-up, all tasks [95%]"]
+    verdicts = [row["verdict"] for row in block(results, "folds", "half")]
+    assert sorted(verdicts) == ["no data", "no data", "positive", "positive"]
+    (row,) = block(results, "runs", "half")
+    kept = analyse(half).runs
+    assert row["control steps"] == f"{kept['steps'].sum() / 1e6:,.0f} million"
+    assert int(row["missing"]) == (kept["status"] == "missing").sum() > 0
+
+
+def test_tasks_that_no_run_solves_do_not_count_as_never_paid_back(results, tmp_path):
+    plan = leave_one_out(range(3), seeds=5, arms=("scratch", "transfer"), control_folds=(), title="some")
+    rising = planted(SPEED_UPS)
+
+    def score(run, task, steps, rng):  # both arms stay at 0.05 on one task
+        return np.full(len(steps), 0.05) if run["fold"] == 0 else rising(run, task, steps, rng)
+
+    write_plan_and_rows(tmp_path / "some", plan, score)
+    (row,) = block(tmp_path, "overview", "some")
+    (pays,) = [text for header, text in row.items() if header.startswith("new tasks")]
+    assert "unbounded" not in pays
+    assert pays.endswith("2 of 3 tasks)")
+
+
+def test_a_plan_that_was_edited_is_refused(results, half):
+    path = half / "plan.json"
+    path.write_text(path.read_text().replace('"title": "first"', '"title": "First"'))
+    page = results / "page.md"
+    page.write_text(text := f"<!-- findings: overview half -->\n{END}\n")
+    with pytest.raises(ValueError, match="was edited after it was frozen"):
+        fill(page)
+    assert page.read_text() == text
+
+
+def test_figures_of_one_kind_stand_beside_each_other(results):
+    page = results / "many.md"
+    page.write_text("".join(f"<!-- findings: forest {name} -->\n{END}\n" for name in ("first", "second")))
+    _, first, second = fill(page)
+    assert (first.name, second.name) == ("many-forest.svg", "many-forest-2.svg")
+    assert first.read_bytes() != second.read_bytes()
+    text = page.read_text()
+    assert text.index("(many-forest.svg)") < text.index("(many-forest-2.svg)")
+
+
+@pytest.mark.parametrize("name", ["linked.md", "linked-forest.svg"])
+def test_nothing_is_written_through_a_link(results, tmp_path, name):
+    text = f"<!-- findings: forest first -->\n{END}\n"
+    page, precious = results / "linked.md", tmp_path / "precious"
+    precious.write_text(text)
+    page.write_text(text)
+    link = results / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(precious)
+    fill(page)
+    assert precious.read_text() == text
+    assert not link.is_symlink()
+    for path in (page, results / "linked-forest.svg"):
+        path.unlink()
+
+
+def test_the_rank_correlation_is_scipys(results):
+    rng = np.random.default_rng(0)
+    for ties in (False, True):
+        x, y = rng.normal(size=(2, 8)) + np.arange(8) * 0.2
+        if ties:
+            x, y = x.round(), y.round()
+        rho, p = rank_correlation(x, y, rng)
+        expected = stats.spearmanr(x, y)
+        assert rho == pytest.approx(expected.statistic)
+        exact = stats.permutation_test(
+            (x,), lambda z, y=y: stats.spearmanr(z, y).statistic, permutation_type="pairings", rng=rng
+        ).pvalue
+        assert p == pytest.approx(exact, abs=0.06)  # scipy doubles the smaller tail
+
+
+def test_of_a_joint_plan_every_task_of_every_network_is_counted(results):
+    (row,) = block(results, "runs", "joint")
+    analysis = analyse(results / "joint")
+    tasks = len({run["fold"] for run in analysis.plan["runs"] if run["arm"] == "separate"})
+    _, of = row["of the learning runs, not at θ = 0.80 by B"].split(" of ")
+    # separate networks learn a task each; both joint arms all of them
+    assert int(of) == 3 * tasks * 5
+
+
+def test_one_page_that_cannot_be_filled_in_keeps_no_other_from_it(results, tmp_path):
+    shutil.copytree(results / "first", tmp_path / "first")
+    shutil.copytree(results / "joint", tmp_path / "joint")
+    (tmp_path / "a.md").write_text(f"<!-- findings: overview joint -->\n{END}\n")
+    (tmp_path / "b.md").write_text(f"<!-- findings: runs first joint -->\n{END}\n")
+    rebuilt = rebuild(tmp_path)
+    assert "plan of kind joint" in rebuilt.failed[tmp_path / "a.md"]
+    assert tmp_path / "b.md" in rebuilt.pages
+    assert "| first |" in (tmp_path / "b.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -141,6 +261,8 @@ def test_rebuilding_the_results_rebuilds_the_page(results, tmp_path):
         ("<!-- findings: overview first -->\n", "no <!-- /findings -->"),
         (f"{END}\n", "without a beginning"),
         (f"<!-- findings: overview first -->\n<!-- findings: runs first -->\n{END}\n", "before the end"),
+        (f"<!-- findings: joint first -->\n{END}\n", "cannot be made of first"),
+        (f"<!-- findings: folds first second -->\n{END}\n", "several experiments"),
     ],
 )
 def test_marks_that_ask_for_what_there_is_not_are_refused(results, text, told):

@@ -98,7 +98,9 @@ WAYS = {
     ),
     "mtenvs loo Biped --agent sb3:sac --preset quick --out runs/sac": Way(planned=HOURS),
     "mtenvs loo Biped --architecture film --preset quick --out runs/film": Way(planned=HOURS),
-    "mtenvs loo Biped --preset standard --device cuda": Way(instead=CARD, planned=f"{HOURS}, and no card"),
+    "mtenvs loo Biped --preset standard --device cuda --out runs/biped-gpu": Way(
+        instead=CARD, planned=f"{HOURS}, and no card"
+    ),
     "mtenvs loo Biped --preset wide --device cuda": Way(instead=CARD, planned=f"{HOURS}, and no card"),
     "mtenvs plan Biped --preset standard": Way("--processes 1"),
     "mtenvs plan Biped --preset quick --out runs/quick": Way(FOLD),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
@@ -150,6 +152,14 @@ def test_the_verdict_follows_the_planted_ratio(stored, tmp_path, steps, spread, 
     assert (verdict.code, words in verdict.text) == (code, True), verdict.text
     assert "seeds 10, 11, 12 against" in verdict.text
     assert "permutation p" in verdict.text
+    if code == AGREES:
+        # what the fresh runs let expect lies around their own mean, not around the stored one
+        low, high = (
+            float(x.replace(",", ""))
+            for x in re.search(r"\[([\d,]+), ([\d,]+)\], where", verdict.text).groups()
+        )
+        assert math.sqrt(low * high) == pytest.approx(mean_times(verdict.text, "fresh"), rel=0.01)
+        assert math.sqrt(low * high) != pytest.approx(mean_times(verdict.text, "stored"), rel=0.01)
 
 
 def mean_times(text, side):

@@ -121,7 +121,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     for exhibit in (e for section in shown for e in section.exhibits):
         files |= {f"{exhibit.name}.svg": exhibit.svg(), f"{exhibit.name}.csv": exhibit.csv()}
     for name, content in files.items():
-        _write(figures / name, content)
+        write_whole(figures / name, content)
     # a figure that an earlier report had would be taken for one of this
     for path in figures.iterdir():
         if path.suffix in (".svg", ".csv") and path.name not in files:
@@ -130,12 +130,12 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
     whole = page(
         str(analysis.plan["title"]), analysis.marks, shown, standing(analysis.plan, analysis.physics)
     )
-    _write(path, whole.encode())
+    write_whole(path, whole.encode())
     return path
 
 
-def _write(path: Path, content: bytes) -> None:
-    # a reader never sees half a file
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader never sees half of it, in a link's place rather than through it."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # of a killed command, or a link of a stranger's
     part.write_bytes(content)
