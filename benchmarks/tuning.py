@@ -60,8 +60,8 @@ COMBINED = "all that helped"
 HEAD = """# Tuning
 
 Written by `python -m benchmarks.tuning FAMILY`. Only *sampled* tasks were learnt, none of the published
-ones nor any near them, and the same ones in every trial: eight by a network each (*alone*), and four sets
-of seven by a network each, as pretraining does (*many*). A network's *gain* is its mean reward per control
+ones nor any within 0.1 of them in descriptor units, and the same ones in every trial: eight by a network
+each (*alone*), and four sets of seven by a network each, as pretraining does (*many*). A network's *gain* is its mean reward per control
 step over the training beyond that of untrained networks, as a share of the largest that any trial had on
 the same tasks. Differences from the defaults are paired by network, with 95% t intervals. The best
 trial is tried again on other sampled tasks (*confirmation*), and is adopted for all arms alike if there the
@@ -218,6 +218,16 @@ def tune(arguments: Arguments) -> dict[str, Any]:
         "family_code": family_code(family),
         "defaults": describe_learner("ppo", family.name).config,
         "changes": CHANGES,
+        "sizes": {
+            "alone": ALONE,
+            "sets": SETS,
+            "together": TOGETHER,
+            "worlds": WORLDS,
+            "episodes": EPISODES,
+            "checkpoints": CHECKPOINTS,
+            "apart": APART,
+            "samples": FIRST_SAMPLE,
+        },
     }
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     if known and known["asked"] != asked:
@@ -282,7 +292,7 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                 told = ""
                 if name != "defaults" and "defaults" in gained:
                     mean, low, high = difference(shares, gained["defaults"])
-                    told = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+                    told = f"{mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
                 alone, many = np.nanmean(shares[:ALONE]), np.nanmean(shares[ALONE:])
                 parts.append(f"| {phase} | {name} | {alone:.3f} | {many:.3f} | {told} | {lost} |")
         if "adopted" in one:

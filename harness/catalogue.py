@@ -28,8 +28,9 @@ published task to another was no criterion: a list chosen by that would put the 
 published list, a reward or a reference score never changes under the same version.
 
 - **Distances.** Every list has tasks that are near another and tasks that are far from all, as the column
-  *nearest* shows, and ends of most parameters' ranges; every parameter is other than nominal in at least
-  three tasks (exceptions are named), so that leaving one out leaves no column of the code untrained.
+  *nearest* shows, and values towards both ends of most parameters' ranges (a high or low end, below, is the
+  list's); every parameter is other than nominal in at least three tasks (exceptions are named), so that
+  leaving one out leaves no column of the code untrained.
 - **Learnable.** A task is published if the worst of its reference trainings, all from scratch, ends more
   than three standard deviations of a random policy's episodes above that policy, and if doing nothing
   scores under 0.1 (`mtenvs reference` says which does not).
@@ -40,7 +41,8 @@ published list, a reward or a reference score never changes under the same versi
   were run to try the machinery, and their reports are in the repository (`results/quick*`). No list, range
   or reward of a family has changed since its first such report was committed, as the history shows. Biped's
   reference scores were measured anew after that, with learning curves, just before it was frozen; those
-  reports and `results/baselines` keep the earlier ones. What else was seen of transfer, on tasks that are not published, is said of each family below.
+  reports and `results/baselines` keep the earlier ones. What else was seen of transfer, on tasks that are
+  not published, is said of each family below.
 """
 
 TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")
@@ -101,6 +103,7 @@ def _section(family: Family) -> str:
         for p in family.parameters
     ]
     record = _record(family)
+    curves = _has_curves(record)
     tasks = []
     for task in family.tasks:
         near, distance = nearest(family, task)
@@ -111,7 +114,7 @@ def _section(family: Family) -> str:
                 differences(family, task),
                 f"{near.name}, {distance:.2f}",
                 *_scores(record, task),
-                learned(record, task),
+                *([learned(record, task)] if curves else []),
             )
         )
     facts = (
@@ -127,7 +130,7 @@ def _section(family: Family) -> str:
             f"```text\n{text}\n```\n",
             facts + "\n",
             _table(("parameter", "nominal", "range", "unit", "scale", "why this range"), parameters),
-            _table(TASK_COLUMNS, tasks),
+            _table(TASK_COLUMNS if curves else TASK_COLUMNS[:-1], tasks),
             *([_settings(record)] if record else []),
             *([_reasons(family)] if family.why else []),
             *([f"### How {family.name} was decided\n\n{family.decided}"] if family.decided else []),
@@ -191,9 +194,15 @@ def _settings(record: dict[str, Any]) -> str:
     c = record["config"]
     return (
         f"Reference: {c['learner']}, {c['seeds']} trainings of {c['steps']:,} control steps for each task, "
-        f"{c['episodes']} episodes of each; the last column is when these held {GOOD:g} of it, median and "
-        "range.\n"
+        f"{c['episodes']} episodes of each"
+        + f"; the last column is when these held {GOOD:g} of it, median and range" * _has_curves(record)
+        + ".\n"
     )
+
+
+def _has_curves(record: dict[str, Any]) -> bool:
+    """Whether the reference trainings' learning was recorded, for any task."""
+    return any(scores.get("curve", {}).get("steps") for scores in record.get("tasks", {}).values())
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
