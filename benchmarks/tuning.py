@@ -61,11 +61,12 @@ HEAD = """# Tuning
 
 Written by `python -m benchmarks.tuning FAMILY`. Only *sampled* tasks were learnt, none of the published
 ones nor any within 0.1 of them in descriptor units, and the same ones in every trial: eight by a network
-each (*alone*), and four sets of seven by a network each, as pretraining does (*many*). A network's *gain* is its mean reward per control
-step over the training beyond that of untrained networks, as a share of the largest that any trial had on
-the same tasks. Differences from the defaults are paired by network, with 95% t intervals. The best
-trial is tried again on other sampled tasks (*confirmation*), and is adopted for all arms alike if there the
-interval excludes 0 and networks that learn one task from nothing are not worse off on average."""
+each (*alone*), and four sets of seven by a network each, as pretraining does (*many*). A network's *gain*
+is its mean reward per control step over the training beyond that of untrained networks, as a share of the
+largest that any trial had on the same tasks. Differences from the defaults are paired by network, with
+95% t intervals. The best trial is tried again on other sampled tasks (*confirmation*), and is adopted for
+all arms alike if there the interval excludes 0 and networks that learn one task from nothing are not
+worse off on average."""
 LEARNT = 0.02
 """Reward per control step that some trial must gain on a network's tasks, or they tell nothing."""
 
