@@ -260,6 +260,8 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
         *words.columns(rows),
         f"stored over fresh: {ratio} ({kind}{tested})",
         *_notes(found, len(starts)),
+        *_absent(directory, stored, fold, arm),
+        *_absent(out, fresh, fold, arm),
         verdict,
     ]
     return Verdict(code, "\n".join(lines))
@@ -337,6 +339,19 @@ def _notes(found: measures.FoldMeasures, starts: int) -> list[str]:
         )
     for side, theta in found.mixed:
         notes.append(f"some {side} runs never reach θ={theta:.2f} and others do: the interval covers badly")
+    return notes
+
+
+def _absent(directory: Path, curves: ArmCurves, fold: int, arm: str) -> list[str]:
+    """What is to be known of a side of which runs are missing, left out or changed."""
+    store = Store(directory)
+    cell = ("learn", fold, arm)
+    planned = {run["id"] for run in store.plan["runs"] if (run["phase"], run["fold"], run["arm"]) == cell}
+    notes = []
+    if len(curves.runs) < len(planned):
+        notes.append(f"{len(curves.runs)} of {len(planned)} {curves.arm} runs have a result that counts")
+    if changed := planned & {*store.changed()}:
+        notes.append(f"{words.plural(len(changed), f'{curves.arm} run')} changed since finished")
     return notes
 
 

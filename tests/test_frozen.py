@@ -86,7 +86,8 @@ def test_a_published_version_is_what_it_was(path: Path) -> None:
             np.testing.assert_allclose(plays[name][which], expected[which], atol=1e-3, err_msg=name)
 
 
-def test_every_family_that_has_published_results_is_frozen() -> None:
+def test_every_family_that_has_full_results_is_frozen() -> None:
+    """Those of ``results/FAMILY``; of drafts there are only looks, and agents compared."""
     results = Path(__file__).parents[1] / "results"
     published = set()
     for plan in results.glob("*/plan.json"):

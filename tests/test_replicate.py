@@ -162,6 +162,18 @@ def test_the_verdict_follows_the_planted_ratio(stored, tmp_path, steps, spread, 
         assert math.sqrt(low * high) != pytest.approx(mean_times(verdict.text, "stored"), rel=0.01)
 
 
+def test_runs_that_are_missing_or_changed_are_told(stored, tmp_path):
+    out = replica(stored, tmp_path / "out", ramp(2.0, scratch_steps=6000, noise=0.0, spread=0.15, seed=1))
+    first, second, _ = [run["id"] for run in load_plan(out)["runs"] if run["arm"] == "scratch"]
+    shutil.rmtree(out / "runs" / first)
+    rows = out / "runs" / second / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"return_mean": ', '"return_mean": 1', 1))
+    told = compare_fresh(stored, out, 3, "scratch").text
+    assert "2 of 3 fresh runs have a result that counts" in told
+    assert "1 fresh run changed since finished" in told
+    assert "stored run" not in told
+
+
 def mean_times(text, side):
     """Ȳ that the table of a verdict prints of a side, steps."""
     (line,) = [line for line in text.splitlines() if line.split()[:1] == [side] and "over" not in line]
