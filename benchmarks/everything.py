@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from benchmarks.record import Store
 from harness import statistics
 from harness.family_code import family_code
 from harness.reference_scores import load_reference
+from harness.report.write import write_whole
 from harness.run import make_worlds
 from harness.workers import use_one_torch_thread
 from mtenvs.registry import ALL_FAMILIES, get_families
@@ -122,11 +122,8 @@ def everything(store: Store) -> None:
             began = time.perf_counter()
             made = pd.DataFrame(learn(name, hidden, seeds, budget)).assign(arm=arm)
             known = pd.concat([known, made[COLUMNS]]) if len(known) else made[COLUMNS]
-            part = path.with_suffix(
-                ".part"
-            )  # what is there counts as trained, so it is whole or not at all
-            known.to_csv(part, index=False)
-            os.replace(part, path)
+            # what is there counts as trained, so it is whole or not at all
+            write_whole(path, known.to_csv(index=False).encode())
             print(f"{arm}: {name}, {time.perf_counter() - began:.0f} s", flush=True)
     text = summary(known)
     draw(known, store)

@@ -17,7 +17,6 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from baselines.registry import describe_learner, make_learner
 from benchmarks.record import machine
 from harness.family_code import family_code
 from harness.plan import PRESETS
+from harness.report.write import write_whole
 from harness.run import make_worlds
 from harness.workers import use_one_torch_thread
 from mtenvs.spec import Task
@@ -267,9 +267,7 @@ def tune(arguments: Arguments) -> dict[str, Any]:
 def write(path: Path, known: Mapping[str, Any]) -> None:
     """Keeps the record, and the page of all families' records."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(known) + "\n")
-    os.replace(part, path)
+    write_whole(path, (json.dumps(known) + "\n").encode())
     records = [json.loads(p.read_text()) for p in sorted(path.parent.glob("*.json"))]
     (path.parent / "README.md").write_text(page(records))
 

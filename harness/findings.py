@@ -12,6 +12,7 @@ follows from the rows.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +22,12 @@ import numpy as np
 import scipy
 from matplotlib.figure import Figure
 
-from harness import joint, measures, plots, statistics
+from harness import joint, measures, plots
 from harness.report import Analysis, analyse, words
 from harness.report.analysis import TREATMENT, Comparison, FoldResult, SetResult, compare, flow, rng
 from harness.report.sections_curves import suite_bands
 from harness.report.sections_joint import analyse_joint
+from harness.report.sections_opening import forest_rows
 from harness.report.write import write_whole
 from harness.schema import CONTROLS
 from harness.statistics import Estimate
@@ -293,29 +295,12 @@ def forest(plans: Sequence[Analysis]) -> Figure:
     """Every held-out task of every family, and the families' means."""
     rows = []
     for plan in plans:
-        family = str(plan.plan["family"])
+        names = {"all_folds": "all", "not_yet_solved": "not solved at 0"}
+        own = forest_rows(plan.main, names)
+        prefix = f"{plan.plan['family']}: "
         rows += [
-            plots.ForestRow(
-                f"{family}: {f.measures.task}" if len(plans) > 1 else f.measures.task,
-                words.ratio_of(f.log_ratio),
-                tuple(c.count for c in f.measures.curves),
-                words.short_ratio(f.log_ratio, f.measures.limit),
-                f.mark,
-                limit=f.measures.limit,
-            )
-            for f in plan.folds
-        ]
-        rows += [
-            plots.ForestRow(
-                f"{family}: {'all' if s.key == 'all_folds' else 'not solved at 0'}",
-                words.ratio_of(s.log_ratio),
-                (len(s.estimable),),
-                words.short_ratio(s.log_ratio, s.limit),
-                suite=True,
-                limit=s.limit,
-            )
-            for s in plan.sets.values()
-            if s.key == "all_folds" or 0 < len(s.folds) < len(plan.folds)
+            dataclasses.replace(row, label=prefix + row.label) if row.suite or len(plans) > 1 else row
+            for row in own
         ]
     return plots.forest(rows)
 
@@ -381,11 +366,7 @@ def _start(fold: FoldResult) -> float:
 
 def _share(folds: Iterable[FoldResult], arm: int) -> str:
     """Share of the runs that arrive at the highest θ, in percent, with Wilson's interval."""
-    share, clusters = words.arrived_share(folds, arm, -1)
-    if math.isnan(share):
-        return "–"
-    low, high = statistics.wilson(share, clusters)
-    return f"{share:.0%} [{low:.0%}, {high:.0%}]"
+    return words.share(*words.arrived_share(folds, arm, -1))
 
 
 def _part(found: SetResult, folds: Sequence[FoldResult]) -> str:

@@ -244,7 +244,7 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
     at = [f"arrived at θ={found.thresholds[i]:.2f}" for i in shown]
     rows: list[Sequence[str]] = [("", "runs", "clusters", "mean time Ȳ, steps", *at)]
     for curves, mean, share in zip((stored, fresh), times, found.success, strict=True):
-        arrived = (_share(float(share[i]), curves.count) for i in shown)
+        arrived = (words.share(float(share[i]), curves.count) for i in shown)
         rows.append((curves.arm, str(len(curves.runs)), str(curves.count), _steps(mean), *arrived))
     ratio = words.ratio(log_ratio)
     tested = "" if math.isnan(p) else f"; permutation p {words.p_is(p)}"
@@ -353,11 +353,6 @@ def _absent(directory: Path, curves: ArmCurves, fold: int, arm: str) -> list[str
     if changed := planned & {*store.changed()}:
         notes.append(f"{words.plural(len(changed), f'{curves.arm} run')} changed since finished")
     return notes
-
-
-def _share(share: float, clusters: int) -> str:
-    low, high = statistics.wilson(share, clusters)
-    return f"{share:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _steps(times: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from scipy import stats
 from synthetic_plans import SPEED_UPS, TASKS, joint, leave_one_out, planted, write_plan_and_rows
 
 from harness import measures
-from harness.findings import BLOCKS, END, FIGURES, fill, rank_correlation
+from harness.findings import BLOCKS, END, FIGURES, MARK, fill, rank_correlation
 from harness.rebuild import rebuild
 from harness.report import analyse, words
 
@@ -271,3 +271,27 @@ def test_marks_that_ask_for_what_there_is_not_are_refused(results, text, told):
     with pytest.raises(ValueError, match=told):
         fill(page)
     assert page.read_text() == text
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_published_page_follows_from_the_rows_and_the_readme_from_the_page(tmp_path):
+    page = tmp_path / "FINDINGS.md"
+    text = (ROOT / "results/FINDINGS.md").read_text()
+    page.write_text(text)
+    named = {name for line in text.splitlines() if (m := MARK.match(line)) for name in m["where"].split()}
+    for name in named:
+        shutil.copytree(
+            ROOT / "results" / name, tmp_path / name,
+            ignore=shutil.ignore_patterns("checkpoints", "report", "videos"),
+        )  # fmt: skip
+    fill(page)
+    assert page.read_text() == text
+    readme = (ROOT / "README.md").read_text().partition("## Findings")[2].partition("\n## ")[0]
+    (first,) = [line for line in text.splitlines() if line.startswith("| **Biped** |")]
+    for found in ("11.6", "5.75 [4.34, 7.62]", "[9.49, 14.1]"):
+        assert found in first
+    assert "11.6 times" in readme.replace("**", "")
+    assert "9.5 to 14.1" in readme
+    assert "4.3 to 7.6" in readme

@@ -83,7 +83,7 @@ CARD = ("cuda", "cpu")
 LEARNED = "checkpoints/learn-3-transfer-0-*"
 CLUSTER = "hours of training, on a cluster; tests/test_ray.py trains on one for seconds"
 RAYS_OWN = ("ray start --head --port 6379", "ray start --address FIRST:6379", "ray stop")
-UNPUBLISHED = "results/biped is no plan of every checkout"
+MINUTES = "minutes of training; tests/test_replicate.py replicates a small plan"
 WAYS = {
     # experiments
     "mtenvs loo Biped --preset quick --out runs/quick": Way(FOLD, before=True),
@@ -119,8 +119,8 @@ WAYS = {
     "mtenvs table runs/quick --out rows.parquet": Way(),
     "mtenvs pack runs/biped --out results/biped --networks 3": Way(instead=("runs/biped", "runs/quick")),
     "mtenvs report results/biped": Way(instead=("results/biped", "runs/quick")),
-    "mtenvs replicate results/biped --fold 3 --arm scratch --same-seed 0": Way(parsed=UNPUBLISHED),
-    "mtenvs replicate results/biped --fold 3 --arm transfer --pretrain --seeds 5": Way(parsed=UNPUBLISHED),
+    "mtenvs replicate results/biped --fold 3 --arm scratch --same-seed 0": Way(parsed=MINUTES),
+    "mtenvs replicate results/biped --fold 3 --arm transfer --pretrain --seeds 5": Way(parsed=MINUTES),
     # tasks, films, datasets
     "mtenvs tasks Biped": Way(),
     "mtenvs tasks AllFamilies": Way(),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from harness import measures, plots, statistics
 from harness.report import words
 from harness.report.agent import departures
-from harness.report.analysis import Analysis, flow, tested
+from harness.report.analysis import Analysis, Comparison, SetResult, flow, tested
 from harness.report.page import Cell, Exhibit, Section, bullets, details, escape, paragraph, table
 from harness.statistics import Estimate
 
@@ -254,13 +254,17 @@ def absence(analysis: Analysis) -> str:
     return f"That the suite mean is {within} is not shown: {shown}. No claim of absent transfer is made."
 
 
-def forest(analysis: Analysis) -> Exhibit:
-    """Speed-up per task with its interval, and the means over the sets of tasks."""
-    main = analysis.main
+def forest_rows(main: Comparison, names: Mapping[str, str]) -> list[plots.ForestRow]:
+    """Rows of a forest plot: every task, and the means over the sets of tasks.
+
+    Args:
+        main: the comparison.
+        names: labels of the sets, by their keys.
+    """
     rows = [
         plots.ForestRow(
             f.measures.task,
-            f.log_ratio if math.isnan(f.log_ratio.value) else f.log_ratio.exp(),
+            words.ratio_of(f.log_ratio),
             tuple(c.count for c in f.measures.curves),
             words.short_ratio(f.log_ratio, f.measures.limit),
             f.mark,
@@ -269,19 +273,29 @@ def forest(analysis: Analysis) -> Exhibit:
         )
         for f in main.folds
     ]
-    chosen = [s for key, s in main.sets.items() if key == "all_folds" or len(s.folds) < len(main.folds)]
-    rows += [
+    return rows + [
         plots.ForestRow(
-            {"all_folds": "mean of all folds", "not_yet_solved": "mean of not yet solved"}[s.key],
-            s.log_ratio if math.isnan(s.log_ratio.value) else s.log_ratio.exp(),
+            names[s.key],
+            words.ratio_of(s.log_ratio),
             (len(s.estimable),),
             words.short_ratio(s.log_ratio, s.limit),
             suite=True,
             arm=main.arm,
             limit=s.limit,
         )
-        for s in chosen
+        for s in _forest_sets(main)
     ]
+
+
+def _forest_sets(main: Comparison) -> list[SetResult]:
+    return [s for key, s in main.sets.items() if key == "all_folds" or len(s.folds) < len(main.folds)]
+
+
+def forest(analysis: Analysis) -> Exhibit:
+    """Speed-up per task with its interval, and the means over the sets of tasks."""
+    main = analysis.main
+    chosen = _forest_sets(main)
+    rows = forest_rows(main, {"all_folds": "mean of all folds", "not_yet_solved": "mean of not yet solved"})
     tested = [(f.measures.limit, f.p) for f in main.folds] + [(s.limit, s.p) for s in chosen]
     data = pd.DataFrame(
         [

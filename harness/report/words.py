@@ -179,6 +179,14 @@ def arrived(folds: Iterable[FoldResult], arm: int, threshold: int) -> str:
     return f"{share:.0%} of {clusters} pretrainings {interval} ({some}/{runs} runs)"
 
 
+def share(share: float, clusters: int) -> str:
+    """``90% [60%, 98%]``: a share with its Wilson interval over so many clusters; a dash for none."""
+    if math.isnan(share):
+        return "–"
+    low, high = statistics.wilson(share, clusters)
+    return f"{share:.0%} [{low:.0%}, {high:.0%}]"
+
+
 def arrived_count(folds: Iterable[FoldResult], arm: int, threshold: int) -> tuple[int, int]:
     """How many runs arrive by B, and of how many; see :func:`arrived`."""
     given = [fold.measures.arrivals[arm][:, threshold] for fold in folds]
