@@ -49,7 +49,7 @@ TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")
 """What stands before and after the table of families in the README."""
 GOOD = 0.8
 """Score that budgets are chosen by: most tasks are to be learned so well from nothing within the budget."""
-TASK_COLUMNS = ("", "task", "differs from nominal in", "nearest", "random", "reference",
+TASK_COLUMNS = ("", "task", "differs from nominal in", "nearest", "random", "reference", "its success",
                 f"steps to {GOOD:g} from nothing")  # fmt: skip
 
 
@@ -156,10 +156,17 @@ def _record(family: Family) -> dict[str, Any]:
         return {}
 
 
-def _scores(record: dict[str, Any], task: Task) -> tuple[str, str]:
-    """Mean returns of the random policy and the reference; empty where they are not known."""
+def _scores(record: dict[str, Any], task: Task) -> tuple[str, str, str]:
+    """Mean returns of the random policy and the reference, and the latter's success; empty if not known."""
     scores = record.get("tasks", {}).get(task.name)
-    return (f"{scores['random']['mean']:.1f}", f"{scores['reference']['mean']:.1f}") if scores else ("", "")
+    if not scores:
+        return "", "", ""
+    reference = scores["reference"]
+    return (
+        f"{scores['random']['mean']:.1f}",
+        f"{reference['mean']:.1f} ± {reference['std']:.1f}",
+        f"{reference['success']:.0%}",
+    )
 
 
 def learned(record: dict[str, Any], task: Task) -> str:
@@ -194,7 +201,7 @@ def _settings(record: dict[str, Any]) -> str:
     c = record["config"]
     return (
         f"Reference: {c['learner']}, {c['seeds']} trainings of {c['steps']:,} control steps for each task, "
-        f"{c['episodes']} episodes of each"
+        f"{c['episodes']} episodes of each: mean ± standard deviation of the trainings, share of successes"
         + f"; the last column is when these held {GOOD:g} of it, median and range" * _has_curves(record)
         + ".\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mtenvs
@@ -85,6 +86,19 @@ def test_nearest_is_nearest(family: mtenvs.Family) -> None:
         near, distance = nearest(family, task)
         assert near != task
         assert all(family.distance(task, t) >= distance for t in family.tasks if t != task)
+
+
+def test_the_page_tells_spread_and_success_of_the_references(family: mtenvs.Family) -> None:
+    section = page().split(f"## {family.id}\n")[1].split("\n## ")[0]
+    for task in family.tasks:
+        found = load_record(family.name, family.version)["tasks"][task.name]["reference"]
+        spread = np.std(found["seeds"], ddof=1)
+        (row,) = re.findall(rf"^\| {task.number} \| {task.name} \| .*", section, re.MULTILINE)
+        told = re.search(r"\| ([\d.]+) ± ([\d.]+) \| (\d+)% \|", row)
+        assert told
+        assert [float(x) for x in told.groups()] == pytest.approx(
+            [np.mean(found["seeds"]), spread, 100 * found["success"]], abs=0.51
+        )
 
 
 def test_when_trainings_from_nothing_were_good_is_read_off_their_curves() -> None:
