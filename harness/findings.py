@@ -26,6 +26,7 @@ from harness import joint, measures, plots
 from harness.report import Analysis, analyse, words
 from harness.report.analysis import TREATMENT, Comparison, FoldResult, SetResult, compare, flow, rng
 from harness.report.sections_curves import suite_bands
+from harness.report.sections_distance import distance_points
 from harness.report.sections_joint import analyse_joint
 from harness.report.sections_opening import forest_rows
 from harness.report.write import write_whole
@@ -321,6 +322,12 @@ def curves(plans: Sequence[Analysis]) -> Figure:
     return plots.learning_curves(panels, longest["checkpoints"], longest["budget"], longest["thresholds"])
 
 
+def distance(plans: Sequence[Analysis]) -> Figure:
+    """Every held-out task of a family over its distance to the nearest task that was trained on."""
+    (plan,) = plans
+    return plots.distance(distance_points(plan.plan, plan.main))
+
+
 BLOCKS: Mapping[str, Callable[[Sequence[Analysis]], str]] = {
     "overview": overview,
     "folds": folds,
@@ -334,8 +341,11 @@ BLOCKS: Mapping[str, Callable[[Sequence[Analysis]], str]] = {
 FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Analysis]], Figure]]] = {
     "forest": ("Speed-up of every held-out task", forest),
     "curves": ("Learning curves, mean over the tasks of each family", curves),
+    "distance": ("Speed-up and jumpstart over the distance to the nearest task trained on", distance),
 }
 """Figures that can, by name; each with what it shows."""
+OF_ONE = ("folds", "distance")
+"""Those of which each experiment needs its own, as its tasks' names stand there alone."""
 
 
 # --- what they are made of ---------------------------------------------------------------------------
@@ -483,7 +493,7 @@ def _block(path: Path, line: str, known: dict[Path, Analysis], figures: dict[Pat
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"{path}: {name} is not below {path.parent}")
     what, plans = mark["what"], []
-    if what == "folds" and len(where) > 1:
+    if what in OF_ONE and len(where) > 1:
         raise ValueError(f"{path}: {line!r} asks for tasks of several experiments: give each its own mark")
     for name in where:
         directory = (path.parent / name).resolve()

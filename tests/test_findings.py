@@ -114,7 +114,7 @@ def test_figures_are_written_beside_the_page_and_all_is_the_same_again(results):
         + "".join(f"<!-- findings: {w} {' '.join(p)} -->\nold\n{END}\n\nBetween.\n\n" for w, p in blocks)
     )
     written = fill(page)
-    assert [path.name for path in written] == ["PAGE.md", "page-forest.svg", "page-curves.svg"]
+    assert [path.name for path in written] == ["PAGE.md", *(f"page-{what}.svg" for what in FIGURES)]
     text = page.read_text()
     assert text.startswith("Words before.\n")
     assert text.count("Between.") == len(blocks)
@@ -263,6 +263,7 @@ def test_one_page_that_cannot_be_filled_in_keeps_no_other_from_it(results, tmp_p
         (f"<!-- findings: overview first -->\n<!-- findings: runs first -->\n{END}\n", "before the end"),
         (f"<!-- findings: joint first -->\n{END}\n", "cannot be made of first"),
         (f"<!-- findings: folds first second -->\n{END}\n", "several experiments"),
+        (f"<!-- findings: distance first second -->\n{END}\n", "several experiments"),
     ],
 )
 def test_marks_that_ask_for_what_there_is_not_are_refused(results, text, told):

@@ -38,6 +38,8 @@ from harness.statistics import Estimate
 # not INK and GROUND, which follow the page: the cells' own colours do not
 DARK_TEXT, LIGHT_TEXT = "#1a1a1a", "#fdfdfd"
 SLOWER, FASTER = "#c65700", "#00639b"
+ARROW = 0.1
+"""Length of an arrow at a limited speed-up, as a share of the axis, with a little to spare."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,10 @@ def _scatter(ax: Axes, points: Sequence[DistancePoint], ratio: bool) -> None:
     shown = [(p, e) for p, e in shown if not math.isnan(e.value) and not math.isnan(p.distance)]
     if ratio:
         low, high = ratio_limits([e for _, e in shown])
+        # arrows that start at an interval's end need room too
+        arrow = (high / low) ** ARROW
+        low /= arrow ** any(p.limit == "at most" for p, _ in shown)
+        high *= arrow ** any(p.limit == "at least" for p, _ in shown)
         ax.set(yscale="log", ylim=(low, high), ylabel="speed-up ρ̄")
         ratio_axis(ax.yaxis, low, high, 2.5)
     else:
@@ -116,6 +122,8 @@ def _scatter(ax: Axes, points: Sequence[DistancePoint], ratio: bool) -> None:
         if ratio:
             end = min(max(limited_end(e, p.limit), low), high)
             open_end(ax, (at, end), p.limit, COLOURS["transfer"], upright=True)
+            if p.limit:
+                spans.append((at, *sorted((end, end * arrow ** (1 if p.limit == "at least" else -1)))))
         solved = "solved" in p.mark
         ax.plot(at, e.value, marker="o", markersize=6.5, color=COLOURS["transfer"], zorder=4,
                 markerfacecolor=GROUND if solved else COLOURS["transfer"])  # fmt: skip

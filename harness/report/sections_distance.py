@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from harness import measures, plots
 from harness.report import words
-from harness.report.analysis import Analysis
+from harness.report.analysis import Analysis, Comparison
 from harness.report.page import Exhibit, Section, absent, paragraph, table
 
 # --- 15 distance -----------------------------------------------------------------------------------
+
+
+def distance_points(plan: Mapping[str, Any], main: Comparison) -> list[plots.DistancePoint]:
+    """Every held-out task of a comparison over its distance to the nearest training task."""
+    nearest = measures.nearest_sources(plan, main.arm).set_index("fold")["distance"]
+    return [
+        plots.DistancePoint(
+            f.measures.task,
+            float(nearest.loc[f.measures.fold]),
+            words.ratio_of(f.log_ratio),
+            f.jumpstart,
+            f.mark,
+            f.measures.limit,
+        )
+        for f in main.folds
+    ]
 
 
 def distance(analysis: Analysis) -> Section:
@@ -21,12 +39,7 @@ def distance(analysis: Analysis) -> Section:
         return Section(title, [absent("The plan holds no distances between tasks.")], 15)
     nearest = measures.nearest_sources(plan, main.arm).set_index("fold")
     nearest = nearest.loc[[f.measures.fold for f in main.folds]]
-    points = [
-        plots.DistancePoint(
-            f.measures.task, d, words.ratio_of(f.log_ratio), f.jumpstart, f.mark, f.measures.limit
-        )
-        for f, d in zip(main.folds, nearest["distance"], strict=True)
-    ]
+    points = distance_points(plan, main)
     rows = [
         [
             f.measures.task,
