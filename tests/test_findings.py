@@ -296,3 +296,6 @@ def test_the_published_page_follows_from_the_rows_and_the_readme_from_the_page(t
     assert "11.6 times" in readme.replace("**", "")
     assert "9.5 to 14.1" in readme
     assert "4.3 to 7.6" in readme
+    assert "| Biped | joint | 3.57 [2.96, 4.29] |" in text
+    assert "3.6 times fewer steps" in readme
+    assert "(3.0 to 4.3)" in readme
