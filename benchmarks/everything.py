@@ -1,8 +1,9 @@
 """One network for everything: all families' tasks together against one network for each family.
 
-Exploratory: nothing of it was planned in advance, and no hyperparameters were tuned for it; DMWalker's own
-are left aside, so that all networks have the same. Every task is given equally many worlds and control
-steps in both arms, so that networks make equally many updates, the one network of larger batches.
+Exploratory: nothing of it was planned in advance, and no hyperparameters were tuned for it; those that
+families have of their own are left aside, so that all networks have the same. Every task is given equally
+many worlds and control steps in both arms, so that networks make equally many updates, the one network of
+larger batches.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ import tyro
 from scipy import stats
 
 import mtenvs
-from baselines.registry import describe_learner, make_learner
+from baselines.ppo import PPO
+from baselines.registry import LearnerDescription, describe_learner, make_learner
 from benchmarks.record import machine
 from harness.family_code import family_code
 from harness.plan import PRESETS
@@ -102,6 +103,14 @@ def tasks_of(family: str, phase: str) -> tuple[list[list[Task]], list[list[Task]
     return [[task] for task in sampled[:ALONE]], sets
 
 
+def configuration(family: str, changes: Mapping[str, Any]) -> LearnerDescription:
+    """The agent with some changes of its defaults for all families.
+
+    Not of those for this family: what has been adopted must not become what it is compared with.
+    """
+    return describe_learner("ppo", family, {**PPO.hyperparameters, **changes})
+
+
 def learn(
     family: str,
     changes: Mapping[str, Any],
@@ -123,7 +132,7 @@ def learn(
         from 0 to the budget, 0 once it has diverged; ``diverged``: number of these.
     """
     use_one_torch_thread()
-    learner = describe_learner("ppo", family, changes)
+    learner = configuration(family, changes)
     worlds = make_worlds(family, runs, WORLDS // len(runs[0]), "descriptor", num_threads=1)
     judged = make_worlds(family, runs, EPISODES, "descriptor", num_threads=1)
     agent = make_learner(learner.name, learner.config, worlds, seeds, "cpu")
@@ -217,7 +226,7 @@ def tune(arguments: Arguments) -> dict[str, Any]:
         "budget": arguments.budget,
         "budget_many": arguments.budget_many,
         "family_code": family_code(family),
-        "defaults": describe_learner("ppo", family.name).config,
+        "defaults": configuration(family.name, {}).config,
         "changes": CHANGES,
         "sizes": {
             "alone": ALONE,

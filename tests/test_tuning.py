@@ -125,3 +125,10 @@ def test_what_plans_say_of_tuning_is_what_was_recorded(path: Path) -> None:
     learner = describe_learner("ppo", record["family"])
     assert learner.tuning == {"trials": len(trials), "steps": max(t["steps"] for t in trials)}
     assert learner.config == record["asked"]["defaults"] | record["adopted"]
+
+
+def test_trials_change_the_defaults_for_all_families_not_what_was_adopted_for_one():
+    adopted = describe_learner("ppo", "Octopus").config
+    tried = tuning.configuration("Octopus", {"ent_coef": 0.003}).config
+    assert adopted["learning_rate"] == 1e-3
+    assert tried == describe_learner("ppo", "Biped").config | {"ent_coef": 0.003}
