@@ -39,9 +39,10 @@ published list, a reward or a reference score never changes under the same versi
   reaches 0.8 on most tasks of a family within the budget.
 - **Looks at transfer.** While these lists were drafts, small leave-one-outs of two tasks of each family
   were run to try the machinery, and their reports are in the repository (`results/quick*`). No list, range
-  or reward of a family has changed since its first such report was committed, as the history shows. Biped's
-  reference scores were measured anew after that, with learning curves, just before it was frozen; those
-  reports and `results/baselines` keep the earlier ones. What else was seen of transfer, on tasks that are
+  or reward of a family has changed since its first such report was committed, as the history shows. The
+  reference scores of Biped and of Octopus were measured anew after that, with learning curves, just before
+  they were frozen, those of Octopus after its tuning too; those reports and `results/baselines` keep the
+  earlier ones. What else was seen of transfer, on tasks that are
   not published, is said of each family below.
 """
 
