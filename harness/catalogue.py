@@ -42,8 +42,8 @@ published list, a reward or a reference score never changes under the same versi
   or reward of a family has changed since its first such report was committed, as the history shows. The
   reference scores of Biped and of Octopus were measured anew after that, with learning curves, just before
   they were frozen, those of Octopus after its tuning too; those reports and `results/baselines` keep the
-  earlier ones. What else was seen of transfer, on tasks that are
-  not published, is said of each family below.
+  earlier ones. What else was seen of transfer, on tasks that are not published, is said of each family
+  below.
 """
 
 TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")

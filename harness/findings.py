@@ -325,7 +325,7 @@ def curves(plans: Sequence[Analysis]) -> Figure:
 def distance(plans: Sequence[Analysis]) -> Figure:
     """Every held-out task of a family over its distance to the nearest task that was trained on."""
     (plan,) = plans
-    return plots.distance(distance_points(plan.plan, plan.main))
+    return plots.distance(distance_points(plan.main, measures.nearest_sources(plan.plan, plan.main.arm)))
 
 
 BLOCKS: Mapping[str, Callable[[Sequence[Analysis]], str]] = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -16,13 +14,18 @@ from harness.report.page import Exhibit, Section, absent, paragraph, table
 # --- 15 distance -----------------------------------------------------------------------------------
 
 
-def distance_points(plan: Mapping[str, Any], main: Comparison) -> list[plots.DistancePoint]:
-    """Every held-out task of a comparison over its distance to the nearest training task."""
-    nearest = measures.nearest_sources(plan, main.arm).set_index("fold")["distance"]
+def distance_points(main: Comparison, nearest: pd.DataFrame) -> list[plots.DistancePoint]:
+    """Every held-out task of a comparison over its distance to the nearest training task.
+
+    Args:
+        main: the comparison.
+        nearest: as :func:`harness.measures.nearest_sources` gives it.
+    """
+    distances = nearest.set_index("fold")["distance"]
     return [
         plots.DistancePoint(
             f.measures.task,
-            float(nearest.loc[f.measures.fold]),
+            float(distances.loc[f.measures.fold]),
             words.ratio_of(f.log_ratio),
             f.jumpstart,
             f.mark,
@@ -37,18 +40,18 @@ def distance(analysis: Analysis) -> Section:
     title, plan, main = "Speed-up against distance", analysis.plan, analysis.main
     if not ("leaks" in plan or "descriptors" in plan):
         return Section(title, [absent("The plan holds no distances between tasks.")], 15)
-    nearest = measures.nearest_sources(plan, main.arm).set_index("fold")
-    nearest = nearest.loc[[f.measures.fold for f in main.folds]]
-    points = distance_points(plan, main)
+    nearest = measures.nearest_sources(plan, main.arm)
+    points = distance_points(main, nearest)
+    names = nearest.set_index("fold").loc[[f.measures.fold for f in main.folds], "nearest"]
     rows = [
         [
             f.measures.task,
-            words.number_cell(d, 3),
+            words.number_cell(p.distance, 3),
             name,
             words.ratio_cell(f.log_ratio, f.measures.limit),
             words.difference_cell(f.jumpstart),
         ]
-        for f, d, name in zip(main.folds, nearest["distance"], nearest["nearest"], strict=True)
+        for p, f, name in zip(points, main.folds, names, strict=True)
     ]
     data = pd.DataFrame(
         [
@@ -66,7 +69,7 @@ def distance(analysis: Analysis) -> Section:
                 "n": f.n,
                 "mark": p.mark,
             }
-            for p, f, name in zip(points, main.folds, nearest["nearest"], strict=True)
+            for p, f, name in zip(points, main.folds, names, strict=True)
         ]
     )
     figure = Exhibit(
