@@ -23,7 +23,7 @@ from scipy import stats
 import mtenvs
 from baselines.ppo import PPO, PPOConfig
 from benchmarks.record import Store
-from harness import statistics
+from harness import markdown, statistics
 from harness.family_code import family_code
 from harness.reference_scores import load_reference
 from harness.report.write import write_whole
@@ -144,20 +144,17 @@ def areas(rows: pd.DataFrame) -> pd.DataFrame:
 def summary(rows: pd.DataFrame) -> str:
     """The table as Markdown."""
     found = areas(rows)
-    lines = [
-        "## One network for everything",
-        "",
+    opening = (
+        "## One network for everything\n\n"
         f"{rows['seed'].nunique()} networks of each kind; {int(rows['steps'].max()):,} control steps of "
         "each task; told the family and the task's descriptor; the same hyperparameters everywhere. *Area* "
         f"is the mean score over {rows['steps'].nunique()} checkpoints, *last* that of the last three; "
         "differences to one network for each family with 95% Welch t intervals over networks, each for "
         "itself: nothing is adjusted for their number. Every task has equally many worlds and steps in all "
         "arms, so that the one network makes as many updates as one of a family, not as all of them "
-        "together, of batches as much larger as it has more tasks. Exploratory.",
-        "",
-        "| family | arm | area | difference | last | difference |",
-        "|---|---|---|---|---|---|",
-    ]
+        "together, of batches as much larger as it has more tasks. Exploratory.\n"
+    )
+    lines = []
     for family, of_family in found.groupby("family"):
         own = of_family[of_family["arm"] == OWN]
         for arm in SIZES:
@@ -168,8 +165,9 @@ def summary(rows: pd.DataFrame) -> str:
                     f"{one[measure].mean():.2f}",
                     "" if arm == OWN else told(one[measure], own[measure]),
                 ]
-            lines.append(f"| {family} | {arm} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            lines.append([str(family), arm, *cells])
+    found_table = markdown.table(("family", "arm", "area", "difference", "last", "difference"), lines)
+    return f"{opening}\n{found_table}\n"
 
 
 def told(a: pd.Series, b: pd.Series) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 import tyro
 
 from benchmarks.record import spread
+from harness import markdown
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("Biped", "BipedSkills", "DMWalker", "Octopus")
@@ -348,8 +349,7 @@ def page(known: Mapping[str, Any]) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     head, *rest = rows
-    lines = [head, ["---"] * len(head), *rest]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+    return markdown.table(head, rest) + "\n"
 
 
 def _machine(machine: Mapping[str, Any], known: Mapping[str, Any]) -> str:

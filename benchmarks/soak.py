@@ -22,6 +22,7 @@ import tyro
 import mtenvs
 from benchmarks.faults import ROOT, Toll, can_mount, fill, harass, lose_nodes, planned
 from benchmarks.record import machine
+from harness import markdown
 from harness.run import run_plan
 from mtenvs.registry import ALL_FAMILIES
 
@@ -194,11 +195,10 @@ def page(known: Mapping[str, Any]) -> str:
             continue
         keys = list(found[0])
         lines = [[_text(row[key]) for key in keys] for row in found]
-        table = [[WORDS[key] for key in keys], ["---"] * len(keys), *lines]
         packages = ", ".join(f"{key} {value}" for key, value in made["packages"].items() if value)
         parts += [
             f"\n## {TITLES[name]}\n",
-            *(f"| {' | '.join(line)} |" for line in table),
+            markdown.table([WORDS[key] for key in keys], lines),
             f"\n`python -m benchmarks.soak {name}`, {known[name]['minutes']:.0f} minutes; "
             f"{made['cpu']}, {made['cores']} cores; Python {made['python']}, {packages}.",
         ]

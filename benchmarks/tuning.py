@@ -30,6 +30,7 @@ import mtenvs
 from baselines.ppo import PPO
 from baselines.registry import LearnerDescription, describe_learner, make_learner
 from benchmarks.record import machine
+from harness import markdown
 from harness.family_code import family_code
 from harness.plan import PRESETS
 from harness.report.write import write_whole
@@ -292,7 +293,7 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
             f"{asked['budget_many']:,} of many; {steps:,} steps a trial. "
             f"Defaults: `{json.dumps(asked['defaults'])}`.\n"
         )
-        parts += ["| phase | trial | alone | many | difference | diverged |", "|---|---|---|---|---|---|"]
+        rows = []
         for phase in ("trials", "confirmation"):
             gained = gains(one[phase]) if one[phase] else {}
             for name, shares in gained.items():
@@ -302,7 +303,8 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                     mean, low, high = difference(shares, gained["defaults"])
                     told = f"{mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
                 alone, many = np.nanmean(shares[:ALONE]), np.nanmean(shares[ALONE:])
-                parts.append(f"| {phase} | {name} | {alone:.3f} | {many:.3f} | {told} | {lost} |")
+                rows.append([phase, name, f"{alone:.3f}", f"{many:.3f}", told, f"{lost}"])
+        parts.append(markdown.table(("phase", "trial", "alone", "many", "difference", "diverged"), rows))
         if "adopted" in one:
             made = one["machine"]
             parts.append(

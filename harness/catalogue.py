@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 import mtenvs
-from harness import measures
+from harness import markdown, measures
 from harness.reference_scores import load_record
 from mtenvs.spec import Family, Task
 
@@ -50,6 +49,7 @@ TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")
 """What stands before and after the table of families in the README."""
 GOOD = 0.8
 """Score that budgets are chosen by: most tasks are to be learned so well from nothing within the budget."""
+PARAMETER_COLUMNS = ("parameter", "nominal", "range", "unit", "scale", "why this range")
 TASK_COLUMNS = ("", "task", "differs from nominal in", "nearest", "random", "reference", "its success",
                 f"steps to {GOOD:g} from nothing")  # fmt: skip
 
@@ -74,7 +74,7 @@ def families_table() -> str:
         parameters = ", ".join(p.name.replace("_", " ") for p in family.parameters)
         tasks = ", ".join(task.name for task in family.tasks)
         rows.append((f"`{family.id}`", family.summary, parameters, tasks))
-    return _table(("family", "what it is", "what a task sets", "published tasks"), rows)
+    return markdown.table(("family", "what it is", "what a task sets", "published tasks"), rows) + "\n"
 
 
 def with_families_table(text: str) -> str:
@@ -130,8 +130,8 @@ def _section(family: Family) -> str:
             f"## {family.id}\n",
             f"```text\n{text}\n```\n",
             facts + "\n",
-            _table(("parameter", "nominal", "range", "unit", "scale", "why this range"), parameters),
-            _table(TASK_COLUMNS if curves else TASK_COLUMNS[:-1], tasks),
+            markdown.table(PARAMETER_COLUMNS, parameters) + "\n",
+            markdown.table(TASK_COLUMNS if curves else TASK_COLUMNS[:-1], tasks) + "\n",
             *([_settings(record)] if record else []),
             *([_reasons(family)] if family.why else []),
             *([f"### How {family.name} was decided\n\n{family.decided}"] if family.decided else []),
@@ -211,8 +211,3 @@ def _settings(record: dict[str, Any]) -> str:
 def _has_curves(record: dict[str, Any]) -> bool:
     """Whether the reference trainings' learning was recorded, for any task."""
     return any(scores.get("curve", {}).get("steps") for scores in record.get("tasks", {}).values())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import joint, measures, statistics
+from harness import joint, markdown, measures, statistics
 from harness.measures import FoldMeasures
 from harness.report import Analysis, agent, analyse, words
 from harness.report.analysis import rng
@@ -790,7 +790,7 @@ def _piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         [html.escape(cell, quote=False).replace("|", "\\|").replace("](", "]\\(") for cell in row]
         for row in rows
     ]
-    return [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *escaped]]
+    return markdown.table(header, escaped).splitlines()
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 import scipy
 from matplotlib.figure import Figure
 
-from harness import joint, measures, plots
+from harness import joint, markdown, measures, plots
 from harness.report import Analysis, analyse, words
 from harness.report.analysis import TREATMENT, Comparison, FoldResult, SetResult, compare, flow, rng
 from harness.report.sections_curves import suite_bands
@@ -355,8 +355,7 @@ def table(rows: Table) -> str:
     """A Markdown table, its first row the header."""
     # names are what a plan says
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
+    return markdown.table(cells[0], cells[1:])
 
 
 def _ratio(found: SetResult) -> str:
