@@ -19,16 +19,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
 import scipy
 from matplotlib.figure import Figure
 
-from harness import joint, markdown, measures, plots
+from harness import joint, markdown, measures, plots, statistics
 from harness.report import Analysis, analyse, words
 from harness.report.analysis import TREATMENT, Comparison, FoldResult, SetResult, compare, flow, rng
-from harness.report.sections_curves import suite_bands
+from harness.report.sections_curves import suite_bands, threshold_limits, threshold_ratios
 from harness.report.sections_distance import distance_points
 from harness.report.sections_joint import analyse_joint
 from harness.report.sections_opening import forest_rows
+from harness.report.variations import resolution
 from harness.report.write import write_whole
 from harness.schema import CONTROLS
 from harness.statistics import Estimate
@@ -38,6 +40,14 @@ BEGIN, END = "<!-- findings:", "<!-- /findings -->"
 MARK = re.compile(rf"^{BEGIN} (?P<what>[\w-]+)(?P<where>(?: [\w./-]+)+) -->$")
 
 Table = list[Sequence[str]]
+VERDICTS = {"positive": "faster", "negative": "slower", "inconclusive": "open"}
+NOT_AS_THEY_ARE = ("normalizer", "shuffled")
+"""Arms whose networks are not handed on as they were trained."""
+MARKS = (
+    "Hollow: mean score of 0.5 or more before the first step on the task. Arrow: many runs had arrived by "
+    "the first checkpoint, so that the speed-up may be larger."
+)
+_DASH = "–"
 
 
 # --- what the blocks say -----------------------------------------------------------------------------
@@ -47,23 +57,25 @@ def overview(plans: Sequence[Analysis]) -> str:
     """The answer, a line for each family."""
     paid = " or ".join(dict.fromkeys(f"θ = {plan.plan['break_even_threshold']:.2f}" for plan in plans))
     rows: Table = [
-        ("family", "tasks", "solved at step 0", "speed-up, all tasks [95%]", "permutation p",
-         "speed-up, those not solved at step 0 [95%]", f"reach {_top(plans)}: scratch", "transfer",
-         f"new tasks until pretraining pays, at {paid}")
+        ("family", "speed-up, these tasks [95%]", "wherever between checkpoints runs arrived",
+         "tasks like these [95%]", "permutation p", "tasks faster", "slower",
+         f"speed-up at {_theta(plans, 0)} alone [95%]", f"at {_top(plans)} alone [95%]",
+         f"reach {_top(plans)}: scratch", "transfer", f"new tasks until pretraining pays, at {paid}")
     ]  # fmt: skip
     for plan in plans:
         main = plan.main
-        all_folds, unsolved = (main.sets[key] for key in ("all_folds", "not_yet_solved"))
-        tried = [f for f in main.folds if f.measures.complete]
-        solved = sum(f.measures.solved for f in tried)
+        suite = main.sets["all_folds"]
+        like_these = statistics.sign_flip([f.log_ratio.value for f in suite.estimable])
         rows.append(
             (
                 f"**{plan.plan['family']}**",
-                str(len(main.folds)),
-                f"{solved} of {len(tried)}",
-                f"**{_ratio(all_folds)}**{_part(all_folds, main.folds)}",
-                words.p_value(all_folds.p),
-                "– (all are solved)" if solved == len(main.folds) else _ratio(unsolved),
+                f"**{_ratio(suite)}**{_part(suite, main.folds)}",
+                words.span_of(seen) if (seen := resolution(suite.folds)) else _DASH,
+                words.ratio(like_these),
+                words.p_value(suite.p),
+                *_verdicts(main),
+                _to_one_score(main, 0),
+                _to_one_score(main, -1),
                 *(_share(main.folds, arm) for arm in (0, 1)),
                 _pays(plan),
             )
@@ -71,33 +83,108 @@ def overview(plans: Sequence[Analysis]) -> str:
     return "\n\n".join([table(rows), *_mixed(plans)])
 
 
+def _verdicts(found: Comparison) -> tuple[str, str]:
+    """On how many tasks the arm is shown to be faster, and slower, than the baseline."""
+    verdicts = [f.verdict for f in found.folds if f.measures.complete]
+    faster, slower = (f"{verdicts.count(v)} of {len(verdicts)}" for v in ("positive", "negative"))
+    return faster, slower
+
+
+def _to_one_score(found: Comparison, theta: int) -> str:
+    """The speed-up to one θ alone, by its index, mean over its tasks."""
+    estimates = [of_fold[theta] for of_fold in threshold_ratios(found)]
+    limits = [
+        threshold_limits(f.measures)[theta]
+        for f, e in zip(found.folds, estimates, strict=True)
+        if not math.isnan(e.value)
+    ]
+    return words.ratio(statistics.suite_mean(estimates), measures.join_limits(limits))
+
+
+def starts(plans: Sequence[Analysis]) -> str:
+    """What networks can do when they are handed on: on their own tasks, and on the one held out."""
+    rows: Table = [
+        ("family", "networks of", "control steps of pretraining", "and then at most, B",
+         "score on their own tasks (of single folds)", "score on the task held out, at step 0",
+         f"of the networks, at {measures.SOLVED:g} there",
+         f"tasks of mean {measures.SOLVED:g}: solved at step 0", "speed-up, those not solved [95%]")
+    ]  # fmt: skip
+    for plan in plans:
+        for found in plan.against_scratch:
+            own = plan.competence[plan.competence["arm"] == found.arm].groupby("fold")["score"].mean()
+            tried = [f for f in found.folds if f.measures.complete]
+            if own.empty or not tried or found.arm in NOT_AS_THEY_ARE:
+                continue
+            solved = sum(f.measures.solved for f in tried)
+            unsolved = found.sets["not_yet_solved"]
+            each = np.concatenate([f.measures.at_start[1] for f in tried])
+            steps = {measures.pretraining_steps(plan.plan, f.measures.curves[1]) for f in tried}
+            rows.append(
+                (
+                    str(plan.plan["family"]),
+                    plots.arm_label(found.arm),
+                    " or ".join(f"{s:,.0f}" for s in sorted(steps)),
+                    f"{plan.plan['budget']:,}",
+                    f"{own.mean():.2f} ({own.min():.2f} to {own.max():.2f})",
+                    words.number(float(np.mean([_start(f) for f in tried]))),
+                    f"{int((each >= measures.SOLVED).sum())} of {len(each)}",
+                    f"{solved} of {len(tried)}",
+                    "– (all are)" if solved == len(tried) else _ratio(unsolved),
+                )
+            )
+    return table(rows)
+
+
 def folds(plans: Sequence[Analysis]) -> str:
     """Every held-out task of a family, the nearest to its sources first."""
     (plan,) = plans
     main = plan.main
     nearest = measures.nearest_sources(plan.plan, main.arm).set_index("fold")
+    single = {
+        pair: {f.measures.fold: f for f in plan.comparisons[pair].folds}
+        for pair in ((main.baseline, "single_source"), ("single_source", main.arm))
+        if pair in plan.comparisons
+    }
     rows: Table = [
-        ("held out", "distance to the nearest", "score at step 0", "speed-up [95%]", "Holm p",
-         f"reach {_top(plans)}: scratch", "transfer", "verdict")
+        ("held out", "distance to the nearest", "score at step 0 (networks at 0.5)", "speed-up [95%]",
+         "verdict (Holm p)", f"at {_top(plans)} alone [95%]", f"reach {_top(plans)}: scratch, transfer",
+         *["speed-up from the nearest task alone [95%]", "that over transfer's steps [95%] (Holm p)"]
+         * bool(single))
     ]  # fmt: skip
+    top = {f.measures.fold: e[-1] for f, e in zip(main.folds, threshold_ratios(main), strict=True)}
     for f in sorted(main.folds, key=lambda f: nearest.loc[f.measures.fold, "distance"]):
-        near = nearest.loc[f.measures.fold]
+        fold = f.measures.fold
+        near, begun = nearest.loc[fold], f.measures.at_start[1]
+        at_half = f" ({int((begun >= measures.SOLVED).sum())} of {len(begun)})" if len(begun) else ""
+        said = VERDICTS[f.verdict] if f.measures.complete else "no data"
         rows.append(
             (
                 f"`{f.measures.task}`",
                 f"{near['distance']:.2f} (`{near['nearest']}`)",
-                words.number(_start(f)),
+                f"{words.number(_start(f))}{at_half}",
                 # a claim of one among many needs the interval that holds for all of them (PROTOCOL §4.10)
                 f"{words.ratio(f.bonferroni, f.measures.limit)} (Bonferroni)"
                 if f.negative
                 else words.ratio(f.log_ratio, f.measures.limit),
-                words.p_value(f.p_holm),
-                *(_share([f], arm) for arm in (0, 1)),
-                f.verdict + ", solved at step 0" * f.measures.solved if f.measures.complete else "no data",
+                f"{said} ({words.p_value(f.p_holm)})",
+                words.ratio(top[fold], threshold_limits(f.measures)[-1]),
+                ", ".join(f"{share:.0%}" if n else _DASH for share, n in (_arrived(f, 0), _arrived(f, 1))),
+                *(
+                    _of_fold(of.get(fold)) + f" ({words.p_value(of[fold].p_holm)})" * (k and fold in of)
+                    for k, of in enumerate(single.values())
+                ),
             )
         )
     distances = [nearest.loc[f.measures.fold, "distance"] for f in main.folds]
     return "\n\n".join([table(rows), _by_distance(main.folds, distances), *_mixed(plans)])
+
+
+def _arrived(fold: FoldResult, arm: int) -> tuple[float, int]:
+    return words.arrived_share([fold], arm, -1)
+
+
+def _of_fold(found: FoldResult | None) -> str:
+    return _DASH if found is None else words.ratio(found.log_ratio, found.measures.limit)
 
 
 def _by_distance(folds: Sequence[FoldResult], distances: Sequence[float]) -> str:
@@ -152,7 +239,6 @@ def arms(plans: Sequence[Analysis]) -> str:
                 continue
             found = plan.comparisons[pair]
             suite = found.sets["all_folds"]
-            verdicts = [f.verdict for f in found.folds if f.measures.complete]
             dependent = any(_folds_share_networks(plan, arm) for arm in pair)
             shared |= dependent
             rows.append(
@@ -161,7 +247,7 @@ def arms(plans: Sequence[Analysis]) -> str:
                     *(plots.arm_label(arm) for arm in pair),
                     f"{_ratio(suite)}{_part(suite, found.folds)}{' †' * dependent}",
                     words.p_value(suite.p),
-                    *(f"{verdicts.count(v)} of {len(verdicts)}" for v in ("positive", "negative")),
+                    *_verdicts(found),
                     *(_share(found.folds, side) for side in (0, 1)),
                     meaning,
                 )
@@ -203,58 +289,94 @@ def controls(plans: Sequence[Analysis]) -> str:
 
 
 def codes(plans: Sequence[Analysis]) -> str:
-    """What pretrained networks score on the held-out task at step 0, by the code that they are told."""
+    """What pretrained networks score on the held-out task at step 0, by the code that they are told.
+
+    Below a family's mean stand those of its tasks on which a difference is other than 0.
+    """
     told = ("true", "mean", "wrong")
     rows: Table = [
-        ("family", *(f"{code} code" for code in told), *(f"true - {code} [95%]" for code in told[1:]))
-    ]
+        ("family", "held out", *(f"{code} code" for code in told),
+         *(f"true - {code} [95%]" for code in told[1:]))
+    ]  # fmt: skip
     for plan in plans:
         scores = measures.code_scores(plan.evaluations, plan.runs, plan.plan)
         scores = scores[scores["arm"] == TREATMENT]
         # every task counts once, however many of its networks there are
-        means = scores.groupby(["code", "fold"])["score"].mean().groupby("code").mean()
-        worth = measures.code_differences(scores)
-        worth = worth[worth["fold"] == -1].set_index("code")
-        cells = []
-        for code in told[1:]:
-            if code not in worth.index:
-                cells.append("–")
-                continue
-            mean = worth.loc[code]
-            found = Estimate(mean["difference"], mean["low"], mean["high"], reason=mean["reason"])
-            cells.append(words.difference(found))
-        rows.append(
-            (str(plan.plan["family"]), *(words.number(means.get(code, math.nan)) for code in told), *cells)
-        )
+        means = scores.groupby(["fold", "code"])["score"].mean().unstack("code")
+        worth = measures.code_differences(scores).set_index(["fold", "code"])
+        apart = worth[(worth["low"] > 0) | (worth["high"] < 0)].index.get_level_values("fold")
+        for fold in [-1, *sorted({*apart} - {-1})]:
+            given = means.mean() if fold == -1 else means.loc[fold]
+            rows.append(
+                (
+                    str(plan.plan["family"]),
+                    f"mean of {len(means)} tasks" if fold == -1 else f"`{plan.name(fold)}`",
+                    *(words.number(given.get(code, math.nan)) for code in told),
+                    *(_difference(worth, (fold, code)) for code in told[1:]),
+                )
+            )
     return table(rows)
 
 
+def _difference(worth: pd.DataFrame, key: tuple[int, str]) -> str:
+    if key not in worth.index:
+        return _DASH
+    found = worth.loc[key]
+    return words.difference(
+        Estimate(found["difference"], found["low"], found["high"], reason=found["reason"])
+    )
+
+
 def together(plans: Sequence[Analysis]) -> str:
-    """Joint training against a network for each task."""
+    """Joint training against a network for each task.
+
+    Until all tasks are at the highest θ, separate networks are trained in lock-step, or one after another.
+    """
     rows: Table = [
-        ("family", "networks", "speed-up over separate networks in lock-step [95%]", "over", "p",
-         "permutation p", f"all tasks at {_top(plans)} at one checkpoint")
+        ("family", "networks",
+         "speed-up over separate networks in lock-step, mean over scores and tasks [95%]", "permutation p",
+         f"until all tasks are at {_top(plans)} [95%]", "the same, separate ones in turn [95%]",
+         "how many get there", "mean score at the end")
     ]  # fmt: skip
     for plan in plans:
         result = analyse_joint(plan)
-        means = result.speed_ups[result.speed_ups["task"] == joint.SUITE].set_index("arm")
+        theta = float(plan.thresholds[-1])
         done = joint.completion_table(result.every)
-        done = done[np.isclose(done["theta"], plan.thresholds[-1])]
+        done = done[np.isclose(done["theta"], theta)].set_index(["arm", "mode"])["reached"]
+        scores = joint.score_table(result.every)
+        scores = scores[scores["task"] == joint.SUITE].set_index("arm")
+        means = result.speed_ups
+        if len(means):
+            means = means[means["task"] == joint.SUITE].set_index("arm")
         for curves in result.every:
-            if curves.arm == joint.SEPARATE:
-                continue
-            mean = means.loc[curves.arm]
-            e = Estimate(mean["log_ratio"], mean["low"], mean["high"], reason=mean["reason"])
-            once = done[(done["arm"] == curves.arm) & (done["mode"] == joint.AT_ONCE)].iloc[0]
+            alone = curves.arm == joint.SEPARATE
+            compared = [_DASH] * 4
+            if not alone and result.separate is not None:
+                mean = means.loc[curves.arm]
+                e = Estimate(mean["log_ratio"], mean["low"], mean["high"], reason=mean["reason"])
+                over = result.over(curves.arm)
+                part = f" ({over})" if "without" in over else ""
+                ratios = joint.completion_ratios(result.separate, curves, theta)
+                ratios = ratios[ratios["joint_mode"] == joint.AT_ONCE].set_index("separate_mode")
+                compared = [
+                    words.ratio(e, str(mean["limit"])) + part,
+                    words.p_value(mean["p_permutation"]),
+                    *(
+                        words.ratio(Estimate(r["log_ratio"], r["low"], r["high"], reason=r["reason"]))
+                        for r in (ratios.loc[mode] for mode in (joint.LOCK_STEP, joint.IN_TURN))
+                    ),
+                ]
+            reached = int(done[curves.arm, joint.LOCK_STEP if alone else joint.AT_ONCE])
+            score = scores.loc[curves.arm]
             rows.append(
                 (
                     str(plan.plan["family"]),
                     curves.arm,
-                    words.ratio(e, str(mean["limit"])),
-                    result.over(curves.arm),
-                    words.p_value(mean["p"]),
-                    words.p_value(mean["p_permutation"]),
-                    f"{once['reached']} of {once['n']}",
+                    *compared,
+                    f"{reached} of {curves.count}",
+                    words.score(
+                        Estimate(score["score"], score["low"], score["high"], reason=score["reason"])
+                    ),
                 )
             )
     return table(rows)
@@ -293,17 +415,20 @@ def runs(plans: Sequence[Analysis]) -> str:
 
 
 def forest(plans: Sequence[Analysis]) -> Figure:
-    """Every held-out task of every family, and the families' means."""
+    """Every held-out task of every family and the families' means, with the nearest task alone beside."""
     rows = []
     for plan in plans:
-        names = {"all_folds": "all", "not_yet_solved": "not solved at 0"}
-        own = forest_rows(plan.main, names)
+        own = forest_rows(plan.main, {"all_folds": "all", "not_yet_solved": "not solved at 0"})
         prefix = f"{plan.plan['family']}: "
-        rows += [
-            dataclasses.replace(row, label=prefix + row.label) if row.suite or len(plans) > 1 else row
-            for row in own
-        ]
-    return plots.forest(rows)
+        beside: dict[str, plots.ForestRow] = {}
+        if (single := (plan.main.baseline, "single_source")) in plan.comparisons:
+            of_single = forest_rows(plan.comparisons[single], {"all_folds": "all", "not_yet_solved": ""})
+            beside = {row.label: row for row in of_single}
+        for row in own:
+            label = prefix + row.label if row.suite or len(plans) > 1 else row.label
+            both = (row, beside.get(row.label))
+            rows += [dataclasses.replace(each, label=label) for each in both if each is not None]
+    return plots.forest(rows, note=MARKS)
 
 
 def curves(plans: Sequence[Analysis]) -> Figure:
@@ -319,17 +444,25 @@ def curves(plans: Sequence[Analysis]) -> Figure:
             plots.CurvePanel(title, bands, {}, dict.fromkeys(bands, own), float(plan.plan["budget"]))
         )
     longest = max((plan.plan for plan in plans), key=lambda plan: float(plan["budget"]))
-    return plots.learning_curves(panels, longest["checkpoints"], longest["budget"], longest["thresholds"])
+    return plots.learning_curves(
+        panels,
+        longest["checkpoints"],
+        longest["budget"],
+        longest["thresholds"],
+        x_label=f"control steps of a run, logarithmic from {longest['checkpoints'][1]:,} on",
+    )
 
 
 def distance(plans: Sequence[Analysis]) -> Figure:
     """Every held-out task of a family over its distance to the nearest task that was trained on."""
     (plan,) = plans
-    return plots.distance(distance_points(plan.main, measures.nearest_sources(plan.plan, plan.main.arm)))
+    points = distance_points(plan.main, measures.nearest_sources(plan.plan, plan.main.arm))
+    return plots.distance(points, MARKS)
 
 
 BLOCKS: Mapping[str, Callable[[Sequence[Analysis]], str]] = {
     "overview": overview,
+    "starts": starts,
     "folds": folds,
     "arms": arms,
     "controls": controls,
@@ -364,7 +497,11 @@ def _ratio(found: SetResult) -> str:
 
 def _top(plans: Sequence[Analysis]) -> str:
     """The highest θ."""
-    return " or ".join(dict.fromkeys(f"θ = {plan.thresholds[-1]:.2f}" for plan in plans))
+    return _theta(plans, -1)
+
+
+def _theta(plans: Sequence[Analysis], index: int) -> str:
+    return " or ".join(dict.fromkeys(f"θ = {plan.thresholds[index]:.2f}" for plan in plans))
 
 
 def _start(fold: FoldResult) -> float:

@@ -87,7 +87,8 @@ def learning_curves(
     steps = np.asarray(steps, float)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.bands))
     style_of = looks(arms)
-    shown, note = detailed(arms, focus, note, "runs and bands")
+    single = any(len(np.atleast_2d(r)) for panel in panels for r in panel.seeds.values())
+    shown, note = detailed(arms, focus, note, "runs and bands" if single else "bands")
 
     def draw(ax: Axes, i: int) -> None:
         panel = panels[i]
@@ -119,7 +120,7 @@ def learning_curves(
     bottom = min(-0.08, max(float(values.min(initial=0.0)) - 0.06, -0.6))
     several = [p for panel in panels for p in panel.bands.values() if not np.isnan(p.low).all()]
     handles: list[Handle] = [key(arm, look, f"{arm_label(arm)}: mean") for arm, look in style_of.items()]
-    if any(len(np.atleast_2d(r)) for panel in panels for r in panel.seeds.values()):
+    if single:
         handles.append(Line2D([], [], color=INK, linewidth=0.6, alpha=0.7, label="single runs"))
     if several:
         handles.append(Patch(facecolor=INK, alpha=0.30, label="95% pointwise"))

@@ -70,6 +70,7 @@ def distance(points: Sequence[DistancePoint], note: str = "") -> Figure:
         height = below + 2 * tall + gap + 0.12
         figure = Figure(figsize=(WIDTH, height))
         left, width = 0.75, WIDTH - 0.75 - 0.2
+        points = _apart(points)
         xs = finite([p.distance for p in points if not math.isnan(p.speed_up.value)])
         low, high = (float(xs.min()), float(xs.max())) if len(xs) else (0.0, 1.0)
         margin = 0.12 * (high - low) or 0.5
@@ -87,6 +88,25 @@ def distance(points: Sequence[DistancePoint], note: str = "") -> Figure:
         if foot:
             figure.text(0.08 / WIDTH, 0.06 / height, foot, fontsize=SMALL, color=GUIDE, va="bottom")
         return freeze(figure)
+
+
+def _apart(points: Sequence[DistancePoint]) -> list[DistancePoint]:
+    """The points, those of nearly one distance moved sideways until their intervals stand apart."""
+    known = finite([p.distance for p in points])
+    step = 0.012 * float(np.ptp(known)) if len(known) else 0.0
+    order = sorted(
+        (i for i, p in enumerate(points) if not math.isnan(p.distance)), key=lambda i: points[i].distance
+    )
+    moved, group = list(points), order[:1]
+    for i in [*order[1:], None]:
+        if i is not None and points[i].distance - points[group[-1]].distance < step:
+            group.append(i)
+            continue
+        for k, j in enumerate(group):
+            shift = step * (k - (len(group) - 1) / 2)
+            moved[j] = dataclasses.replace(points[j], distance=points[j].distance + shift)
+        group = [] if i is None else [i]
+    return moved
 
 
 def _scatter(ax: Axes, points: Sequence[DistancePoint], ratio: bool) -> None:
@@ -175,7 +195,10 @@ def _name_points(
                 continue
             crossed = sum(_overlap(box, (b[0][0] - 0.02, b[0][1], b[1][0] + 0.02, b[1][1])) for b in bars)
             on_line = box[1] < line < box[3]
-            cost = radius + 0.6 * crossed + 1.0 * on_line
+            corner = (min(max(at[i][0], box[0]), box[2]), min(max(at[i][1], box[1]), box[3]))
+            # nor does the line to a name lead through another point
+            through = sum(_passes(at[i], corner, other, marker) for j, other in enumerate(at) if j != i)
+            cost = radius + 0.6 * crossed + 1.0 * on_line + 1.0 * through
             if best is None or cost < best[0]:
                 best = (cost, box)
         if best is None:  # no room at all: the table names it
@@ -188,6 +211,13 @@ def _name_points(
             ax.plot(ends[:, 0], ends[:, 1], color=GUIDE, linewidth=0.6, zorder=1)
         x, y = ax.transData.inverted().transform((box[0] * dpi + 0.02 * dpi, (box[1] + height / 2) * dpi))
         ax.text(x, y, text, fontsize=SMALL, ha="left", va="center_baseline")
+
+
+def _passes(start: np.ndarray, end: Sequence[float], point: np.ndarray, within: float) -> bool:
+    """Whether a straight line from start to end comes as near as that to a point."""
+    a, b = np.asarray(end) - start, np.asarray(point) - start
+    along = min(max(float(a @ b) / max(float(a @ a), 1e-12), 0.0), 1.0)
+    return float(np.hypot(*(b - along * a))) < within
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
