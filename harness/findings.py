@@ -176,7 +176,7 @@ def folds(plans: Sequence[Analysis]) -> str:
             )
         )
     distances = [nearest.loc[f.measures.fold, "distance"] for f in main.folds]
-    return "\n\n".join([table(rows), _by_distance(main.folds, distances), *_mixed(plans)])
+    return "\n\n".join([table(rows), _by_distance(main.folds, distances)])
 
 
 def _arrived(fold: FoldResult, arm: int) -> tuple[float, int]:
@@ -532,8 +532,8 @@ def _mixed(plans: Iterable[Analysis]) -> list[str]:
     if not found:
         return []
     return [
-        f"Some runs arrive within the budget and others do not, so that intervals cover less than they say "
-        f"and the permutation p is the surer guide: {'; '.join(found)}."
+        f"Of some arms only some runs arrive within the budget: {'; '.join(found)}. An interval of such a "
+        "task can be far too narrow; whether there is a difference, the permutation p still tells."
     ]
 
 
