@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from harness import plots
 from harness.report import analyse, flow, summary_table, warnings, words, write_report
 from harness.report.analysis import SetResult
 from harness.report.sections_costs import break_even
-from harness.report.sections_curves import by_threshold, learning_curves, profile, survival
+from harness.report.sections_curves import by_threshold, learning_curves, panel_title, profile, survival
 from harness.report.sections_facts import counted
 from harness.report.variations import variations
 from harness.report.words import factor, no_verdict, short_ratio, times, verdict
@@ -481,3 +482,12 @@ def test_a_suite_of_one_task_is_no_tasks():
     rows = [plots.ForestRow("suite", ratio, (n,), "2.0", suite=True) for n in (1, 11)]
     texts = [text.get_text() for text in plots.forest(rows).axes[0].texts]
     assert {"1 task", "11 tasks"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"), [([4, 4, 4, 4], "4"), ([4, 2], "4+2"), ([10, 10, 10, 5], "5 to 10")]
+)
+def test_a_panels_title_has_every_arms_runs_as_long_as_they_fit(counts, said):
+    arms = {str(i): SimpleNamespace(count=count) for i, count in enumerate(counts)}
+    analysis = SimpleNamespace(name=lambda fold: "walk", of_fold=lambda fold: arms)
+    assert panel_title(analysis, 0) == f"walk (n = {said})"

@@ -20,6 +20,8 @@ FIRST_FINE_TUNING = (
     "Of each pretraining the first fine-tuning only, here and in the log-rank tests: several of one "
     "pretraining are not independent."
 )
+SHOWN_COUNTS = 3
+"""Numbers of runs that fit into the title of a panel."""
 NOTHING = '<p class="absent">No run is complete yet.</p>'
 
 
@@ -77,9 +79,15 @@ def suite_bands(analysis: Analysis) -> tuple[dict[str, Band], int]:
 
 
 def panel_title(analysis: Analysis, fold: int) -> str:
-    """Name of a task with the n of its arms: one number where all have as many, else one for each."""
+    """Name of a task with the n of its arms: one number where all have as many, else one for each.
+
+    Of many arms the least and the largest number, for there is no room for more.
+    """
     counts = [curves.count for curves in analysis.of_fold(fold).values()]
-    n = str(counts[0]) if len(set(counts)) == 1 else "+".join(map(str, counts))
+    if len(set(counts)) == 1:
+        n = str(counts[0])
+    else:
+        n = "+".join(map(str, counts)) if len(counts) <= SHOWN_COUNTS else f"{min(counts)} to {max(counts)}"
     return f"{analysis.name(fold)} (n = {n})"
 
 

@@ -204,12 +204,12 @@ def sets(analysis: Analysis) -> list[str]:
                 name,
                 f"{len(result.estimable)} of {len(result.folds)}",
                 words.ratio_cell(result.log_ratio, result.limit),
-                words.p_cell(result.log_ratio.p),
-                words.p_cell(result.p),
-                *(words.arrived_cell(result.folds, arm, analysis.shown[-1]) for arm in (0, 1)),
-                words.number_cell(math.nan if result.log_ratio.reason else result.log_ratio.df, 1),
-                words.p_cell(flip.p),
                 Cell(_flip(flip), flip.value),
+                words.p_cell(result.p),
+                words.p_cell(flip.p),
+                *(words.arrived_cell(result.folds, arm, analysis.shown[-1]) for arm in (0, 1)),
+                words.p_cell(result.log_ratio.p),
+                words.number_cell(math.nan if result.log_ratio.reason else result.log_ratio.df, 1),
             ]
         )
     # the plan's headline first
@@ -219,9 +219,8 @@ def sets(analysis: Analysis) -> list[str]:
     return [
         "<h3>Over sets of tasks</h3>",
         table(
-            ["set", "tasks", "ρ̄ [95% t interval]", "t-test p", "permutation p",
-             *arrived_names(analysis, (main.baseline, main.arm), analysis.shown[-1:]),
-             "df", "sign-flip p", "tasks like these [95%]"],
+            ["set", "tasks", "ρ̄ [95% t interval]", "tasks like these [95%]", "permutation p", "sign-flip p",
+             *arrived_names(analysis, (main.baseline, main.arm), analysis.shown[-1:]), "t-test p", "df"],
             rows,
             "speed-up over sets of tasks",
         ),
