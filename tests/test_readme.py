@@ -115,6 +115,7 @@ WAYS = {
     "mtenvs status runs/quick": Way(),
     "mtenvs report runs/quick": Way(),
     "mtenvs compare runs/quick runs/mine": Way(),
+    "mtenvs compare results/biped runs/mine": Way(instead=("results/biped", "runs/quick")),
     "mtenvs leaderboard runs": Way(),
     "mtenvs table runs/quick --out rows.parquet": Way(),
     "mtenvs pack runs/biped --out results/biped --networks 3": Way(instead=("runs/biped", "runs/quick")),
