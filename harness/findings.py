@@ -403,7 +403,7 @@ def runs(plans: Sequence[Analysis]) -> str:
         seconds = float(plan.runs["wall_seconds"].sum())
         rows.append(
             (
-                str(plan.plan["title"]),
+                plan.title,
                 *(f"{int(total[key]):,}" for key in became),
                 f"{int(total['missing'] + total['unfinished']):,}",
                 f"{sum(int(x.sum()) for x in late):,} of {sum(map(len, late)):,}" if late else "–",
@@ -641,7 +641,7 @@ def _block(path: Path, line: str, known: dict[Path, Analysis], figures: dict[Pat
             raise ValueError(f"{path}: {line!r} cannot be made of {name}, a plan of kind {plan.kind}")
         plans.append(plan)
     # a table that is not of a whole, frozen, unchanged plan says so, as the report's title does
-    standing = [f"**{p.plan['title']}: {', '.join(p.marks)}.**" for p in plans if p.marks]
+    standing = [f"**{p.title}: {', '.join(p.marks)}.**" for p in plans if p.marks]
     if what in BLOCKS:
         return "\n\n".join([*standing, BLOCKS[what](plans)])
     shows, draw = FIGURES[what]

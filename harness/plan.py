@@ -310,7 +310,7 @@ def make_matrix_plan(
     folds = list(range(len(names))) if preset.folds is None else sorted(preset.folds)
     plan = _plan(definition, preset, learner, preset_name, "matrix")
     plan |= {
-        "title": f"{definition.name}: source by target",
+        "title": _title(definition, preset, "source by target"),
         "folds": folds,
         "arms": ["scratch", *(f"from={name}" for name in names)],
         "control_folds": [],
@@ -367,8 +367,11 @@ def make_joint_plan(
     plan = _plan(definition, preset, learner, preset_name, "joint", together=len(chosen))
     rollout = learner["rollout"] * plan["worlds_per_run"]
     plan |= {
-        "title": f"{definition.name}: "
-        + ("joint against separate" if SEPARATE in arms else "one network on all tasks"),
+        "title": _title(
+            definition,
+            preset,
+            "joint against separate" if SEPARATE in arms else "one network on all tasks",
+        ),
         "folds": chosen,
         "arms": arms,
         "control_folds": [],
@@ -388,6 +391,13 @@ def make_joint_plan(
         if "joint-wide" in arms:
             runs.add("learn", NO_FOLD, "joint-wide", seed, chosen, config=wide)
     return _frozen(plan, runs, definition)
+
+
+def _title(family: Family, preset: Preset, usual: str) -> str:
+    """The title that was asked for, or the usual one of such a plan, after the family's name."""
+    given = preset.title not in {p.title for p in PRESETS.values()}
+    title = preset.title if given else usual
+    return title if title.startswith(f"{family.name}:") else f"{family.name}: {title}"
 
 
 def _plan(
@@ -426,7 +436,7 @@ def _plan(
     plan: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
-        "title": f"{family.name}: {preset.title}",
+        "title": _title(family, preset, preset.title),
         "preset": preset_name,
         "exploratory": preset.exploratory,
         "family": family.name,

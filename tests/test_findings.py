@@ -252,6 +252,15 @@ def test_a_plan_that_was_edited_is_refused(results, half):
     assert page.read_text() == text
 
 
+def test_a_family_that_a_frozen_title_has_twice_is_said_once(results, tmp_path):
+    plan = leave_one_out(range(2), seeds=2, arms=("scratch", "transfer"), control_folds=())
+    for given, said in (("Biped: Biped: legs", "Biped: legs"), ("Biped: legs", "Biped: legs")):
+        write_plan_and_rows(tmp_path / "twice", {**plan, "title": given})
+        (row,) = block(tmp_path, "runs", "twice")
+        assert row["experiment"] == said
+        shutil.rmtree(tmp_path / "twice")
+
+
 def test_figures_of_one_kind_stand_beside_each_other(results):
     page = results / "many.md"
     page.write_text("".join(f"<!-- findings: forest {name} -->\n{END}\n" for name in ("first", "second")))

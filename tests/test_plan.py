@@ -325,6 +325,18 @@ def test_joint_networks_have_as_many_steps_as_all_separate_ones():
         make_joint_plan("Biped", preset_of(folds=(3,)), LEARNER, wide)
 
 
+@pytest.mark.parametrize("asked", [None, "legs", "Biped: legs"])
+def test_a_title_is_what_was_asked_for_after_the_familys_name(asked):
+    preset = preset_of() if asked is None else preset_of(title=asked)
+    plans = {
+        "quick leave-one-out": make_plan("Biped", preset, LEARNER, "quick"),
+        "source by target": make_matrix_plan("Biped", preset, LEARNER),
+        "joint against separate": make_joint_plan("Biped", preset, LEARNER, {"learning_rate": 0.5}),
+    }
+    for usual, plan in plans.items():
+        assert plan["title"] == f"Biped: {usual if asked is None else 'legs'}"
+
+
 def test_the_plan_proves_that_nothing_leaks(family):
     plan = make_plan(family.name, preset_of(folds=None, worlds_per_run=56), LEARNER)
     leaks = plan["leaks"]

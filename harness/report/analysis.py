@@ -166,6 +166,13 @@ class Analysis:
         return f"Worlds{' of some runs' * bool(others)} were stepped by MuJoCo Warp{others}."
 
     @property
+    def title(self) -> str:
+        """The plan's title, the family's name at its beginning once: some frozen plans have it twice."""
+        family = f"{self.plan['family']}: "
+        title = str(self.plan["title"])
+        return title.removeprefix(family) if title.startswith(2 * family) else title
+
+    @property
     def kind(self) -> str:
         """``leave_one_out``, ``joint``, ``dose`` or ``matrix``."""
         return str(self.plan.get("kind", "leave_one_out"))

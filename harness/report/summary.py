@@ -32,7 +32,7 @@ def summary_table(directory: str | os.PathLike[str]) -> str:
     marks = f" ({', '.join(analysis.marks)})" if analysis.marks else ""
     lines = {"joint": _joint, "dose": _dose, "matrix": _matrix}.get(analysis.kind, words.summary_of_folds)
     notes = [textwrap.fill(note, words.WIDTH) for note in standing(analysis.plan, analysis.physics)]
-    return "\n".join([f"{analysis.plan['title']}{marks}", *notes, *lines(analysis)])
+    return "\n".join([f"{analysis.title}{marks}", *notes, *lines(analysis)])
 
 
 def _joint(analysis: Analysis) -> list[str]:

@@ -127,9 +127,7 @@ def write_report(directory: str | os.PathLike[str]) -> Path:
         if path.suffix in (".svg", ".csv") and path.name not in files:
             path.unlink()
     path = figures.parent / "index.html"
-    whole = page(
-        str(analysis.plan["title"]), analysis.marks, shown, standing(analysis.plan, analysis.physics)
-    )
+    whole = page(analysis.title, analysis.marks, shown, standing(analysis.plan, analysis.physics))
     write_whole(path, whole.encode())
     return path
 
