@@ -185,7 +185,7 @@ def crossings(
     index = np.where(np.isfinite(times), np.searchsorted(steps, times), 1)
     index = np.minimum(index, len(steps) - 1)  # of what is censored nothing is read
     before, there = (np.take_along_axis(scores, i, axis=1) for i in (index - 1, index))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         # share of the gap that is over: (θ - g_i-1) / (g_i - g_i-1)
         share = np.clip((theta - before) / (there - before), 0.0, 1.0)
     # a score above θ that was not confirmed: as early as the gap allows
