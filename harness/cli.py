@@ -446,8 +446,8 @@ class Pack:
     """Directory to pack into, new or of the same plan; if left out, this one, of which what is packed is
     then removed."""
     networks: int | None = None
-    """Seeds of which pretrained networks are kept, for every fold and arm, and one network of every arm
-    that learns a task; without the optimiser's state. All of them, as they are, if left out. From 3 on
+    """Seeds of which pretrained networks are kept, for every fold and arm, and the first network of
+    every arm that learns a task; without the optimiser's state. All of them, as they are, if left out. From 3 on
     fresh seeds of mtenvs replicate can mostly tell whether they agree."""
 
     def __call__(self) -> None:

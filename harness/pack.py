@@ -55,8 +55,8 @@ def pack(directory: Path, out: Path | None = None, networks: int | None = None) 
         directory: of the plan; what others train there meanwhile is left to them.
         out: directory to pack into: new, or of the same plan; ``None`` for in place.
         networks: seeds of which networks that others start from are kept for every phase, fold and arm, and
-            one of every arm that learns a task; all without the optimiser's state, unless the plan hands
-            that on; a target loses what it has more. ``None`` for all networks that there are, as they are.
+            the first of every arm that learns a task; all without the optimiser's state, unless the plan
+            hands that on; a target loses what it has more. ``None`` for all networks that there are, as they are.
 
     Raises:
         StoreError: if the plan was edited, rows were changed after their run was finished, what is packed
@@ -161,10 +161,13 @@ def kept_networks(plan: Mapping[str, Any], networks: int) -> list[str]:
         networks: as of :func:`pack`.
     """
     starts = {run["start"] for run in plan["runs"]}
-    found = []
+    found, shown = [], set()
     for run in plan["runs"]:
         handed_on = run["phase"] == "pretrain" or run["id"] in starts
-        learned = run["phase"] != "pretrain" and (run["seed"], run.get("finetune", 0)) == (0, 0)
+        # anyone makes the others anew from what is handed on, in minutes
+        learned = run["phase"] != "pretrain" and run["arm"] not in shown
+        if learned:
+            shown.add(run["arm"])
         if (handed_on and run["seed"] < networks) or learned:
             found.append(run["id"])
     return found

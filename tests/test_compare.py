@@ -349,7 +349,7 @@ def test_the_list_as_text_and_markdown(results, capsys):
     assert all(line.replace("\\|", "").count("|") == 12 for line in table[:12])
     main(["leaderboard", str(ROOT / "results"), "--markdown"])
     printed = capsys.readouterr().out
-    assert re.search(r"\| – \| \d \| quick-octopus \| Octopus-v0 \| ppo \| ≥ ", printed)
+    assert re.search(r"\| – \| \d \| quick-dm-walker \| DMWalker-v0 \| ppo \| \d", printed)
     assert "| exploratory, arrivals at checkpoints |" in printed
 
 
@@ -475,7 +475,7 @@ def test_commands_print_and_write(tmp_path, capsys):
     quick = str(ROOT / "results/quickstart")
     for words, message in (
         (["compare", quick], "at least two plans"),
-        (["compare", quick, str(ROOT / "results/quick-octopus")], "differ in family: Biped and Octopus"),
+        (["compare", quick, str(ROOT / "results/octopus")], "differ in family: Biped and Octopus"),
         (["leaderboard", str(tmp_path)], "no plan.json in"),
     ):
         with pytest.raises(SystemExit) as stop:

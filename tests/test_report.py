@@ -163,7 +163,7 @@ def test_every_number_that_arrivals_enter_follows_the_reading_of_the_plan(tmp_pa
     ]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quick-joint"])
+@pytest.mark.parametrize("name", ["quickstart", "quick-dm-walker"])
 def test_results_of_before_arrivals_were_interpolated_stay_to_the_digit(name, tmp_path):
     stored = ROOT / "results" / name
     assert "arrivals" not in json.loads((stored / "plan.json").read_text())
@@ -175,7 +175,8 @@ def test_results_of_before_arrivals_were_interpolated_stay_to_the_digit(name, tm
     assert len(tables) >= 3
     for table in tables:
         pd.testing.assert_frame_equal(
-            pd.read_csv(tmp_path / table), pd.read_csv(stored / table), rtol=1e-9, obj=str(table)
+            # half of the sixth digit, which is all that is written
+            pd.read_csv(tmp_path / table), pd.read_csv(stored / table), rtol=5e-6, obj=str(table)
         )
 
 
@@ -253,7 +254,7 @@ def test_figures_lie_beside_with_their_data(small):
     assert single["steps"].tolist() == CHECKPOINTS
     # what is drawn is what was stored
     expected = ramp(2.5, start=0.1)(np.array(CHECKPOINTS, float), "scratch", 0)
-    np.testing.assert_allclose(single["score"], expected, atol=1e-9)
+    np.testing.assert_allclose(single["score"], expected, rtol=5e-6)
 
 
 def test_flow_counts_every_kind_of_run(tmp_path):

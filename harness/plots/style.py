@@ -31,6 +31,8 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from harness.plots.compact import compact
+
 INK = "#222222"
 GUIDE = "#767676"
 GROUND = "#ffffff"
@@ -269,10 +271,9 @@ def svg(
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing, facecolor=GROUND)
     text = buffer.getvalue().decode()
-    # a hundredth of a point is enough
-    text = re.sub(r' d="([^"]*)"', lambda m: f' d="{_rounded(m[1])}"', text)
-    # nor is anything read of what names glyphs and indents, a fifth of the bytes
-    prefix = f"f{hashlib.sha256(f'{name} {text}'.encode()).hexdigest()[:10]}-"
+    text = compact(text)
+    # nothing is read of what names glyphs and indents, a fifth of the bytes
+    prefix = f"f{hashlib.sha256(f'{name} {text}'.encode()).hexdigest()[:6]}-"
     used = dict.fromkeys(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text))
     short = {own: f"{prefix}{number:x}" for number, own in enumerate(used)}
     text = re.sub(r' id="([^"]*)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", text)
@@ -289,14 +290,8 @@ def svg(
         text = text[text.index("<svg ") :].replace("xlink:href", "href")
         text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
         for which, colour in THEME.items():
-            text = text.replace(f": {colour}", f": var(--figure-{which}, {colour})")
+            text = text.replace(f":{colour}", f":var(--figure-{which}, {colour})")
     return text.encode()
-
-
-def _rounded(path: str) -> str:
-    return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), path).replace(
-        "\n", ""
-    )
 
 
 # --- text ------------------------------------------------------------------------------------------
