@@ -447,8 +447,8 @@ class Pack:
     then removed."""
     networks: int | None = None
     """Seeds of which pretrained networks are kept, for every fold and arm, and the first network of
-    every arm that learns a task; without the optimiser's state. All of them, as they are, if left out. From 3 on
-    fresh seeds of mtenvs replicate can mostly tell whether they agree."""
+    every arm that learns a task; without the optimiser's state. All of them, as they are, if left out. From
+    3 on fresh seeds of mtenvs replicate can mostly tell whether they agree."""
 
     def __call__(self) -> None:
         """Runs the command."""

@@ -56,7 +56,8 @@ def pack(directory: Path, out: Path | None = None, networks: int | None = None) 
         out: directory to pack into: new, or of the same plan; ``None`` for in place.
         networks: seeds of which networks that others start from are kept for every phase, fold and arm, and
             the first of every arm that learns a task; all without the optimiser's state, unless the plan
-            hands that on; a target loses what it has more. ``None`` for all networks that there are, as they are.
+            hands that on; a target loses what it has more. ``None`` for all networks that there are, as
+            they are.
 
     Raises:
         StoreError: if the plan was edited, rows were changed after their run was finished, what is packed
