@@ -176,7 +176,10 @@ def test_results_of_before_arrivals_were_interpolated_stay_to_the_digit(name, tm
     for table in tables:
         pd.testing.assert_frame_equal(
             # half of the sixth digit, which is all that is written
-            pd.read_csv(tmp_path / table), pd.read_csv(stored / table), rtol=5e-6, obj=str(table)
+            pd.read_csv(tmp_path / table),
+            pd.read_csv(stored / table),
+            rtol=5e-6,
+            obj=str(table),
         )
 
 
