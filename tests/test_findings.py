@@ -12,7 +12,7 @@ from synthetic_plans import SPEED_UPS, TASKS, joint, leave_one_out, planted, wri
 
 from harness import measures
 from harness.findings import BLOCKS, END, FIGURES, MARK, fill, rank_correlation
-from harness.joint import SEPARATE
+from harness.joint import AT_ONCE, IN_TURN, SEPARATE, completion_ratios
 from harness.rebuild import rebuild
 from harness.report import analyse, words
 from harness.report.sections_joint import analyse_joint
@@ -151,8 +151,20 @@ def test_codes_joint_networks_and_what_became_of_runs(results):
     result = analyse_joint(analyse(results / "joint"))
     for row, curves in zip(rows, result.every, strict=True):
         times = curves.sometime if curves.arm == SEPARATE else curves.at_once
-        there = int(np.isfinite(times[:, -1]).sum())
-        assert row["how many get there"] == f"{there} of {curves.count}"
+        half = list(curves.thresholds).index(0.5)
+        there = np.isfinite(times[:, [half, -1]]).sum(axis=0)
+        assert (
+            row["how many get there, θ = 0.50 and θ = 0.80"]
+            == f"{there[0]} and {there[1]} of {curves.count}"
+        )
+        if curves.arm != SEPARATE:
+            ratios = completion_ratios(result.separate, curves, 0.5)
+            (ratio,) = ratios.loc[
+                (ratios["joint_mode"] == AT_ONCE) & (ratios["separate_mode"] == IN_TURN), "log_ratio"
+            ]
+            assert number(row["separate ones in turn, at θ = 0.50 [95%]"]) == pytest.approx(
+                np.exp(ratio), rel=0.01
+            )
         assert number(row["mean score at the end"]) == pytest.approx(curves.final_scores.mean(), abs=0.01)
     first, second = block(results, "runs", "first", "second")
     plan = analyse(results / "first").plan
@@ -386,8 +398,11 @@ def test_the_published_page_follows_from_the_rows_and_the_readme_from_the_page(t
         ("≈ 0.931 [0.760, 1.14]", "0.93, 0.76 to 1.14)"),
         ("| Biped | joint | 3.57 [2.96, 4.29] |", "3.6 times fewer steps in total"),
         ("| Biped | joint | 3.57 [2.96, 4.29] |", "(3.0 to 4.3)"),
-        ("| 1.08 [0.728, 1.60] |", "(1.1, 0.7 to 1.6)"),
-        ("| 6 of 10 |", "6 of 10 against 9 of 10"),
+        ("| 1.08 [0.728, 1.60] |", "(1.1, 0.7 to 1.6;"),
+        ("| 10 and 6 of 10 |", "6 of 10 against 9 of 10"),
+        ("| Octopus | joint | 4.37 [3.90, 4.89] |", "4.4 times fewer (3.9 to 4.9)"),
+        ("| 1.27 [0.804, 2.02] |", "1.3, 0.8 to 2.0)"),
+        ("| 10 and 7 of 10 |", "and 7 against 9"),
     ):
         assert there in text
         assert said in readme
