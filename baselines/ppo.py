@@ -140,12 +140,14 @@ class PPO(Described):
         # Tuned on tasks that are not published: speeds 2.5, -0.6 and 6 m/s, lifts of 0.05 and 0.1 m, also
         # at 0.6 m/s.
         "DMWalker": {"num_steps": 64, "num_minibatches": 16, "initial_log_std": 0.0, "ent_coef": 0.005},
+        "BipedSkills": {"hidden": [128, 128]},  # results/tuning, which says why
         "Octopus": {"learning_rate": 1e-3},  # results/tuning
     }
     source = "this project; tuned on sampled tasks only"
     # results/tuning has the trials, confirmations included, and what was adopted
     tuning: ClassVar[Mapping[str, tuple[int, int]]] = {
         "Biped": (10, 6_000_000),
+        "BipedSkills": (10, 8_000_000),
         "DMWalker": (5, 900_000),
         "Octopus": (11, 4_000_000),
     }

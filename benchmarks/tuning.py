@@ -87,6 +87,10 @@ class Arguments:
     """Trials at a time."""
     out: Path = Path("results/tuning")
     """Where FAMILY.json and README.md are written; trials that are there are not made again."""
+    adopt: str = ""
+    """Name of the trial to adopt although the rule does not; the page says so."""
+    because: str = ""
+    """Why, in sentences for the page."""
 
 
 def tasks_of(family: str, phase: str) -> tuple[list[list[Task]], list[list[Task]]]:
@@ -219,8 +223,10 @@ def tune(arguments: Arguments) -> dict[str, Any]:
     """Makes all trials that are missing, and chooses.
 
     Raises:
-        SystemExit: if what is there was made otherwise.
+        SystemExit: if what is there was made otherwise, or what is to be adopted is no trial or has no reason.
     """
+    if arguments.adopt and (arguments.adopt not in [*CHANGES, COMBINED] or not arguments.because):
+        raise SystemExit("--adopt takes the name of a trial, and --because says why")
     family = mtenvs.get_family(arguments.family)
     path = arguments.out / f"{family.name}.json"
     asked = {
@@ -269,6 +275,12 @@ def tune(arguments: Arguments) -> dict[str, Any]:
         make("confirmation", {"defaults": {}, best: trials[best]["changes"]})
         if is_adopted(known["confirmation"], best):
             changes = trials[best]["changes"]
+    if arguments.adopt:
+        if arguments.adopt not in trials:
+            raise SystemExit(f"{arguments.adopt!r} was not tried: {', '.join(trials)}")
+        known["exception"] = {"trial": arguments.adopt, "because": arguments.because}
+    if "exception" in known:
+        changes = trials[known["exception"]["trial"]]["changes"]
     known |= {"best": best, "adopted": changes, "machine": machine()}
     write(path, known)
     return known
@@ -307,10 +319,12 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         parts.append(markdown.table(("phase", "trial", "alone", "many", "difference", "diverged"), rows))
         if "adopted" in one:
             made = one["machine"]
+            against = one.get("exception")
             parts.append(
                 f"\nBest: {one['best']}. Adopted: "
-                f"{json.dumps(one['adopted']) if one['adopted'] else 'the defaults'}.\n\n"
-                f"`python -m benchmarks.tuning {one['family']} --budget {asked['budget']} "
+                f"{json.dumps(one['adopted']) if one['adopted'] else 'the defaults'}"
+                + (f", **against the rule above**: {against['because']}\n\n" if against else ".\n\n")
+                + f"`python -m benchmarks.tuning {one['family']} --budget {asked['budget']} "
                 f"--budget-many {asked['budget_many']}`; {made['cpu']}, {made['cores']} cores, Python "
                 f"{made['python']}, mujoco {made['packages']['mujoco']}, torch {made['packages']['torch']}."
             )

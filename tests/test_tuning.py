@@ -102,6 +102,15 @@ def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, mon
     assert "| confirmation | all that helped |" in text
     with pytest.raises(SystemExit, match="made with other budget: remove it"):
         tuning.tune(Arguments("Biped", budget=1, out=tmp_path))
+    # against the rule only with a reason, which stays
+    with pytest.raises(SystemExit, match="--because says why"):
+        tuning.tune(Arguments("Biped", out=tmp_path, adopt="ent_coef 0.003"))
+    with pytest.raises(SystemExit, match="--adopt takes the name of a trial"):
+        tuning.tune(Arguments("Biped", out=tmp_path, adopt="luck", because="why not"))
+    told = tuning.tune(Arguments("Biped", out=tmp_path, adopt="ent_coef 0.003", because="It looks nice."))
+    assert told["adopted"] == tuning.tune(arguments)["adopted"] == {"ent_coef": 0.003}
+    assert "**against the rule above**: It looks nice." in (tmp_path / "README.md").read_text()
+    assert len(asked) == len(CHANGES) + 1 + 2
 
 
 def test_networks_learn_their_sampled_tasks():
