@@ -223,7 +223,7 @@ def tune(arguments: Arguments) -> dict[str, Any]:
     """Makes all trials that are missing, and chooses.
 
     Raises:
-        SystemExit: if what is there was made otherwise, or what is to be adopted is no trial or has no reason.
+        SystemExit: if what is there was made otherwise, or what to adopt is no trial or has no reason.
     """
     if arguments.adopt and (arguments.adopt not in [*CHANGES, COMBINED] or not arguments.because):
         raise SystemExit("--adopt takes the name of a trial, and --because says why")
