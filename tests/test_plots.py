@@ -370,3 +370,20 @@ def test_ticks_of_ratios_are_round_hold_one_and_stand_apart(limits):
 def test_nothing_estimable_is_said():
     panel = plots.DotPanel("jumpstart", "score", [plots.Dot("a", NONE)])
     assert "no estimate" in [t.get_text() for t in plots.levels([panel]).axes[0].texts]
+
+
+def test_of_many_arms_those_that_always_arrive_are_told_not_drawn():
+    thresholds = np.linspace(0.1, 0.8, 15)
+    always, fails = np.ones(15), np.linspace(1.0, 0.5, 15)
+
+    def panel(*values):
+        given = dict(zip(("scratch", "transfer", "blind", "single_source"), values, strict=False))
+        return plots.ThresholdPanel("a task", given, {a: v - 0.1 for a, v in given.items()}, given)
+
+    figure = plots.success_shares(
+        [panel(always, fails, always, always), panel(*[always] * 4), panel(fails, always)], thresholds
+    )
+    told = [[text.get_text() for text in ax.texts] for ax in figure.axes]
+    assert told == [["of the others every run arrives"], ["every run arrives"], []]
+    marked = [{line.get_color() for line in ax.lines if line.get_marker() != "None"} for ax in figure.axes]
+    assert [len(colours) for colours in marked] == [1, 0, 2]

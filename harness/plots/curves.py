@@ -185,12 +185,14 @@ def success_shares(
 ) -> Figure:
     """Share of runs that arrive at θ within the budget, a panel per task.
 
+    Of more than three arms, those of which every run arrives at every θ are told, not drawn: they would
+    hide each other.
+
     Args:
         panels: one per task.
         thresholds: θ grid.
         note: above the legend.
-        focus: where there are more than three arms, those of which Wilson intervals are drawn; more would
-            hide each other.
+        focus: where there are more than three arms, those of which Wilson intervals are drawn.
     """
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.values))
     style_of = looks(arms)
@@ -200,12 +202,17 @@ def success_shares(
     gap = min(0.7, 0.18 * len(arms)) * spacing if len(arms) > 1 else 0.0
 
     def draw(ax: Axes, i: int) -> None:
-        for k, arm in enumerate(arms):
-            if arm not in panels[i].values:
-                continue
+        given = panels[i].values
+        missed = [arm for arm in arms if arm in given and np.any(np.asarray(given[arm]) < 1.0)]
+        if missed and len(given) <= 3:
+            missed = [arm for arm in arms if arm in given]
+        if len(missed) < len(given):
+            ax.text(0.03, 0.99, "of the others every run arrives" if missed else "every run arrives",
+                    transform=ax.transAxes, fontsize=SMALL, color=INK, va="top")  # fmt: skip
+        for arm in missed:
             look = style_of[arm]
-            x = thresholds + gap * (k / max(len(arms) - 1, 1) - 0.5)
-            share = panels[i].values[arm]
+            x = thresholds + gap * (arms.index(arm) / max(len(arms) - 1, 1) - 0.5)
+            share = given[arm]
             ax.plot(x, share, color=look.colour, linestyle=look.dash, linewidth=0.9, alpha=0.7, zorder=2)
             if arm in shown:
                 ends = panels[i].low[arm], panels[i].high[arm]
@@ -221,9 +228,7 @@ def success_shares(
         *(key(arm, look) for arm, look in style_of.items()),
         Line2D([], [], color=INK, linewidth=1.1, alpha=0.6, label="95% Wilson interval"),
     ]
-    return grid(
-        len(panels), draw, "threshold θ (score)", "share arrived by B", handles, (-0.04, 1.04), note
-    )
+    return grid(len(panels), draw, "threshold θ (score)", "share arrived by B", handles, (-0.04, 1.17), note)
 
 
 def times_by_threshold(
