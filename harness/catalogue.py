@@ -37,12 +37,12 @@ published list, a reward or a reference score never changes under the same versi
   ([protocol](protocol.md#the-plan-comes-first)). They are meant to be such that training from scratch
   reaches 0.8 on most tasks of a family within the budget.
 - **Looks at transfer.** While these lists were drafts, small leave-one-outs of two tasks of each family
-  were run to try the machinery, and their reports are in the repository (`results/quick*`). No list, range
-  or reward of a family has changed since its first such report was committed, as the history shows. The
-  reference scores of Biped and of Octopus were measured anew after that, with learning curves, just before
-  they were frozen, those of Octopus after its tuning too; those reports and `results/baselines` keep the
-  earlier ones. What else was seen of transfer, on tasks that are not published, is said of each family
-  below.
+  were run to try the machinery, and their reports were committed (`results/quick*`, now partly in the
+  history only). No list, range or reward of a family has changed since its first such report was
+  committed, as the history shows. The reference scores of Biped, Octopus and BipedSkills were measured
+  anew after that, with learning curves, just before they were frozen, those of Octopus and BipedSkills
+  after their tuning too; those reports and `results/baselines` keep the earlier ones. What else was seen of
+  transfer, on tasks that are not published, is said of each family below.
 """
 
 TABLE_MARKS = ("<!-- families -->\n", "<!-- /families -->")
