@@ -228,7 +228,9 @@ def success_shares(
         *(key(arm, look) for arm, look in style_of.items()),
         Line2D([], [], color=INK, linewidth=1.1, alpha=0.6, label="95% Wilson interval"),
     ]
-    return grid(len(panels), draw, "threshold θ (score)", "share arrived by B", handles, (-0.04, 1.17), note)
+    return grid(
+        len(panels), draw, "threshold θ (score)", "share arrived by B", handles, (-0.04, 1.17), note
+    )
 
 
 def times_by_threshold(
