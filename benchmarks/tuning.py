@@ -223,9 +223,9 @@ def tune(arguments: Arguments) -> dict[str, Any]:
     """Makes all trials that are missing, and chooses.
 
     Raises:
-        SystemExit: if what is there was made otherwise, or what to adopt is no trial or has no reason.
+        SystemExit: if what is there was made otherwise, or what to adopt was not tried or has no reason.
     """
-    if arguments.adopt and (arguments.adopt not in [*CHANGES, COMBINED] or not arguments.because):
+    if bool(arguments.adopt) != bool(arguments.because):
         raise SystemExit("--adopt takes the name of a trial, and --because says why")
     family = mtenvs.get_family(arguments.family)
     path = arguments.out / f"{family.name}.json"
@@ -316,6 +316,13 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                     told = f"{mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
                 alone, many = np.nanmean(shares[:ALONE]), np.nanmean(shares[ALONE:])
                 rows.append([phase, name, f"{alone:.3f}", f"{many:.3f}", told, f"{lost}"])
+        if one["confirmation"] and "best" in one:
+            # no network is in both; each one's gain is a share of what its own phase had at most
+            both = [gains(one[phase]) for phase in ("trials", "confirmation")]
+            pair = [np.concatenate([g[name] for g in both]) for name in (one["best"], "defaults")]
+            mean, low, high = difference(*pair)
+            told = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            rows.append(["both", one["best"], "", "", told, ""])
         parts.append(markdown.table(("phase", "trial", "alone", "many", "difference", "diverged"), rows))
         if "adopted" in one:
             made = one["machine"]
@@ -325,7 +332,9 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                 f"{json.dumps(one['adopted']) if one['adopted'] else 'the defaults'}"
                 + (f", **against the rule above**: {against['because']}\n\n" if against else ".\n\n")
                 + f"`python -m benchmarks.tuning {one['family']} --budget {asked['budget']} "
-                f"--budget-many {asked['budget_many']}`; {made['cpu']}, {made['cores']} cores, Python "
+                f"--budget-many {asked['budget_many']}"
+                + (f' --adopt "{against["trial"]}" --because ...' if against else "")
+                + f"`; {made['cpu']}, {made['cores']} cores, Python "
                 f"{made['python']}, mujoco {made['packages']['mujoco']}, torch {made['packages']['torch']}."
             )
     return "\n".join(parts) + "\n"

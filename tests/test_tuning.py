@@ -100,12 +100,13 @@ def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, mon
     text = (tmp_path / "README.md").read_text()
     assert f"Best: {COMBINED}. Adopted: {json.dumps(known['adopted'])}." in text
     assert "| confirmation | all that helped |" in text
+    assert "| both | all that helped |  |  | +0.272 [" in text  # 0.15 of 0.55, as in each phase
     with pytest.raises(SystemExit, match="made with other budget: remove it"):
         tuning.tune(Arguments("Biped", budget=1, out=tmp_path))
     # against the rule only with a reason, which stays
     with pytest.raises(SystemExit, match="--because says why"):
         tuning.tune(Arguments("Biped", out=tmp_path, adopt="ent_coef 0.003"))
-    with pytest.raises(SystemExit, match="--adopt takes the name of a trial"):
+    with pytest.raises(SystemExit, match="'luck' was not tried: defaults, "):
         tuning.tune(Arguments("Biped", out=tmp_path, adopt="luck", because="why not"))
     told = tuning.tune(Arguments("Biped", out=tmp_path, adopt="ent_coef 0.003", because="It looks nice."))
     assert told["adopted"] == tuning.tune(arguments)["adopted"] == {"ent_coef": 0.003}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-STEPS = {"L": 1, "T": 1, "Q": 2, "C": 3}
-"""Points of a path's commands that name the end last (SVG 1.1, section 8.3)."""
-_TOKEN = re.compile(r"[A-Za-z]|-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+POINTS = {"M": 1, "L": 1, "Q": 2, "C": 3}
+"""Points of a path's commands, the end last (SVG 1.1, section 8.3)."""
+_TOKEN = re.compile(r"[A-Za-z]|-?\d+\.?\d*")
 _ALIKE = re.compile(
     r'<g((?: clip-path="[^"]*")?)>((?:\s*<use [^>]*?( style="[^"]*")/>)(?:\s*<use [^>]*?\3/>)*\s*)</g>'
 )
@@ -49,9 +49,9 @@ def path(data: str) -> str:
             out.append("z")
             last = "z"
             continue
-        count = 2 * (1 if command == "M" else STEPS.get(command, 0))
-        if not count:
+        if command not in POINTS:
             raise ValueError(f"path with the command {command!r}")
+        count = 2 * POINTS[command]
         places = [round(100 * float(t)) for t in tokens[i : i + count]]
         i += count
         if command == "M":

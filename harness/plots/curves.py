@@ -185,8 +185,8 @@ def success_shares(
 ) -> Figure:
     """Share of runs that arrive at θ within the budget, a panel per task.
 
-    Of more than three arms, those of which every run arrives at every θ are told, not drawn: they would
-    hide each other.
+    Arms of which every run arrives at every θ are told, not drawn, if there are more than three, or no
+    others: they would hide each other.
 
     Args:
         panels: one per task.
@@ -203,13 +203,13 @@ def success_shares(
 
     def draw(ax: Axes, i: int) -> None:
         given = panels[i].values
-        missed = [arm for arm in arms if arm in given and np.any(np.asarray(given[arm]) < 1.0)]
-        if missed and len(given) <= 3:
-            missed = [arm for arm in arms if arm in given]
-        if len(missed) < len(given):
-            ax.text(0.03, 0.99, "of the others every run arrives" if missed else "every run arrives",
+        drawn = [arm for arm in arms if arm in given and (given[arm] < 1.0).any()]
+        if drawn and len(given) <= 3:
+            drawn = [arm for arm in arms if arm in given]
+        if len(drawn) < len(given):
+            ax.text(0.03, 0.99, "of the others every run arrives" if drawn else "every run arrives",
                     transform=ax.transAxes, fontsize=SMALL, color=INK, va="top")  # fmt: skip
-        for arm in missed:
+        for arm in drawn:
             look = style_of[arm]
             x = thresholds + gap * (arms.index(arm) / max(len(arms) - 1, 1) - 0.5)
             share = given[arm]
