@@ -379,7 +379,7 @@ def test_what_cannot_be_started_is_refused_before_anything_is_written(published,
     ):
         with pytest.raises(PlanError, match=f"{start} is missing in .*, so that its network"):
             call()
-    old = Path(__file__).parents[1] / "results" / "quickstart"
+    old = Path(__file__).parents[1] / "results" / "quick-dm-walker"
     with pytest.raises(PlanError, match="it can be reported, but not trained any more"):
         plan_fresh(old, tmp_path / "out", 3, "scratch")
     assert not (tmp_path / "out").exists()
