@@ -106,7 +106,7 @@ def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, mon
     # against the rule only with a reason, which stays
     with pytest.raises(SystemExit, match="--because says why"):
         tuning.tune(Arguments("Biped", out=tmp_path, adopt="ent_coef 0.003"))
-    with pytest.raises(SystemExit, match="'luck' was not tried: .*defaults, "):
+    with pytest.raises(SystemExit, match=r"'luck' was not tried: .*defaults, "):
         tuning.tune(Arguments("Biped", out=tmp_path, adopt="luck", because="why not"))
     told = tuning.tune(Arguments("Biped", out=tmp_path, adopt="ent_coef 0.003", because="It looks nice."))
     assert told["adopted"] == tuning.tune(arguments)["adopted"] == {"ent_coef": 0.003}
