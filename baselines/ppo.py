@@ -147,7 +147,7 @@ class PPO(Described):
     # results/tuning has the trials, confirmations included, and what was adopted
     tuning: ClassVar[Mapping[str, tuple[int, int]]] = {
         "Biped": (10, 6_000_000),
-        "BipedSkills": (10, 8_000_000),
+        "BipedSkills": (14, 11_200_000),
         "DMWalker": (5, 900_000),
         "Octopus": (11, 4_000_000),
     }

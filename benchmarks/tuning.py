@@ -7,6 +7,8 @@ chosen, so it is chosen for both: by the mean over the twelve networks of what e
 First every trial changes one value, then one makes all those changes that helped by themselves. The best
 is adopted only if, on sampled tasks that no trial has seen, it is better than the defaults beyond doubt
 and learning from nothing is not the worse for it: an arm must not win because the baseline was weakened.
+
+A second round, where the first was not enough, starts from what the first adopted, with other changes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -42,8 +44,11 @@ ALONE, SETS, TOGETHER = 8, 4, 7
 """Tasks that are learnt alone; networks that learn many; tasks of each of these."""
 KINDS = ("alone", "many")
 WORLDS, EPISODES, CHECKPOINTS = 56, 8, 10
-FIRST_SAMPLE = {"trials": 20_000, "confirmation": 30_000}
-"""Seeds from which on tasks are sampled; no task is in both."""
+FIRST_SAMPLE = {
+    1: {"trials": 20_000, "confirmation": 30_000},
+    2: {"trials": 20_000, "confirmation": 40_000},
+}
+"""Seeds from which on tasks are sampled, by round; no task of a confirmation is anywhere else."""
 APART = PRESETS["standard"].min_distance
 """Sampled tasks nearer than this to a published one, in descriptor units, are passed over."""
 
@@ -57,18 +62,27 @@ CHANGES: dict[str, dict[str, Any]] = {
     "initial_log_std 0": {"initial_log_std": 0.0},
     "hidden 128, 128": {"hidden": [128, 128]},
 }
-"""Trials by name: what they change of the agent's defaults for all families."""
+"""Trials of the first round by name: what they change of the agent's defaults for all families."""
+SECOND: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "learning_rate 2.5e-4": {"learning_rate": 2.5e-4},
+    "num_steps 64, 16 minibatches": {"num_steps": 64, "num_minibatches": 16},
+    "update_epochs 3": {"update_epochs": 3},
+}
+"""Those of the second: what they change of what the first adopted. All are gentler to the policy, for
+networks that learn many tasks stop short of them, however long they are trained."""
 COMBINED = "all that helped"
 HEAD = """# Tuning
 
 Written by `python -m benchmarks.tuning FAMILY`. Only *sampled* tasks were learnt, none of the published
 ones nor any within 0.1 of them in descriptor units, and the same ones in every trial: eight by a network
-each (*alone*), and four sets of seven by a network each, as pretraining does (*many*). A network's *gain*
-is its mean reward per control step over the training beyond that of untrained networks, as a share of the
-largest that any trial had on the same tasks. Differences from the defaults are paired by network, with
-95% t intervals. The best trial is tried again on other sampled tasks (*confirmation*), and is adopted for
-all arms alike if there the interval excludes 0 and networks that learn one task from nothing are not
-worse off on average."""
+each (*alone*), and four sets of seven by a network each, as pretraining does (*many*). A network's
+*gain* is its mean reward per control step over the training beyond that of untrained networks, as a
+share of the largest that any trial had on the same tasks; its *end* is its reward at the last three of
+ten checkpoints. Differences of gains from the defaults are paired by network, with 95% t intervals. The
+best trial is tried again on other sampled tasks (*confirmation*), and is adopted for all arms alike if
+there the interval excludes 0 and networks that learn one task from nothing are not worse off on average.
+A *second round* starts from what the first adopted, with longer training of many."""
 LEARNT = 0.02
 """Reward per control step that some trial must gain on a network's tasks, or they tell nothing."""
 
@@ -83,21 +97,23 @@ class Arguments:
     """Control steps of learning one task."""
     budget_many: int = 900_000
     """Control steps of learning seven."""
+    round: Literal[1, 2] = 1
+    """2 for other changes, of what was adopted in the first, where that was not enough."""
     processes: int = 2
     """Trials at a time."""
     out: Path = Path("results/tuning")
-    """Where FAMILY.json and README.md are written; trials that are there are not made again."""
+    """Where FAMILY.json (FAMILY-2.json) and README.md are; trials that are there are not made again."""
     adopt: str = ""
     """Name of the trial to adopt although the rule does not; the page says so."""
     because: str = ""
     """Why, in sentences for the page."""
 
 
-def tasks_of(family: str, phase: str) -> tuple[list[list[Task]], list[list[Task]]]:
-    """Sampled tasks of the networks of a phase: those that learn one, and those that learn many."""
+def tasks_of(family: str, first: int) -> tuple[list[list[Task]], list[list[Task]]]:
+    """Tasks sampled from this seed on: those of networks that learn one, and of those that learn many."""
     definition = mtenvs.get_family(family)
     sampled: list[Task] = []
-    for seed in itertools.count(FIRST_SAMPLE[phase]):
+    for seed in itertools.count(first):
         task = mtenvs.sample_task(family, seed)
         if all(definition.distance(task, published) >= APART for published in definition.tasks):
             sampled.append(task)
@@ -153,9 +169,9 @@ def learn(
 
 def trial(arguments: Arguments, changes: Mapping[str, Any], phase: str) -> dict[str, Any]:
     """One trial: how well a configuration learns one task, and many."""
-    alone, many = tasks_of(arguments.family, phase)
+    first = FIRST_SAMPLE[arguments.round][phase]
+    alone, many = tasks_of(arguments.family, first)
     began = time.perf_counter()
-    first = FIRST_SAMPLE[phase]
     found = {
         "alone": learn(
             arguments.family, changes, alone, arguments.budget, range(first, first + len(alone))
@@ -206,16 +222,23 @@ def is_adopted(confirmation: Mapping[str, Mapping[str, Any]], best: str) -> bool
     return bool(low > 0.0 and alone >= 0.0)
 
 
-def helpful(trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """All changes together that gave more than a standard error by themselves, the better one last."""
+def helpful(
+    trials: Mapping[str, Mapping[str, Any]], tried: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """All changes together that gave more than a standard error by themselves, the better one last.
+
+    Args:
+        trials: what was found.
+        tried: changes of single trials by name.
+    """
     gained, found = gains(trials), {}
-    for name in set(trials) & set(CHANGES):
+    for name in set(trials) & set(tried):
         paired = (gained[name] - gained["defaults"])[~np.isnan(gained[name])]
         if len(paired) > 1 and paired.mean() > paired.std(ddof=1) / math.sqrt(len(paired)):
             found[name] = paired.mean()
     together: dict[str, Any] = {}
     for name in sorted(found, key=found.__getitem__):
-        together |= CHANGES[name]
+        together |= tried[name]
     return together
 
 
@@ -228,13 +251,17 @@ def tune(arguments: Arguments) -> dict[str, Any]:
     if bool(arguments.adopt) != bool(arguments.because):
         raise SystemExit("--adopt takes the name of a trial, and --because says why")
     family = mtenvs.get_family(arguments.family)
-    path = arguments.out / f"{family.name}.json"
+    path = arguments.out / f"{family.name}{'' if arguments.round == 1 else '-2'}.json"
+    tried, before = CHANGES, {}
+    if arguments.round == 2:
+        before = json.loads((arguments.out / f"{family.name}.json").read_text())["adopted"]
+        tried = {name: {**before, **changes} for name, changes in SECOND.items()}
     asked = {
         "budget": arguments.budget,
         "budget_many": arguments.budget_many,
         "family_code": family_code(family),
-        "defaults": configuration(family.name, {}).config,
-        "changes": CHANGES,
+        "defaults": configuration(family.name, before).config,
+        "changes": tried,
         "sizes": {
             "alone": ALONE,
             "sets": SETS,
@@ -243,14 +270,20 @@ def tune(arguments: Arguments) -> dict[str, Any]:
             "episodes": EPISODES,
             "checkpoints": CHECKPOINTS,
             "apart": APART,
-            "samples": FIRST_SAMPLE,
+            "samples": FIRST_SAMPLE[arguments.round],
         },
     }
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     if known and known["asked"] != asked:
         differ = ", ".join(key for key in asked if known["asked"].get(key) != asked[key])
         raise SystemExit(f"{path} was made with other {differ}: remove it, or ask for the same")
-    known = known or {"family": family.name, "asked": asked, "trials": {}, "confirmation": {}}
+    known = known or {
+        "family": family.name,
+        "round": arguments.round,
+        "asked": asked,
+        "trials": {},
+        "confirmation": {},
+    }
 
     def make(phase: str, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         missing = {name: changes for name, changes in wanted.items() if name not in known[phase]}
@@ -262,17 +295,17 @@ def tune(arguments: Arguments) -> dict[str, Any]:
                 write(path, known)
                 print(f"{family.name} {phase}: {made[future]}", flush=True)
 
-    make("trials", CHANGES)
+    make("trials", tried)
     trials = known["trials"]
     # the combination is chosen once: with it among the trials, shares of the largest gain are others
-    together = trials[COMBINED]["changes"] if COMBINED in trials else helpful(trials)
-    if together and together not in CHANGES.values():
+    together = trials[COMBINED]["changes"] if COMBINED in trials else helpful(trials, tried)
+    if together and together not in tried.values():
         make("trials", {COMBINED: together})
     means = {name: np.nanmean(gained) for name, gained in gains(trials).items()}
     best = max(means, key=means.__getitem__)
-    changes = {}
+    changes = tried["defaults"]
     if best != "defaults":
-        make("confirmation", {"defaults": {}, best: trials[best]["changes"]})
+        make("confirmation", {"defaults": changes, best: trials[best]["changes"]})
         if is_adopted(known["confirmation"], best):
             changes = trials[best]["changes"]
     if arguments.adopt:
@@ -290,7 +323,7 @@ def write(path: Path, known: Mapping[str, Any]) -> None:
     """Keeps the record, and the page of all families' records."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(known) + "\n").encode())
-    records = [json.loads(p.read_text()) for p in sorted(path.parent.glob("*.json"))]
+    records = [json.loads(p.read_text()) for p in sorted(path.parent.glob("*.json"), key=lambda p: p.stem)]
     (path.parent / "README.md").write_text(page(records))
 
 
@@ -298,12 +331,13 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
     """The page for people."""
     parts = [HEAD]
     for one in records:
-        asked, trials = one["asked"], one["trials"]
+        asked, trials, later = one["asked"], one["trials"], one.get("round", 1) == 2
         steps = max(t["steps"] for t in trials.values())
         parts.append(
-            f"\n## {one['family']}\n\n{asked['budget']:,} control steps alone, "
-            f"{asked['budget_many']:,} of many; {steps:,} steps a trial. "
-            f"Defaults: `{json.dumps(asked['defaults'])}`.\n"
+            f"\n## {one['family']}{', second round' if later else ''}\n\n"
+            f"{asked['budget']:,} control steps alone, {asked['budget_many']:,} of many; "
+            f"{steps:,} steps a trial. Defaults{', as the first round adopted them' if later else ''}: "
+            f"`{json.dumps(asked['defaults'])}`.\n"
         )
         rows = []
         for phase in ("trials", "confirmation"):
@@ -315,15 +349,17 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                     mean, low, high = difference(shares, gained["defaults"])
                     told = f"{mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
                 alone, many = np.nanmean(shares[:ALONE]), np.nanmean(shares[ALONE:])
-                rows.append([phase, name, f"{alone:.3f}", f"{many:.3f}", told, f"{lost}"])
+                ends = [f"{np.mean(np.asarray(one[phase][name][k]['curves'])[:, -3:]):.2f}" for k in KINDS]
+                rows.append([phase, name, f"{alone:.3f}", f"{many:.3f}", told, *ends, f"{lost}"])
         if one["confirmation"] and "best" in one:
             # no network is in both; each one's gain is a share of what its own phase had at most
             both = [gains(one[phase]) for phase in ("trials", "confirmation")]
             pair = [np.concatenate([g[name] for g in both]) for name in (one["best"], "defaults")]
             mean, low, high = difference(*pair)
             told = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-            rows.append(["both", one["best"], "", "", told, ""])
-        parts.append(markdown.table(("phase", "trial", "alone", "many", "difference", "diverged"), rows))
+            rows.append(["both", one["best"], "", "", told, "", "", ""])
+        columns = ("phase", "trial", "alone", "many", "difference", "alone, end", "many, end", "diverged")
+        parts.append(markdown.table(columns, rows))
         if "adopted" in one:
             made = one["machine"]
             against = one.get("exception")
@@ -331,8 +367,8 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                 f"\nBest: {one['best']}. Adopted: "
                 f"{json.dumps(one['adopted']) if one['adopted'] else 'the defaults'}"
                 + (f", **against the rule above**: {against['because']}\n\n" if against else ".\n\n")
-                + f"`python -m benchmarks.tuning {one['family']} --budget {asked['budget']} "
-                f"--budget-many {asked['budget_many']}"
+                + f"`python -m benchmarks.tuning {one['family']}{' --round 2' if later else ''} "
+                f"--budget {asked['budget']} --budget-many {asked['budget_many']}"
                 + (f' --adopt "{against["trial"]}" --because ...' if against else "")
                 + f"`; {made['cpu']}, {made['cores']} cores, Python "
                 f"{made['python']}, mujoco {made['packages']['mujoco']}, torch {made['packages']['torch']}."

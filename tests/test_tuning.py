@@ -31,8 +31,8 @@ def of(alone, many):
 
 def test_sampled_tasks_are_new_and_apart_from_the_published_ones(family):
     seen = set()
-    for phase in tuning.FIRST_SAMPLE:
-        alone, many = tuning.tasks_of(family.name, phase)
+    for first in {first for phases in tuning.FIRST_SAMPLE.values() for first in phases.values()}:
+        alone, many = tuning.tasks_of(family.name, first)
         assert [len(run) for run in alone] == [1] * ALONE
         assert [len(run) for run in many] == [TOGETHER] * SETS
         tasks = [task for run in (*alone, *many) for task in run]
@@ -74,7 +74,7 @@ def test_what_helped_is_combined_the_better_last():
     values |= {"learning_rate 1e-3": 0.5, "learning_rate 2.5e-4": 0.45, "ent_coef 0.003": 0.41}
     noise = 0.01 * np.arange(ALONE)
     trials = {name: of(value + noise, value) for name, value in values.items()} | {"defaults": of(0.4, 0.4)}
-    assert tuning.helpful(trials) == {"learning_rate": 1e-3, "ent_coef": 0.003}
+    assert tuning.helpful(trials, CHANGES) == {"learning_rate": 1e-3, "ent_coef": 0.003}
 
 
 def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, monkeypatch):
@@ -114,8 +114,33 @@ def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, mon
     assert len(asked) == len(CHANGES) + 1 + 2
 
 
+def test_a_second_round_starts_from_what_the_first_adopted(tmp_path, monkeypatch):
+    first = {"hidden": [128, 128]}
+    (tmp_path / "Biped.json").write_text(json.dumps({"adopted": first}))
+    asked = []
+
+    def trial(arguments, changes, phase):
+        asked.append((arguments.round, phase, changes))
+        good = 0.4 + 0.1 * (changes.get("learning_rate") == 2.5e-4)
+        return of(good + 0.001 * np.arange(ALONE), good) | {"changes": dict(changes)}
+
+    monkeypatch.setattr(tuning, "trial", trial)
+    monkeypatch.setattr(tuning, "page", lambda records: "")
+    monkeypatch.setattr(
+        concurrent.futures, "ProcessPoolExecutor", lambda n, _: concurrent.futures.ThreadPoolExecutor(n)
+    )
+    known = tuning.tune(Arguments("Biped", round=2, out=tmp_path))
+    assert known["best"] == "learning_rate 2.5e-4"
+    assert known["adopted"] == {"hidden": [128, 128], "learning_rate": 2.5e-4}
+    assert known["asked"]["defaults"]["hidden"] == [128, 128]
+    assert len(asked) == len(tuning.SECOND) + 2
+    assert all(changes.items() >= first.items() and number == 2 for number, _, changes in asked)
+    assert json.loads((tmp_path / "Biped-2.json").read_text()) == json.loads(json.dumps(known))
+    assert json.loads((tmp_path / "Biped.json").read_text()) == {"adopted": first}
+
+
 def test_networks_learn_their_sampled_tasks():
-    alone, _ = tuning.tasks_of("Biped", "trials")
+    alone, _ = tuning.tasks_of("Biped", 20_000)
     found = tuning.learn("Biped", {"num_steps": 8}, alone[:2], 8 * 56, [0, 1])
     assert np.shape(found["curves"]) == (2, tuning.CHECKPOINTS + 1)
     assert found["diverged"] == 0
@@ -127,12 +152,13 @@ def test_networks_learn_their_sampled_tasks():
     assert again["curves"] != found["curves"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results/tuning").glob("*.json")), ids=lambda p: p.stem)
-def test_what_plans_say_of_tuning_is_what_was_recorded(path: Path) -> None:
-    """Number of trials and their steps; the hyperparameters are those that were adopted."""
-    record = json.loads(path.read_text())
-    trials = [*record["trials"].values(), *record["confirmation"].values()]
-    learner = describe_learner("ppo", record["family"])
+@pytest.mark.parametrize("family", ["Biped", "BipedSkills", "Octopus"])
+def test_what_plans_say_of_tuning_is_what_was_recorded(family: str) -> None:
+    """Number of trials and their steps; the hyperparameters are those that the last round adopted."""
+    paths = sorted((ROOT / "results/tuning").glob(f"{family}*.json"), key=lambda path: len(path.stem))
+    records = [json.loads(p.read_text()) for p in paths if p.stem.removesuffix("-2") == family]
+    trials = [t for r in records for phase in ("trials", "confirmation") for t in r[phase].values()]
+    record, learner = records[-1], describe_learner("ppo", family)
     assert learner.tuning == {"trials": len(trials), "steps": max(t["steps"] for t in trials)}
     assert learner.config == record["asked"]["defaults"] | record["adopted"]
 

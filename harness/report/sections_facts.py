@@ -111,9 +111,8 @@ def tuning(analysis: Analysis) -> str:
             f"{worlds} {same}, the agent's hyperparameters as they come{asked}: no tuning trial was made."
         )
     return (
-        f"{worlds} {same}, tuned in {given['trials']:,} trials of {given['steps']:,} steps per arm on "
-        "sampled "
-        "tasks, none of them published."
+        f"{worlds} {same}, tuned in {given['trials']:,} trials of up to {given['steps']:,} steps per arm "
+        "on sampled tasks, none of them published."
     )
 
 
