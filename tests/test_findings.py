@@ -403,6 +403,8 @@ def test_the_published_page_follows_from_the_rows_and_the_readme_from_the_page(t
         ("| Octopus | joint | 4.37 [3.90, 4.89] |", "4.4 times fewer (3.9 to 4.9)"),
         ("| 1.27 [0.804, 2.02] |", "1.3, 0.8 to 2.0)"),
         ("| 10 and 7 of 10 |", "and 7 against 9"),
+        ("| BipedSkills | joint | 1.04 [0.901, 1.20] |", "(1.04, 0.90 to 1.20)"),
+        ("| 3 and 0 of 10 |", "none gets all of them to 0.8, of separate sets 7 of 10"),
     ):
         assert there in text
         assert said in readme
