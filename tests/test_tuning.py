@@ -139,6 +139,15 @@ def test_a_second_round_starts_from_what_the_first_adopted(tmp_path, monkeypatch
     assert json.loads((tmp_path / "Biped.json").read_text()) == {"adopted": first}
 
 
+def test_the_stored_page_is_that_of_the_stored_records():
+    paths = sorted((ROOT / "results/tuning").glob("*.json"), key=lambda path: path.stem)
+    page = tuning.page([json.loads(path.read_text()) for path in paths])
+    assert page == (ROOT / "results/tuning/README.md").read_text()
+    _, _, second = page.partition("## BipedSkills, second round")
+    assert "Defaults, as the first round adopted them: " in second
+    assert "`python -m benchmarks.tuning BipedSkills --round 2 " in second
+
+
 def test_networks_learn_their_sampled_tasks():
     alone, _ = tuning.tasks_of("Biped", 20_000)
     found = tuning.learn("Biped", {"num_steps": 8}, alone[:2], 8 * 56, [0, 1])
