@@ -52,7 +52,7 @@ FIRST_SAMPLE = {
 APART = PRESETS["standard"].min_distance
 """Sampled tasks nearer than this to a published one, in descriptor units, are passed over."""
 
-CHANGES: dict[str, dict[str, Any]] = {
+FIRST: dict[str, dict[str, Any]] = {
     "defaults": {},
     "learning_rate 2.5e-4": {"learning_rate": 2.5e-4},
     "learning_rate 1e-3": {"learning_rate": 1e-3},
@@ -71,6 +71,7 @@ SECOND: dict[str, dict[str, Any]] = {
 }
 """Those of the second: what they change of what the first adopted. All are gentler to the policy, for
 networks that learn many tasks stop short of them, however long they are trained."""
+CHANGES = {1: FIRST, 2: SECOND}
 COMBINED = "all that helped"
 HEAD = """# Tuning
 
@@ -251,11 +252,13 @@ def tune(arguments: Arguments) -> dict[str, Any]:
     if bool(arguments.adopt) != bool(arguments.because):
         raise SystemExit("--adopt takes the name of a trial, and --because says why")
     family = mtenvs.get_family(arguments.family)
-    path = arguments.out / f"{family.name}{'' if arguments.round == 1 else '-2'}.json"
-    tried, before = CHANGES, {}
+    path, before = arguments.out / f"{family.name}.json", {}
     if arguments.round == 2:
-        before = json.loads((arguments.out / f"{family.name}.json").read_text())["adopted"]
-        tried = {name: {**before, **changes} for name, changes in SECOND.items()}
+        if not path.is_file():
+            raise SystemExit(f"a second round starts from the first, which is not in {path}")
+        before = json.loads(path.read_text())["adopted"]
+        path = path.with_name(f"{family.name}-2.json")
+    tried = {name: {**before, **changes} for name, changes in CHANGES[arguments.round].items()}
     asked = {
         "budget": arguments.budget,
         "budget_many": arguments.budget_many,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from synthetic_plans import SPEED_UPS, TASKS, joint, leave_one_out, planted, write_plan_and_rows
@@ -408,3 +410,28 @@ def test_the_published_page_follows_from_the_rows_and_the_readme_from_the_page(t
     ):
         assert there in text
         assert said in readme
+
+
+@pytest.mark.parametrize(
+    ("plan", "pages"),
+    [
+        (
+            "quickstart",
+            {"README.md": "(95% interval 11 to 31)", "docs/experiment.md": "≥ 18.2 [10.8, 30.7]"},
+        ),
+        (
+            "quick-sb3-ppo",
+            {
+                "results/FINDINGS.md": "≥ 10.7 [7.67, 15.0]",
+                "docs/experiment.md": "at least 10.7 times as many steps (95% interval 7.67 to 15.0)",
+            },
+        ),
+    ],
+)
+def test_what_pages_say_of_the_quick_runs_is_what_their_reports_say(plan, pages):
+    forest = pd.read_csv(ROOT / "results" / plan / "report/figures/forest.csv").set_index("row")
+    found = forest.loc["mean of all folds", ["speed_up", "low", "high"]].astype(float)
+    for page, said in pages.items():
+        assert said in " ".join((ROOT / page).read_text().split())
+        numbers = [float(n) for n in re.findall(r"\d+\.?\d*(?!%)", said.replace("95%", ""))]
+        assert numbers == pytest.approx(list(found)[-len(numbers) :], rel=0.05)

@@ -13,7 +13,7 @@ import pytest
 import mtenvs
 from baselines.registry import describe_learner
 from benchmarks import tuning
-from benchmarks.tuning import ALONE, APART, CHANGES, COMBINED, SETS, TOGETHER, Arguments
+from benchmarks.tuning import ALONE, APART, COMBINED, FIRST, SETS, TOGETHER, Arguments
 
 NETWORKS = ALONE + SETS
 ROOT = Path(__file__).parents[1]
@@ -70,11 +70,11 @@ def test_only_what_is_better_beyond_doubt_and_not_at_the_cost_of_scratch_is_adop
 
 
 def test_what_helped_is_combined_the_better_last():
-    values = dict.fromkeys(CHANGES, 0.3)
+    values = dict.fromkeys(FIRST, 0.3)
     values |= {"learning_rate 1e-3": 0.5, "learning_rate 2.5e-4": 0.45, "ent_coef 0.003": 0.41}
     noise = 0.01 * np.arange(ALONE)
     trials = {name: of(value + noise, value) for name, value in values.items()} | {"defaults": of(0.4, 0.4)}
-    assert tuning.helpful(trials, CHANGES) == {"learning_rate": 1e-3, "ent_coef": 0.003}
+    assert tuning.helpful(trials, FIRST) == {"learning_rate": 1e-3, "ent_coef": 0.003}
 
 
 def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, monkeypatch):
@@ -94,9 +94,9 @@ def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, mon
     best = {"update_epochs": 10, "learning_rate": 1e-3}
     assert known["best"] == COMBINED
     assert known["adopted"] == known["trials"][COMBINED]["changes"] == best
-    assert len(asked) == len(CHANGES) + 1 + 2
+    assert len(asked) == len(FIRST) + 1 + 2
     assert tuning.tune(arguments)["adopted"] == best  # from what is stored
-    assert len(asked) == len(CHANGES) + 1 + 2
+    assert len(asked) == len(FIRST) + 1 + 2
     text = (tmp_path / "README.md").read_text()
     assert f"Best: {COMBINED}. Adopted: {json.dumps(known['adopted'])}." in text
     assert "| confirmation | all that helped |" in text
@@ -111,10 +111,12 @@ def test_trials_are_made_once_and_the_record_says_what_was_adopted(tmp_path, mon
     told = tuning.tune(Arguments("Biped", out=tmp_path, adopt="ent_coef 0.003", because="It looks nice."))
     assert told["adopted"] == tuning.tune(arguments)["adopted"] == {"ent_coef": 0.003}
     assert "**against the rule above**: It looks nice." in (tmp_path / "README.md").read_text()
-    assert len(asked) == len(CHANGES) + 1 + 2
+    assert len(asked) == len(FIRST) + 1 + 2
 
 
 def test_a_second_round_starts_from_what_the_first_adopted(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="starts from the first, which is not in"):
+        tuning.tune(Arguments("Biped", round=2, out=tmp_path))
     first = {"hidden": [128, 128]}
     (tmp_path / "Biped.json").write_text(json.dumps({"adopted": first}))
     asked = []
