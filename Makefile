@@ -67,8 +67,9 @@ results: install  ## rebuild every report, figure and table under results/ from 
 	$(BIN)/mtenvs rebuild results
 
 replicate: install  ## train a cell again and say whether it agrees: FOLD=3 [ARM=... SEED=... PLAN=results/...]
-	@test -n "$(FOLD)" || { echo "which fold? For instance: make replicate FOLD=3 PLAN=$(PLAN)" >&2; exit 2; }
-	$(BIN)/mtenvs replicate $(PLAN) --fold $(FOLD) --arm $(ARM) $(if $(SEED),--same-seed $(SEED)) $(ARGS)
+	@test -n "$(FOLD)$(filter joint%,$(ARM))" || { \
+	  echo "which fold? For instance: make replicate FOLD=3 PLAN=$(PLAN)" >&2; exit 2; }
+	$(BIN)/mtenvs replicate $(PLAN) $(if $(FOLD),--fold $(FOLD)) --arm $(ARM) $(if $(SEED),--same-seed $(SEED)) $(ARGS)
 
 # the pictures last: they need OpenGL, as a display, EGL, or OSMesa (Debian: libosmesa6)
 export: install  ## write what is made from the registry: assets/xml, docs/ and the README's table of families

@@ -31,6 +31,7 @@ from harness.catalogue import differences, nearest, page, with_families_table
 from harness.compare import compare, leaderboard
 from harness.pack import pack
 from harness.plan import (
+    NO_FOLD,
     PLAN,
     PRESETS,
     PlanError,
@@ -475,8 +476,8 @@ class Replicate:
 
     directory: tyro.conf.Positional[Path]
     """Directory of the experiment."""
-    fold: int
-    """Number of the cell's task."""
+    fold: int | None = None
+    """Number of the cell's task; leave it out for networks of all tasks (--arm joint)."""
     arm: str = "transfer"
     """Of the cell."""
     seeds: int = 3
@@ -508,8 +509,9 @@ class Replicate:
             out = self.out
             if out is None:
                 out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mtenvs-"))) / "replica"
+            fold = NO_FOLD if self.fold is None else self.fold
             if self.same_seed is None:
-                cell = (self.fold, self.arm)
+                cell = (fold, self.arm)
                 plan_fresh(
                     self.directory, out, *cell, self.seeds, self.first_seed, self.pretrain, self.agent
                 )
@@ -517,7 +519,7 @@ class Replicate:
                 train(out, place, self.agent)
                 verdict = compare_fresh(self.directory, out, *cell)
             else:
-                run = run_of(plan, self.fold, self.arm, self.same_seed)
+                run = run_of(plan, fold, self.arm, self.same_seed)
                 plan_again(self.directory, out, run, self.pretrain, self.agent)
                 train(out, place, self.agent)
                 verdict = compare_again(self.directory, out, run)

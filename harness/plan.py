@@ -495,7 +495,7 @@ def make_cell_plan(
 
     Args:
         plan: of which the cell is.
-        fold: number of its task.
+        fold: number of its task; :data:`NO_FOLD` of networks that learn all tasks together.
         arm: its arm.
         seeds: how many.
         first_seed: number of the first of them; ``None`` for the first that the plan does not have.
@@ -538,8 +538,9 @@ def make_cell_plan(
         add(models[k % len(models)], first + k)
     taken = {name for run in runs.by_id.values() for name in run["switches"]}
     fresh |= {
-        "title": f"{plan['title']}: fresh seeds of {arm} on {definition.tasks[fold].name}",
-        "folds": [fold],
+        "title": f"{plan['title']}: fresh seeds of {arm} on "
+        + ("all tasks" if fold == NO_FOLD else definition.tasks[fold].name),
+        "folds": plan["folds"] if fold == NO_FOLD else [fold],
         "arms": [arm],
         "seeds": seeds,
         "control_folds": [],
@@ -559,22 +560,31 @@ def make_cell_plan(
 def cell_runs(plan: Mapping[str, Any], fold: int, arm: str) -> list[dict[str, Any]]:
     """The runs that learn the task of a fold in an arm, one of each seed.
 
+    Args:
+        plan: the plan.
+        fold: number of the task; :data:`NO_FOLD` for networks that learn all tasks together.
+        arm: name of the arm.
+
     Raises:
         PlanError: if there are none.
     """
     cells: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for run in plan["runs"]:
-        if run["phase"] == "learn" and run["fold"] != NO_FOLD and not run.get("finetune"):
+        if run["phase"] == "learn" and not run.get("finetune"):
             cells.setdefault((run["fold"], run["arm"]), []).append(run)
     if (fold, arm) not in cells:
         names = "; ".join(
-            f"fold {k} ({plan['tasks'][k]['name']}): {', '.join(a for f, a in cells if f == k)}"
+            f"{cell_name(plan, k)}: {', '.join(a for f, a in cells if f == k)}"
             for k in sorted({f for f, _ in cells})
         )
-        raise PlanError(
-            f"no run of the plan learns fold {fold} in arm {arm!r}; there are {names or 'none'}"
-        )
+        asked = "all tasks" if fold == NO_FOLD else f"fold {fold}"
+        raise PlanError(f"no run of the plan learns {asked} in arm {arm!r}; there are {names or 'none'}")
     return cells[fold, arm]
+
+
+def cell_name(plan: Mapping[str, Any], fold: int) -> str:
+    """What the runs of a fold learn, in words; of :data:`NO_FOLD`, all tasks."""
+    return "all tasks" if fold == NO_FOLD else f"fold {fold} ({plan['tasks'][fold]['name']})"
 
 
 def make_part_plan(plan: Mapping[str, Any], run_id: str) -> dict[str, Any]:

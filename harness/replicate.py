@@ -1,9 +1,9 @@
 """Does a cell of a published plan come out the same again? Fresh seeds, or a stored run with its own.
 
-A *cell* is a fold and an arm. Fresh seeds are trained by a plan of their own (:func:`harness.plan.
-make_cell_plan`), the stored run by the part of its plan that it belongs to (:func:`harness.plan.
-make_part_plan`); both by :func:`harness.run.run_plan`, in a directory of their own. The published plan is
-only read.
+A *cell* is a fold and an arm; networks that learn all tasks together have no fold. Fresh seeds are trained
+by a plan of their own (:func:`harness.plan.make_cell_plan`), the stored run by the part of its plan that it
+belongs to (:func:`harness.plan.make_part_plan`); both by :func:`harness.run.run_plan`, in a directory of
+their own. The published plan is only read.
 """
 
 from __future__ import annotations
@@ -19,9 +19,17 @@ from typing import Any
 import numpy as np
 
 from baselines.checkpoint import STRIPPED, copy_checkpoint, read_facts
-from harness import measures, statistics
+from harness import joint, measures, statistics
 from harness.measures import SIGNIFICANT, ArmCurves
-from harness.plan import PlanError, cell_runs, make_cell_plan, make_part_plan, write_plan
+from harness.plan import (
+    NO_FOLD,
+    PlanError,
+    cell_name,
+    cell_runs,
+    make_cell_plan,
+    make_part_plan,
+    write_plan,
+)
 from harness.report import words
 from harness.report.analysis import rng
 from harness.run import agent_to_run, check_suite, checkpoint_path
@@ -66,7 +74,7 @@ def plan_fresh(
     Args:
         directory: of the plan, loose or packed.
         out: directory to write, new or of the same replication.
-        fold: number of the cell's task.
+        fold: number of the cell's task, or :data:`harness.plan.NO_FOLD`.
         arm: of the cell.
         seeds: how many.
         first_seed: number of the first; ``None`` for the first that the plan does not have.
@@ -147,7 +155,9 @@ def run_of(plan: Mapping[str, Any], fold: int, arm: str, seed: int) -> dict[str,
     """
     found = {run["seed"]: run for run in cell_runs(plan, fold, arm)}
     if seed not in found:
-        raise PlanError(f"no run of fold {fold} and arm {arm} has seed {seed}; there are {sorted(found)}")
+        raise PlanError(
+            f"no run of {cell_name(plan, fold)} and arm {arm} has seed {seed}; there are {sorted(found)}"
+        )
     return found[seed]
 
 
@@ -201,7 +211,7 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
     The clusters are the protocol's: runs from one network count once. With two clusters or more on either
     side, log(Ȳ stored / Ȳ fresh) has Welch's t interval, and p is of a studentised permutation test. A
     single fresh cluster is compared with what the stored ones let expect of one more, by a t prediction
-    interval.
+    interval. A network that learns all tasks is a cluster with the mean of its tasks' Ȳ.
 
     If no run of either side arrives anywhere, or all of both take equally long, nothing varies, and they
     *agree* as far as can be seen.
@@ -212,7 +222,7 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
     Args:
         directory: of the plan.
         out: where its fresh runs were trained.
-        fold: number of the cell's task.
+        fold: number of the cell's task, or :data:`harness.plan.NO_FOLD`.
         arm: of the cell.
 
     Raises:
@@ -223,14 +233,14 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
     fresh = dataclasses.replace(_curves(out, fold, arm), arm="fresh")
     for place, curves in ((directory, stored), (out, fresh)):
         if not curves.count:
-            raise StoreError(f"no run of fold {fold} and arm {arm} in {place} has its result")
+            raise StoreError(f"no run of {cell_name(plan, fold)} and arm {arm} in {place} has its result")
     found = measures.fold_measures(
         fold,
-        measures.task_name(plan, fold),
+        cell_name(plan, fold),
         stored,
         fresh,
         plan["thresholds"],
-        plan["budget"],
+        _budget(plan, fold),
         measures.interpolates(plan),
     )
     times = found.mean_times
@@ -245,7 +255,7 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
     rows: list[Sequence[str]] = [("", "runs", "clusters", "mean time Ȳ, steps", *at)]
     for curves, mean, share in zip((stored, fresh), times, found.success, strict=True):
         arrived = (words.share(float(share[i]), curves.count) for i in shown)
-        rows.append((curves.arm, str(len(curves.runs)), str(curves.count), _steps(mean), *arrived))
+        rows.append((curves.arm, str(len({*curves.runs})), str(curves.count), _steps(mean), *arrived))
     ratio = words.ratio(log_ratio)
     tested = "" if math.isnan(p) else f"; permutation p {words.p_is(p)}"
     starts = {source for _, source in fresh.clusters} & {run["id"] for run in plan["runs"]}
@@ -255,7 +265,7 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
     else:
         code, verdict = _verdict(log_ratio, p, float(times[0].mean()), float(times[1].mean()), advice)
     lines = [
-        f"{plan['title']}: fold {fold} ({found.task}), arm {arm}: fresh seeds "
+        f"{plan['title']}: {found.task}, arm {arm}: fresh seeds "
         f"{', '.join(map(str, seeds))} against those stored in {directory}",
         *words.columns(rows),
         f"stored over fresh: {ratio} ({kind}{tested})",
@@ -268,14 +278,29 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
 
 
 def _curves(directory: Path, fold: int, arm: str) -> ArmCurves:
-    """The learning curves of a cell, of runs that are complete and whole."""
+    """The learning curves of a cell, of runs that are complete and whole.
+
+    A network that learns all tasks is there once for each, and is their cluster.
+    """
     store = Store(directory)
     store.check_reported()
     ids = [run["id"] for run in store.plan["runs"] if (run["fold"], run["arm"]) == (fold, arm)]
     evaluations = measures.add_scores(store.evaluations(ids), store.plan["reference"]["scores"])
     runs = measures.mark_diverged(evaluations, store.runs(ids))
     damaged = measures.damaged_runs(evaluations, runs, store.plan)
-    return measures.arm_curves(evaluations, runs, store.plan, fold, arm, damaged)
+    if fold != NO_FOLD:
+        return measures.arm_curves(evaluations, runs, store.plan, fold, arm, damaged)
+    found = joint.joint_curves(evaluations, runs, store.plan, arm, damaged)
+    networks = [run for (run,) in found.runs for _ in found.tasks]
+    seeds = {run["id"]: run["seed"] for run in store.plan["runs"]}
+    scores = found.scores.reshape(-1, len(found.steps))
+    clusters = tuple((seeds[run], run) for run in networks)
+    return ArmCurves(arm, tuple(networks), clusters, found.steps, scores, np.isnan(scores).any(axis=1))
+
+
+def _budget(plan: Mapping[str, Any], fold: int) -> float:
+    """Most steps of a cell's runs; those on all tasks have the budgets of all."""
+    return float(plan["budget"]) * (len(plan["folds"]) if fold == NO_FOLD else 1)
 
 
 def _prediction(stored: np.ndarray, fresh: float) -> Estimate:
@@ -348,8 +373,8 @@ def _absent(directory: Path, curves: ArmCurves, fold: int, arm: str) -> list[str
     cell = ("learn", fold, arm)
     planned = {run["id"] for run in store.plan["runs"] if (run["phase"], run["fold"], run["arm"]) == cell}
     notes = []
-    if len(curves.runs) < len(planned):
-        notes.append(f"{len(curves.runs)} of {len(planned)} {curves.arm} runs have a result that counts")
+    if (there := len({*curves.runs})) < len(planned):
+        notes.append(f"{there} of {len(planned)} {curves.arm} runs have a result that counts")
     if changed := planned & {*store.changed()}:
         notes.append(f"{words.plural(len(changed), f'{curves.arm} run')} changed since finished")
     return notes
@@ -410,13 +435,14 @@ def compare_again(directory: Path, out: Path, run: Mapping[str, Any]) -> Verdict
 def _own_times(directory: Path, out: Path, run: Mapping[str, Any]) -> Sequence[str]:
     """The mean time of the run in both places, in a line."""
     plan = Store(directory).plan
-    measured = np.asarray(plan["thresholds"], float), plan["budget"], measures.interpolates(plan)
+    budget = _budget(plan, run["fold"])
+    measured = np.asarray(plan["thresholds"], float), budget, measures.interpolates(plan)
     found = []
     for place in (directory, out):
         curves = _curves(place, run["fold"], run["arm"])
         if run["id"] not in curves.runs:
             return []
-        scores = curves.scores[[curves.runs.index(run["id"])]]
+        scores = curves.scores[[i == run["id"] for i in curves.runs]]
         arrived = measures.arrivals(curves.steps, scores, *measured)
-        found.append(float(measures.restricted_times(arrived, plan["budget"]).mean()))
+        found.append(float(measures.restricted_times(arrived, budget).mean()))
     return [f"mean time Ȳ over all θ: stored {found[0]:,.0f} steps, again {found[1]:,.0f}"]

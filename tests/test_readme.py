@@ -122,6 +122,7 @@ WAYS = {
     "mtenvs report results/biped": Way(instead=("results/biped", "runs/quick")),
     "mtenvs replicate results/biped --fold 3 --arm scratch --same-seed 0": Way(parsed=MINUTES),
     "mtenvs replicate results/biped --fold 3 --arm transfer --pretrain --seeds 5": Way(parsed=MINUTES),
+    "mtenvs replicate results/octopus-joint --arm joint": Way(parsed=MINUTES),
     # tasks, films, datasets
     "mtenvs tasks Biped": Way(),
     "mtenvs tasks AllFamilies": Way(),

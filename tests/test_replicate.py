@@ -13,10 +13,22 @@ import numpy as np
 import pytest
 from fuzzing import small_learner
 from synthetic import fails, ramp, stalls, write_planned
+from synthetic_plans import write_plan_and_rows
 
 from harness import cli
 from harness.pack import pack
-from harness.plan import ARMS, PlanError, Preset, load_plan, make_cell_plan, make_matrix_plan, make_plan
+from harness.plan import (
+    ARMS,
+    NO_FOLD,
+    PlanError,
+    Preset,
+    load_plan,
+    make_cell_plan,
+    make_joint_plan,
+    make_matrix_plan,
+    make_plan,
+    write_plan,
+)
 from harness.replicate import (
     AGREES,
     CANNOT_TELL,
@@ -27,7 +39,7 @@ from harness.replicate import (
     plan_fresh,
     run_of,
 )
-from harness.run import checkpoint_path
+from harness.run import checkpoint_path, run_plan
 from harness.store import Store
 
 SETTINGS = Preset(
@@ -87,6 +99,20 @@ def test_seeds_of_a_matrix_are_fresh_too():
     larger = make_matrix_plan("Biped", dataclasses.replace(settings, seeds=5), small_learner())
     assert len(cell["runs"]) == 4
     assert all(entries(larger)[run["id"]] == run for run in cell["runs"])
+
+
+def test_networks_of_all_tasks_are_fresh_too():
+    plan = make_joint_plan("Biped", SETTINGS, small_learner())
+    larger = entries(make_joint_plan("Biped", dataclasses.replace(SETTINGS, seeds=5), small_learner()))
+    for arm in ("joint", "joint-wide"):
+        cell = make_cell_plan(plan, NO_FOLD, arm, 2)
+        assert [run["tasks"] for run in cell["runs"]] == [[3, 5]] * 2
+        assert all(larger[run["id"]] == run for run in cell["runs"])
+        assert cell["title"].endswith(f"fresh seeds of {arm} on all tasks")
+        assert cell["folds"] == plan["folds"]
+    assert {run["fold"] for run in make_cell_plan(plan, 5, "separate", 2)["runs"]} == {5}
+    with pytest.raises(PlanError, match=r"learns all tasks in arm 'separate'; there are all tasks: joint"):
+        make_cell_plan(plan, NO_FOLD, "separate", 2)
 
 
 def test_networks_that_are_named_are_started_from_in_turn(plans):
@@ -278,6 +304,35 @@ def test_mixed_outcomes_and_none_at_all_are_told(stored, tmp_path):
         compare_fresh(stored, tmp_path / "empty", 3, "scratch")
 
 
+@pytest.mark.parametrize(("times", "code"), [(1.0, AGREES), (6.0, DIFFERS)])
+def test_networks_of_all_tasks_count_once_each_with_the_mean_of_their_tasks(tmp_path, times, code):
+    settings = dataclasses.replace(SETTINGS, seeds=8)
+    plan = make_joint_plan("Biped", settings, small_learner())
+    slow = {3: 1000.0, 5: 3000.0}  # steps of each task until it is learned, of one network
+
+    def learners(factor):
+        def score(run, task, steps, rng):
+            spread = np.exp(0.1 * (run["seed"] % 4 - 1.5))
+            return np.minimum(1.0, steps / (slow[task] * factor * spread))
+
+        return score
+
+    write_plan_and_rows(tmp_path / "stored", plan, learners(1.0))
+    cell = make_cell_plan(plan, NO_FOLD, "joint", 4)
+    write_plan_and_rows(tmp_path / "fresh", cell, learners(times))
+    verdict = compare_fresh(tmp_path / "stored", tmp_path / "fresh", NO_FOLD, "joint")
+    assert verdict.code == code, verdict.text
+    assert "all tasks, arm joint: fresh seeds 8, 9, 10, 11 against" in verdict.text
+    rows = [line.split() for line in verdict.text.splitlines()]
+    assert [row[1:3] for row in rows if row[0] in ("stored", "fresh") and row[1] != "over"] == [
+        ["8", "8"],
+        ["4", "4"],
+    ]
+    # mean over θ of θ times the steps until 1, over both tasks; a network makes two tasks' steps
+    expected = np.mean(np.arange(0.1, 0.801, 0.05)) * 2 * np.mean([*slow.values()])
+    assert mean_times(verdict.text, "stored") == pytest.approx(expected, rel=0.1)
+
+
 # --- trained ---------------------------------------------------------------------------------------
 
 
@@ -357,6 +412,21 @@ def test_a_stored_run_is_the_same_with_its_own_seed(published, tmp_path, capsys)
         assert (verdict.code, words in verdict.text) == (code, True), verdict.text
         assert f"{len(rows) - 1} of {len(rows)} rows are identical" in verdict.text
         assert "up to 0.5 apart" in verdict.text
+
+
+def test_a_network_of_all_tasks_is_the_same_with_its_own_seed(tmp_path, capsys):
+    settings = dataclasses.replace(SETTINGS, seeds=2, joint_arms=("joint",), budget=2000, checkpoints=4)
+    write_plan(make_joint_plan("Biped", settings, small_learner()), tmp_path / "plan")
+    run_plan(tmp_path / "plan", processes=1)
+    cell = (tmp_path / "plan", "--arm", "joint")
+    assert ends(*cell, "--same-seed", 1) == AGREES
+    assert "identical: all" in capsys.readouterr().out
+    code = ends(*cell, "--seeds", 2, "--out", tmp_path / "replica")
+    said = capsys.readouterr().out
+    assert code == compare_fresh(tmp_path / "plan", tmp_path / "replica", NO_FOLD, "joint").code
+    assert "fresh seeds 2, 3 against" in said
+    assert ends(tmp_path / "plan") == 2
+    assert "learns all tasks in arm 'transfer'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_cannot_be_started_is_refused_before_anything_is_written(published, whole, tmp_path):
