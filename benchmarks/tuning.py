@@ -80,11 +80,13 @@ ones nor any within 0.1 of them in descriptor units, and the same ones in every 
 each (*alone*), and four sets of seven by a network each, as pretraining does (*many*). A network's
 *gain* is its mean reward per control step over the training beyond that of untrained networks, as a
 share of the largest that any trial had on the same tasks; its *end* is its reward at the last three of
-ten checkpoints. Differences of gains from the defaults are paired by network, with 95% t intervals. The
-best trial is tried again on other sampled tasks (*confirmation*), and is adopted for all arms alike if
-there the interval excludes 0 and networks that learn one task from nothing are not worse off on average.
-A *second round* starts from what the first adopted, with longer training of many."""
-LEARNT = 0.02
+ten checkpoints. Differences of gains from the defaults are paired by network, with 95% t intervals;
+networks on whose tasks no trial gained 0.02 a step tell nothing and are left out. The best trial is tried
+again on other sampled tasks (*confirmation*), and is adopted for all arms alike if there the interval
+excludes 0 and networks that learn one task from nothing are not worse off on average. *Both* pools the
+two phases, and flatters the trial that the first of them chose. A *second round* starts from what the
+first adopted, with longer training of many."""
+LEARNT = 0.02  # the page says it too
 """Reward per control step that some trial must gain on a network's tasks, or they tell nothing."""
 
 
@@ -375,6 +377,7 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                 + (f' --adopt "{against["trial"]}" --because ...' if against else "")
                 + f"`; {made['cpu']}, {made['cores']} cores, Python "
                 f"{made['python']}, mujoco {made['packages']['mujoco']}, torch {made['packages']['torch']}."
+                + (f" {one['note']}" if "note" in one else "")
             )
     return "\n".join(parts) + "\n"
 

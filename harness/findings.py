@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from harness.report import Analysis, analyse, words
 from harness.report.analysis import TREATMENT, Comparison, FoldResult, SetResult, compare, flow, rng
 from harness.report.sections_curves import suite_bands, threshold_limits, threshold_ratios
 from harness.report.sections_distance import distance_points
-from harness.report.sections_joint import analyse_joint
+from harness.report.sections_joint import all_at_once, analyse_joint
 from harness.report.sections_opening import forest_rows
 from harness.report.variations import resolution
 from harness.report.write import write_whole
@@ -58,20 +59,23 @@ def overview(plans: Sequence[Analysis]) -> str:
     paid = " or ".join(dict.fromkeys(f"θ = {plan.plan['break_even_threshold']:.2f}" for plan in plans))
     rows: Table = [
         ("family", "speed-up, these tasks [95%]", "wherever between checkpoints runs arrived",
-         "tasks like these [95%]", "permutation p", "tasks faster", "slower",
-         f"speed-up at {_theta(plans, 0)} alone [95%]", f"at {_top(plans)} alone [95%]",
-         f"reach {_top(plans)}: scratch", "transfer", f"new tasks until pretraining pays, at {paid}")
+         "were all dated to checkpoints", "tasks like these [95%]", "permutation p", "tasks faster",
+         "tasks slower", f"speed-up at {_theta(plans, 0)} alone [95%]", f"at {_top(plans)} alone [95%]",
+         f"scratch reaches {_top(plans)}", f"transfer reaches {_top(plans)}",
+         f"new tasks until pretraining pays, at {paid}")
     ]  # fmt: skip
     for plan in plans:
         main = plan.main
         suite = main.sets["all_folds"]
         like_these = statistics.sign_flip([f.log_ratio.value for f in suite.estimable])
+        seen = resolution(suite.folds)
         rows.append(
             (
                 f"**{plan.plan['family']}**",
                 f"**{_ratio(suite)}**{_part(suite, main.folds)}",
-                words.span_of(seen) if (seen := resolution(suite.folds)) else _DASH,
-                words.ratio(like_these),
+                words.span_of(seen) if seen else _DASH,
+                words.factor(seen.other if plan.interpolated else seen.planned) if seen else _DASH,
+                words.ratio(like_these, suite.limit),
                 words.p_value(suite.p),
                 *_verdicts(main),
                 _to_one_score(main, 0),
@@ -80,7 +84,7 @@ def overview(plans: Sequence[Analysis]) -> str:
                 _pays(plan),
             )
         )
-    return "\n\n".join([table(rows), *_mixed(plans)])
+    return "\n\n".join([table(rows), *_mixed([(plan, [plan.main]) for plan in plans])])
 
 
 def _verdicts(found: Comparison) -> tuple[str, str]:
@@ -106,8 +110,9 @@ def starts(plans: Sequence[Analysis]) -> str:
     rows: Table = [
         ("family", "networks of", "control steps of pretraining", "and then at most, B",
          "score on their own tasks (of single folds)", "score on the task held out, at step 0",
-         f"of the networks, at {measures.SOLVED:g} there",
-         f"tasks of mean {measures.SOLVED:g}: solved at step 0", "speed-up, those not solved [95%]")
+         f"networks at {measures.SOLVED:g} or more there",
+         f"tasks solved at step 0 (mean of {measures.SOLVED:g} or more)",
+         "speed-up on those not solved [95%]")
     ]  # fmt: skip
     for plan in plans:
         for found in plan.against_scratch:
@@ -230,10 +235,12 @@ def arms(plans: Sequence[Analysis]) -> str:
     """The arms that are planned on every fold, against each other."""
     rows: Table = [
         ("family", "steps of", "over steps of", "ratio [95%]", "permutation p", "faster", "slower",
-         f"reach {_top(plans)}: the first", "the second", "what it shows")
+         f"the first reaches {_top(plans)}", f"the second reaches {_top(plans)}", "what it shows")
     ]  # fmt: skip
     shared = False
+    compared = []
     for plan in plans:
+        compared.append((plan, [plan.comparisons[pair] for pair in MEANINGS if pair in plan.comparisons]))
         for pair, meaning in MEANINGS.items():
             if pair not in plan.comparisons:
                 continue
@@ -253,7 +260,7 @@ def arms(plans: Sequence[Analysis]) -> str:
                 )
             )
     note = "† Approximate: several tasks learn from the same networks, so that the interval is too narrow."
-    return "\n\n".join([table(rows), *[note] * shared])
+    return "\n\n".join([table(rows), *[note] * shared, *_mixed(compared)])
 
 
 def _folds_share_networks(plan: Analysis, arm: str) -> bool:
@@ -268,10 +275,11 @@ def controls(plans: Sequence[Analysis]) -> str:
     """The controls over scratch, with transfer on the same folds beside them."""
     rows: Table = [
         ("family", "folds", "seeds", "arm", "speed-up [95%]", "permutation p", "score at step 0",
-         f"reach {_top(plans)}: scratch", "the arm")
+         f"scratch reaches {_top(plans)}", f"the arm reaches {_top(plans)}")
     ]  # fmt: skip
-    for plan in plans:
-        for found in _controls(plan):
+    compared = [(plan, _controls(plan)) for plan in plans]
+    for plan, comparisons in compared:
+        for found in comparisons:
             suite = found.sets["all_folds"]
             rows.append(
                 (
@@ -285,22 +293,27 @@ def controls(plans: Sequence[Analysis]) -> str:
                     *(_share(found.folds, side) for side in (0, 1)),
                 )
             )
-    return table(rows)
+    if len(rows) == 1:
+        return "No controls were planned."
+    return "\n\n".join([table(rows), *_mixed(compared)])
 
 
 def codes(plans: Sequence[Analysis]) -> str:
     """What pretrained networks score on the held-out task at step 0, by the code that they are told.
 
-    Below a family's mean stand those of its tasks on which a difference is other than 0.
+    Below a family's mean stand those of its tasks on which a difference alone, adjusted for nothing, is
+    other than 0.
     """
     told = ("true", "mean", "wrong")
     rows: Table = [
         ("family", "held out", *(f"{code} code" for code in told),
-         *(f"true - {code} [95%]" for code in told[1:]))
+         *(f"true - {code} [95%] (Holm p)" for code in told[1:]))
     ]  # fmt: skip
     for plan in plans:
         scores = measures.code_scores(plan.evaluations, plan.runs, plan.plan)
         scores = scores[scores["arm"] == TREATMENT]
+        if scores.empty:
+            continue
         # every task counts once, however many of its networks there are
         means = scores.groupby(["fold", "code"])["score"].mean().unstack("code")
         worth = measures.code_differences(scores).set_index(["fold", "code"])
@@ -315,16 +328,18 @@ def codes(plans: Sequence[Analysis]) -> str:
                     *(_difference(worth, (fold, code)) for code in told[1:]),
                 )
             )
-    return table(rows)
+    return table(rows) if len(rows) > 1 else "No network was told codes."
 
 
 def _difference(worth: pd.DataFrame, key: tuple[int, str]) -> str:
     if key not in worth.index:
         return _DASH
     found = worth.loc[key]
-    return words.difference(
+    told = words.difference(
         Estimate(found["difference"], found["low"], found["high"], reason=found["reason"])
     )
+    # a mean over tasks is one comparison
+    return told if key[0] == -1 else f"{told} ({words.p_value(found['p_holm'])})"
 
 
 def together(plans: Sequence[Analysis]) -> str:
@@ -336,10 +351,13 @@ def together(plans: Sequence[Analysis]) -> str:
     rows: Table = [
         ("family", "networks",
          "speed-up over separate networks in lock-step, mean over scores and tasks [95%]", "permutation p",
-         f"until all tasks are at {half} [95%]", f"separate ones in turn, at {half} [95%]",
-         f"until all tasks are at {_top(plans)} [95%]", f"separate ones in turn, at {_top(plans)} [95%]",
+         f"until all tasks are at {half} [95%] (permutation p)",
+         f"over separate ones in turn, at {half} [95%] (permutation p)",
+         f"until all tasks are at {_top(plans)} [95%] (permutation p)",
+         f"over separate ones in turn, at {_top(plans)} [95%] (permutation p)",
          f"how many get there, {half} and {_top(plans)}", "mean score at the end")
     ]  # fmt: skip
+    some = False
     for plan in plans:
         result = analyse_joint(plan)
         thetas = measures.SOLVED, float(plan.thresholds[-1])
@@ -359,15 +377,17 @@ def together(plans: Sequence[Analysis]) -> str:
                 part = f" ({over})" if "without" in over else ""
                 compared = [words.ratio(e, str(mean["limit"])) + part, words.p_value(mean["p_permutation"])]
                 for theta in thetas:
-                    ratios = joint.completion_ratios(result.separate, curves, theta)
+                    ratios = all_at_once(result.separate, curves, theta)
                     ratios = ratios[ratios["joint_mode"] == joint.AT_ONCE].set_index("separate_mode")
                     compared += [
                         words.ratio(Estimate(r["log_ratio"], r["low"], r["high"], reason=r["reason"]))
+                        + f" ({words.p_value(r['p_permutation'])})"
                         for r in (ratios.loc[mode] for mode in (joint.LOCK_STEP, joint.IN_TURN))
                     ]
             mode = joint.LOCK_STEP if alone else joint.AT_ONCE
             ours = done[(done["arm"] == curves.arm) & (done["mode"] == mode)]
             reached = [int(ours.loc[np.isclose(ours["theta"], t), "reached"].item()) for t in thetas]
+            some |= any(0 < n < curves.count for n in reached)
             score = scores.loc[curves.arm]
             rows.append(
                 (
@@ -380,7 +400,11 @@ def together(plans: Sequence[Analysis]) -> str:
                     ),
                 )
             )
-    return table(rows)
+    note = (
+        "Where some get there and others do not, an interval of these times can be far too narrow; whether "
+        "there is a difference, the permutation p still tells."
+    )
+    return "\n\n".join([table(rows), *[note] * some])
 
 
 def runs(plans: Sequence[Analysis]) -> str:
@@ -391,7 +415,8 @@ def runs(plans: Sequence[Analysis]) -> str:
     """
     rows: Table = [
         ("experiment", "runs planned", "finished", "diverged", "failed", "excluded", "missing",
-         f"of the learning runs, not at {_top(plans)} by B", "control steps", "hours of processes")
+         f"of the learning runs, not at {_top(plans)} by the budget", "control steps",
+         "hours of processes")
     ]  # fmt: skip
     for plan in plans:
         total = flow(plan).iloc[-1]
@@ -412,7 +437,9 @@ def runs(plans: Sequence[Analysis]) -> str:
                 f"{seconds / 3600:.1f}",
             )
         )
-    return table(rows)
+    joint_too = any(plan.kind == "joint" for plan in plans)
+    note = "A network that learns all tasks counts once for each of them among the learning runs."
+    return "\n\n".join([table(rows), *[note] * joint_too])
 
 
 def forest(plans: Sequence[Analysis]) -> Figure:
@@ -444,6 +471,8 @@ def curves(plans: Sequence[Analysis]) -> Figure:
         panels.append(
             plots.CurvePanel(title, bands, {}, dict.fromkeys(bands, own), float(plan.plan["budget"]))
         )
+    if not panels:
+        raise ValueError("no experiment here has learning curves of several tasks, of which to take a mean")
     longest = max((plan.plan for plan in plans), key=lambda plan: float(plan["budget"]))
     return plots.learning_curves(
         panels,
@@ -522,19 +551,20 @@ def _part(found: SetResult, folds: Sequence[FoldResult]) -> str:
     return f" ({len(found.estimable)} of {len(folds)} tasks)" if few else ""
 
 
-def _mixed(plans: Iterable[Analysis]) -> list[str]:
+def _mixed(compared: Iterable[tuple[Analysis, Sequence[Comparison]]]) -> list[str]:
     """A warning of tasks that some runs of an arm learn and others do not, if there are any."""
-    found = [
-        f"{plan.plan['family']} `{f.measures.task}` ({', '.join(plots.arm_label(arm) for arm, _ in mixed)})"
-        for plan in plans
-        for f in plan.main.folds
-        if f.measures.complete and (mixed := f.measures.mixed)
-    ]
+    found: dict[str, dict[str, None]] = {}
+    for plan, comparisons in compared:
+        for f in (f.measures for c in comparisons for f in c.folds):
+            for arm, _ in f.mixed if f.complete else ():
+                of_task = found.setdefault(f"{plan.plan['family']} `{f.task}`", {})
+                of_task[plots.arm_label(arm)] = None
     if not found:
         return []
+    told = "; ".join(f"{task} ({', '.join(arms)})" for task, arms in found.items())
     return [
-        f"Of some arms only some runs arrive within the budget: {'; '.join(found)}. An interval of such a "
-        "task can be far too narrow; whether there is a difference, the permutation p still tells."
+        f"Of some arms only some runs arrive within the budget: {told}. An interval of such a task can be "
+        "far too narrow; whether there is a difference, the permutation p still tells."
     ]
 
 
@@ -548,9 +578,9 @@ def _pays(plan: Analysis) -> str:
     known = found.dropna(subset="uses")
     if known.empty:
         return "–"
-    uses = known["uses"].where(np.isfinite(known["high"]), math.inf)
-    middle, low, high = (f"{x:.1f}" if x < math.inf else "unbounded" for x in uses.quantile([0.5, 0.0, 1.0],
-                         interpolation="higher"))  # fmt: skip
+    uses = known["uses"].where(np.isfinite(known["high"]), math.inf).tolist()
+    ends = (median(uses), min(uses), max(uses))
+    middle, low, high = (f"{x:.1f}" if x < math.inf else "unbounded" for x in ends)
     part = f", {len(known)} of {len(plan.main.folds)} tasks" if len(known) < len(plan.main.folds) else ""
     return f"{middle} ({low} to {high}{part})"
 

@@ -373,12 +373,20 @@ def completion_table(arms: Sequence[JointCurves]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def completion_ratios(separate: JointCurves, joint: JointCurves, theta: float) -> pd.DataFrame:
+def completion_ratios(
+    separate: JointCurves, joint: JointCurves, theta: float, rng: np.random.Generator
+) -> pd.DataFrame:
     """How many times fewer total steps a joint network needs until all tasks are at one θ.
+
+    Args:
+        separate: curves of the separate sets.
+        joint: curves of a joint arm.
+        theta: one of the thresholds.
+        rng: draws the permutations.
 
     Returns:
         One row per meaning of either side: ``arm, joint_mode, separate_mode, theta, log_ratio, low, high,
-        p, reason``.
+        p_permutation, reason``.
 
     Raises:
         ValueError: for a θ that is not in the grid.
@@ -394,9 +402,10 @@ def completion_ratios(separate: JointCurves, joint: JointCurves, theta: float) -
                 e = statistics.log_ratio(before, after, names=(separate.arm, joint.arm))
             else:
                 e = Estimate(math.nan, reason=f"not estimable: no run reaches θ = {theta:.2f} on all tasks")
-            rows.append([joint.arm, mode, other, theta, e.value, e.low, e.high, e.p, e.reason])
-    columns = ["arm", "joint_mode", "separate_mode", "theta", "log_ratio", "low", "high", "p", "reason"]
-    return pd.DataFrame(rows, columns=columns)
+            permuted = math.nan if math.isnan(e.value) else statistics.permutation_p(before, after, rng)
+            rows.append([joint.arm, mode, other, theta, e.value, e.low, e.high, permuted, e.reason])
+    columns = ["arm", "joint_mode", "separate_mode", "theta"]
+    return pd.DataFrame(rows, columns=[*columns, "log_ratio", "low", "high", "p_permutation", "reason"])
 
 
 def share_table(arms: Sequence[JointCurves]) -> pd.DataFrame:

@@ -808,15 +808,19 @@ def code_scores(evaluations: pd.DataFrame, runs: pd.DataFrame, plan: Mapping[str
 
     Returns:
         One row per complete pretraining and code: ``run, fold, task, arm, seed, code, score``; a diverged
-        evaluation counts as 0.
+        evaluation counts as 0. Of a network that learned a single task the mean of its sources' codes is
+        the farthest one too, and there once.
     """
     if "code" not in evaluations:
         evaluations = evaluations.assign(code=TRUE_CODE)
     evaluations = evaluations.drop_duplicates(["run", "checkpoint", "task", "code"], keep="first")
     names = {task["number"]: task["name"] for task in plan["tasks"]}
+    alone = {run["id"] for run in plan["runs"] if len(run["tasks"]) == 1}
     rows = []
     for run, last in _hand_over(evaluations, runs):
         held_out = last[last["task"] == names.get(run.fold, "")]
+        if run.run in alone:
+            held_out = held_out[held_out["code"] != "wrong"]
         for code, score in zip(held_out["code"], held_out["score"].fillna(0.0), strict=True):
             of_run = {"run": run.run, "fold": run.fold, "task": names[run.fold], "arm": run.arm}
             rows.append(of_run | {"seed": run.seed, "code": code, "score": score})
@@ -830,10 +834,12 @@ def code_differences(scores: pd.DataFrame) -> pd.DataFrame:
         scores: :func:`code_scores`.
 
     Returns:
-        One row per arm, fold and other code: ``arm, fold, task, code, n, difference, low, high, reason``,
-        and one per arm and code for the mean over folds, of ``fold`` -1 and task ``mean of tasks``.
+        One row per arm, fold and other code: ``arm, fold, task, code, n, difference, low, high, reason, p``
+        (of the t test), and one per arm and code for the mean over folds, of ``fold`` -1 and task ``mean of
+        tasks``; ``p_holm`` of a fold is adjusted for all folds and codes of the arm, that of a mean for
+        nothing.
     """
-    columns = ["arm", "fold", "task", "code", "n", "difference", "low", "high", "reason"]
+    columns = ["arm", "fold", "task", "code", "n", "difference", "low", "high", "reason", "p"]
     rows = []
     wide = scores.pivot_table("score", ["arm", "fold", "task", "run"], "code")
     for code in [c for c in wide.columns if c != TRUE_CODE]:
@@ -842,10 +848,14 @@ def code_differences(scores: pd.DataFrame) -> pd.DataFrame:
             estimates = []
             for (fold, task), values in of_arm.groupby(["fold", "task"]):
                 estimates.append(statistics.one_sample(values.to_numpy()))
-                rows.append([arm, fold, task, code, len(values), *_interval(estimates[-1])])
+                rows.append([arm, fold, task, code, len(values), *_tested(estimates[-1])])
             mean = statistics.suite_mean(estimates)
-            rows.append([arm, -1, "mean of tasks", code, len(of_arm), *_interval(mean)])
-    return pd.DataFrame(rows, columns=columns)
+            rows.append([arm, -1, "mean of tasks", code, len(of_arm), *_tested(mean)])
+    found = pd.DataFrame(rows, columns=columns)
+    found["p_holm"] = found["p"]
+    for _, of_arm in found[found["fold"] != -1].groupby("arm"):
+        found.loc[of_arm.index, "p_holm"] = statistics.holm(of_arm["p"].tolist())
+    return found
 
 
 def _hand_over(evaluations: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -1174,6 +1184,10 @@ def threshold_index(thresholds: np.ndarray, theta: float) -> int:
 
 def _interval(e: Estimate) -> list[Any]:
     return [e.value, e.low, e.high, e.reason]
+
+
+def _tested(e: Estimate) -> list[Any]:
+    return [*_interval(e), e.p]
 
 
 def task_name(plan: Mapping[str, Any], number: int) -> str:

@@ -15,9 +15,11 @@ from synthetic_plans import SPEED_UPS, TASKS, joint, leave_one_out, planted, wri
 from harness import measures
 from harness.findings import BLOCKS, END, FIGURES, MARK, fill, rank_correlation
 from harness.joint import AT_ONCE, IN_TURN, SEPARATE, completion_ratios
+from harness.measures import break_even
 from harness.rebuild import rebuild
 from harness.report import analyse, words
 from harness.report.sections_joint import analyse_joint
+from harness.report.variations import resolution
 from harness.statistics import sign_flip
 
 SPEED_UP = "speed-up, these tasks [95%]"
@@ -56,18 +58,25 @@ def number(text: str) -> float:
 def test_the_overview_has_every_family_with_its_planted_speed_up(results):
     first, second = block(results, "overview", "first", "second")
     assert (first["tasks faster"], second["tasks faster"]) == ("4 of 4", "0 of 3")
-    assert (first["slower"], second["slower"]) == ("0 of 4", "3 of 3")
+    assert (first["tasks slower"], second["tasks slower"]) == ("0 of 4", "3 of 3")
     assert number(first[SPEED_UP]) == pytest.approx(SPEED_UPS["transfer"], rel=0.2)
     assert number(second[SPEED_UP]) == pytest.approx(0.5, rel=0.15)
     theta = analyse(results / "first").plan["break_even_threshold"]
     pays = f"new tasks until pretraining pays, at θ = {theta:.2f}"
     assert second[pays] == "unbounded (unbounded to unbounded)"
-    assert first[pays][0].isdigit()
+    known = break_even([f.measures for f in analyse(results / "first").main.folds],
+                       analyse(results / "first").plan, theta)["uses"]  # fmt: skip
+    middle, low, high = (float(x) for x in re.findall(r"[\d.]+", first[pays]))
+    assert (low, high) == pytest.approx((known.min(), known.max()), abs=0.05)
+    assert middle == pytest.approx(known.median(), abs=0.05)
     # learning that is so many times faster is so at every score
     for alone in ("speed-up at θ = 0.10 alone [95%]", "at θ = 0.80 alone [95%]"):
         assert number(first[alone]) == pytest.approx(SPEED_UPS["transfer"], rel=0.3)
     _, low, _, high = first["wherever between checkpoints runs arrived"].split()
     assert float(low) < number(first[SPEED_UP]) < float(high)
+    read = resolution(analyse(results / "first").sets["all_folds"].folds)
+    reading = read.other if analyse(results / "first").interpolated else read.planned
+    assert float(first["were all dated to checkpoints"]) == pytest.approx(reading, rel=0.01)
     # and it is what the report says
     suite = analyse(results / "first").sets["all_folds"]
     headline = suite.log_ratio.exp()
@@ -91,10 +100,10 @@ def test_what_networks_can_do_when_they_are_handed_on(results, tmp_path):
     assert row["networks of"] == "transfer"
     assert row["control steps of pretraining"] == f"{plan['pretrain_budget']:,}"
     assert row["and then at most, B"] == f"{plan['budget']:,}"
-    assert row["of the networks, at 0.5 there"] == "2 of 12"
-    assert row["tasks of mean 0.5: solved at step 0"] == "1 of 3"
+    assert row["networks at 0.5 or more there"] == "2 of 12"
+    assert row["tasks solved at step 0 (mean of 0.5 or more)"] == "1 of 3"
     expected = analyse(tmp_path / "able").sets["not_yet_solved"].log_ratio.exp()
-    assert number(row["speed-up, those not solved [95%]"]) == pytest.approx(expected.value, rel=0.01)
+    assert number(row["speed-up on those not solved [95%]"]) == pytest.approx(expected.value, rel=0.01)
     analysis = analyse(results / "first")
     rows = {row["networks of"]: row for row in block(results, "starts", "first")}
     assert set(rows) == {"transfer", "blind", "single source", "ceiling"}  # not what is taken apart
@@ -140,11 +149,20 @@ def test_arms_are_compared_both_ways_and_controls_on_their_own_folds(results):
 def test_codes_joint_networks_and_what_became_of_runs(results):
     row, *single = block(results, "codes", "first")
     assert row["held out"] == "mean of 4 tasks"
-    assert {r["held out"] for r in single} <= {f"`{name}`" for name in TASKS[:4]}
-    for r in single:  # only where a difference is other than 0
-        told = [r[f"true - {code} [95%]"].split(" [")[1].strip("]") for code in ("mean", "wrong")]
-        ends = [[float(end.replace("−", "-")) for end in interval.split(", ")] for interval in told]
-        assert any(low > 0 or high < 0 for low, high in ends)
+    analysis = analyse(results / "first")
+    worth = measures.code_differences(
+        measures.code_scores(analysis.evaluations, analysis.runs, analysis.plan)
+    )
+    worth = worth[(worth["arm"] == "transfer") & (worth["fold"] != -1)]
+    apart = worth[(worth["low"] > 0) | (worth["high"] < 0)]["task"]
+    assert [r["held out"] for r in single] == [f"`{name}`" for name in TASKS[:4] if name in set(apart)]
+    assert single
+    for r in single:
+        for code in ("mean", "wrong"):
+            (e,) = worth[(worth["task"] == r["held out"].strip("`")) & (worth["code"] == code)].itertuples()
+            said = r[f"true - {code} [95%] (Holm p)"]
+            assert said.endswith(f"({words.p_value(e.p_holm)})")
+            assert number(said.replace("−", "-")) == pytest.approx(e.difference, abs=0.01)
     assert number(row["mean code"]) == pytest.approx(0.3, abs=0.05)
     assert number(row["wrong code"]) == pytest.approx(0.1, abs=0.05)
     rows = block(results, "joint", "joint")
@@ -160,13 +178,14 @@ def test_codes_joint_networks_and_what_became_of_runs(results):
             == f"{there[0]} and {there[1]} of {curves.count}"
         )
         if curves.arm != SEPARATE:
-            ratios = completion_ratios(result.separate, curves, 0.5)
-            (ratio,) = ratios.loc[
-                (ratios["joint_mode"] == AT_ONCE) & (ratios["separate_mode"] == IN_TURN), "log_ratio"
-            ]
-            assert number(row["separate ones in turn, at θ = 0.50 [95%]"]) == pytest.approx(
-                np.exp(ratio), rel=0.01
-            )
+            ratios = completion_ratios(result.separate, curves, 0.5, np.random.default_rng(0))
+            (ratio,) = ratios[
+                (ratios["joint_mode"] == AT_ONCE) & (ratios["separate_mode"] == IN_TURN)
+            ].itertuples()
+            said = row["over separate ones in turn, at θ = 0.50 [95%] (permutation p)"]
+            assert number(said) == pytest.approx(np.exp(ratio.log_ratio), rel=0.01)
+            p = re.search(r"\(<?([\d.]+)\)$", said)[1]
+            assert float(p) == pytest.approx(ratio.p_permutation, abs=0.02)
         assert number(row["mean score at the end"]) == pytest.approx(curves.final_scores.mean(), abs=0.01)
     first, second = block(results, "runs", "first", "second")
     plan = analyse(results / "first").plan
@@ -174,7 +193,7 @@ def test_codes_joint_networks_and_what_became_of_runs(results):
     assert first["runs planned"] == first["finished"] == f"{len(plan['runs']):,}"
     assert first["missing"] == first["diverged"] == "0"
     # at half the speed of scratch some of the 15 transfer runs are not at 0.80 by the budget
-    late, of = second["of the learning runs, not at θ = 0.80 by B"].split(" of ")
+    late, of = second["of the learning runs, not at θ = 0.80 by the budget"].split(" of ")
     rows = analyse(results / "second").evaluations
     never = rows.groupby("run")["score"].max() < 0.78  # but for noise
     assert 0 < never.sum() <= int(late) < 15
@@ -232,8 +251,8 @@ def test_what_is_missing_is_said_and_not_taken_for_solved(results, half):
     assert "(2 of 4 tasks)" in row[SPEED_UP]
     assert row["tasks faster"] == "2 of 2"
     row, *_ = block(results, "starts", "half")
-    assert row["tasks of mean 0.5: solved at step 0"] == "0 of 2"
-    assert "all are" not in row["speed-up, those not solved [95%]"]
+    assert row["tasks solved at step 0 (mean of 0.5 or more)"] == "0 of 2"
+    assert "all are" not in row["speed-up on those not solved [95%]"]
     verdicts = [row["verdict (Holm p)"].partition(" (")[0] for row in block(results, "folds", "half")]
     assert sorted(verdicts) == ["faster", "faster", "no data", "no data"]
     (row,) = block(results, "runs", "half")
@@ -254,6 +273,41 @@ def test_tasks_that_no_run_solves_do_not_count_as_never_paid_back(results, tmp_p
     (pays,) = [text for header, text in row.items() if header.startswith("new tasks")]
     assert "unbounded" not in pays
     assert pays.endswith("2 of 3 tasks)")
+
+
+def test_tables_warn_of_arms_of_which_some_runs_arrive(results, tmp_path):
+    plan = leave_one_out(range(3), seeds=4, arms=("scratch", "transfer", "blind"), control_folds=(),
+                         title="some")  # fmt: skip
+    rising = planted(SPEED_UPS)
+
+    def score(run, task, steps, rng):
+        fails = run["phase"] == "learn" and (run["fold"], run["arm"], run["seed"]) == (1, "blind", 2)
+        return np.full(len(steps), 0.05) if fails else rising(run, task, steps, rng)
+
+    write_plan_and_rows(tmp_path / "some", plan, score)
+    block(tmp_path, "arms", "some")
+    assert f"`{TASKS[1]}` (blind). An interval" in (tmp_path / "page.md").read_text()
+    block(tmp_path, "overview", "some")  # of scratch and transfer alone
+    assert "only some runs arrive" not in (tmp_path / "page.md").read_text()
+    # one network of three never has all of its tasks
+    together = joint(seeds=3)
+
+    def stays(run, task, steps, rng):
+        stuck = (run["arm"], run["seed"], task) == ("joint", 1, 2)
+        return np.full(len(steps), 0.05) if stuck else rising(run, task, steps, rng)
+
+    write_plan_and_rows(tmp_path / "together", together, stays)
+    rows = block(tmp_path, "joint", "together")
+    assert rows[1]["how many get there, θ = 0.50 and θ = 0.80"] == "2 and 2 of 3"
+    assert "Where some get there and others do not" in (tmp_path / "page.md").read_text()
+
+
+def test_what_was_not_planned_has_a_sentence_instead_of_an_empty_table(results):
+    page = results / "without.md"
+    page.write_text(f"<!-- findings: controls second -->\n{END}\n")
+    fill(page)
+    assert "No controls were planned." in page.read_text()
+    page.unlink()
 
 
 def test_a_plan_that_was_edited_is_refused(results, half):
@@ -320,9 +374,12 @@ def test_of_a_joint_plan_every_task_of_every_network_is_counted(results):
     (row,) = block(results, "runs", "joint")
     analysis = analyse(results / "joint")
     tasks = len({run["fold"] for run in analysis.plan["runs"] if run["arm"] == "separate"})
-    _, of = row["of the learning runs, not at θ = 0.80 by B"].split(" of ")
+    _, of = row["of the learning runs, not at θ = 0.80 by the budget"].split(" of ")
     # separate networks learn a task each; both joint arms all of them
     assert int(of) == 3 * tasks * 5
+    assert "counts once for each" in (results / "page.md").read_text()
+    block(results, "runs", "first")
+    assert "counts once for each" not in (results / "page.md").read_text()
 
 
 def test_one_page_that_cannot_be_filled_in_keeps_no_other_from_it(results, tmp_path):
@@ -330,7 +387,12 @@ def test_one_page_that_cannot_be_filled_in_keeps_no_other_from_it(results, tmp_p
     shutil.copytree(results / "joint", tmp_path / "joint")
     (tmp_path / "a.md").write_text(f"<!-- findings: overview joint -->\n{END}\n")
     (tmp_path / "b.md").write_text(f"<!-- findings: runs first joint -->\n{END}\n")
+    # of one fold there is no mean over tasks to draw
+    alone = leave_one_out([0], seeds=2, arms=("scratch", "transfer"), control_folds=(), title="alone")
+    write_plan_and_rows(tmp_path / "alone", alone)
+    (tmp_path / "0.md").write_text(f"<!-- findings: curves alone -->\n{END}\n")
     rebuilt = rebuild(tmp_path)
+    assert "learning curves of several tasks" in rebuilt.failed[tmp_path / "0.md"]
     assert "plan of kind joint" in rebuilt.failed[tmp_path / "a.md"]
     assert tmp_path / "b.md" in rebuilt.pages
     assert "| first |" in (tmp_path / "b.md").read_text()

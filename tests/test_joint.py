@@ -77,12 +77,13 @@ def test_times_until_all_tasks_are_there():
     assert joint.completion_times(sets)["one after another"][:, 0].tolist() == [20.0, 10.0]
     assert joint.completion_times(networks)["all at one checkpoint"][:, 0].tolist() == [16.0, 8.0]
     assert joint.completion_times(networks)["each at some time"][:, 0].tolist() == [16.0, 8.0]
-    ratios = joint.completion_ratios(sets, networks, 0.6).set_index(["joint_mode", "separate_mode"])
+    rng = np.random.default_rng(0)
+    ratios = joint.completion_ratios(sets, networks, 0.6, rng).set_index(["joint_mode", "separate_mode"])
     assert math.exp(ratios.loc[("all at one checkpoint", "lock-step"), "log_ratio"]) == pytest.approx(2.0)
     in_turn = ratios.loc[("each at some time", "one after another"), "log_ratio"]
     assert math.exp(in_turn) == pytest.approx(15 / 12)
     with pytest.raises(ValueError, match=r"θ = 0\.5 is not in the grid"):
-        joint.completion_ratios(sets, networks, 0.5)
+        joint.completion_ratios(sets, networks, 0.5, rng)
 
 
 def test_interpolated_times_by_hand():
@@ -187,7 +188,7 @@ def test_what_no_run_reaches_and_what_the_first_checkpoint_hides():
     assert found["tasks"].tolist() == [1, 1]
     sets = joint.joint_curves(*data, "separate")
     reason = "not estimable: no run reaches θ = 0.60 on all tasks"
-    assert set(joint.completion_ratios(sets, networks, 0.6)["reason"]) == {reason}
+    assert set(joint.completion_ratios(sets, networks, 0.6, np.random.default_rng(0))["reason"]) == {reason}
     flat = experiment([(never, never)] * 2, [(never, never)] * 2)
     nothing = joint.speed_ups(
         joint.task_times(*flat, joint.joint_curves(*flat, "joint")), np.random.default_rng(0)

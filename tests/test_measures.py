@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from harness import measures, statistics
 
@@ -627,6 +628,12 @@ def test_codes_at_hand_over_are_compared_within_a_network():
     suite = differences.loc[(-1, "mean")]
     assert (suite["task"], suite["n"]) == ("mean of tasks", 4)
     assert suite["difference"] == pytest.approx(0.25)
+    # of two networks each, on two tasks with two codes
+    single = [i for i in differences.index if i[0] != -1]
+    p = [2 * stats.t.sf(d / 0.05, 1) for d in differences.loc[single, "difference"]]
+    assert differences.loc[single, "p"].tolist() == pytest.approx(p)
+    assert differences.loc[single, "p_holm"].tolist() == pytest.approx(statistics.holm(p))
+    assert suite["p_holm"] == suite["p"] < 0.05
     assert measures.code_differences(scores[scores["code"] == "true"]).empty
     assert measures.code_scores(table, runs[runs["phase"] == "learn"], plan).empty
 

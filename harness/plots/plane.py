@@ -63,6 +63,10 @@ class DistancePoint:
 
 def distance(points: Sequence[DistancePoint], note: str = "") -> Figure:
     """Speed-up and jumpstart against the distance to the nearest training task, each point named."""
+    at = [p.distance for p in points]
+    points = _apart(points)
+    if any(p.distance != x for p, x in zip(points, at, strict=True) if not math.isnan(x)):
+        note = f"{note} Points of nearly equal distance stand side by side.".lstrip()
     with style():
         foot = fit(note, WIDTH - 0.2, SMALL, lines=3)
         below = 0.5 + 0.16 * (foot.count("\n") + 1 if foot else 0)
@@ -70,7 +74,6 @@ def distance(points: Sequence[DistancePoint], note: str = "") -> Figure:
         height = below + 2 * tall + gap + 0.12
         figure = Figure(figsize=(WIDTH, height))
         left, width = 0.75, WIDTH - 0.75 - 0.2
-        points = _apart(points)
         xs = finite([p.distance for p in points if not math.isnan(p.speed_up.value)])
         low, high = (float(xs.min()), float(xs.max())) if len(xs) else (0.0, 1.0)
         margin = 0.12 * (high - low) or 0.5

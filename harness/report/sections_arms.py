@@ -158,6 +158,7 @@ def _codes(scores: pd.DataFrame) -> list[str | Exhibit]:
             words.number_cell(float(means.get((row.arm, row.fold, "true"), math.nan))),
             words.number_cell(float(means.get((row.arm, row.fold, row.code), math.nan))),
             words.difference_cell(Estimate(row.difference, row.low, row.high, reason=row.reason)),
+            words.p_cell(row.p_holm),
         ]
         for row in gaps.itertuples()
     ]
@@ -165,14 +166,15 @@ def _codes(scores: pd.DataFrame) -> list[str | Exhibit]:
         heading("True, mean and wrong code at hand-over"),
         table(
             ["held-out task", "arm", "other code", "pretrainings", "g, true code", "g, other code",
-             "true − other [95%]"],
+             "true − other [95%]", "p"],
             rows,
             "scores by the code told",
         ),
         paragraph(
             "Score of the pretrained networks on the held-out task, before any training on it, told the "
             "task's own code, the mean of the source tasks' codes, or the code of the farthest source. "
-            "Differences are within networks, with t intervals."
+            "Differences are within networks, with t intervals; p is of the t test, that of a task "
+            "adjusted for all tasks and codes of its arm (Holm)."
         ),
     ]  # fmt: skip
 
