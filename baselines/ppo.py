@@ -144,7 +144,8 @@ class PPO(Described):
         "Octopus": {"learning_rate": 1e-3},  # results/tuning
     }
     source = "this project; tuned on sampled tasks only"
-    # results/tuning has the trials, confirmations included, and what was adopted
+    # results/tuning has the trials, confirmations included, and what was adopted; not of DMWalker, whose
+    # tuning was before that record
     tuning: ClassVar[Mapping[str, tuple[int, int]]] = {
         "Biped": (10, 6_000_000),
         "BipedSkills": (14, 11_200_000),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from harness import markdown
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "results" / "benchmarks"
@@ -14,7 +16,7 @@ MARKS = ("<!-- goals -->\n", "<!-- /goals -->\n")
 
 def goals_table(results: Path = RESULTS) -> str:
     """Every stored comparison that has a goal, as a Markdown table, with the file that it is read from."""
-    lines = ["| what | against | ratio | goal | | stored in |", "|---|---|---|---|---|---|"]
+    rows = []
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         for row in result.get("rows", []):
@@ -25,11 +27,9 @@ def goals_table(results: Path = RESULTS) -> str:
                     f"{path.name} is of a smoke run, which measures nothing: run it without --quick"
                 )
             ratio, verdict = row["ratio"], row["met"] if row["met"] == "met" else f"**{row['met']}**"
-            lines.append(
-                f"| {row['what']} | {row['against']} | {ratio['median']:.2f} [{ratio['min']:.2f}, "
-                f"{ratio['max']:.2f}] | {row['goal']:g} | {verdict} | `{path.name}` |"
-            )
-    return "\n".join(lines) + "\n"
+            told = f"{ratio['median']:.2f} [{ratio['min']:.2f}, {ratio['max']:.2f}]"
+            rows.append((row["what"], row["against"], told, f"{row['goal']:g}", verdict, f"`{path.name}`"))
+    return markdown.table(("what", "against", "ratio", "goal", "", "stored in"), rows)
 
 
 def with_goals(text: str) -> str:
@@ -38,13 +38,7 @@ def with_goals(text: str) -> str:
     Raises:
         ValueError: if the marks are not there, once each and in order.
     """
-    before, opened, rest = text.partition(MARKS[0])
-    _, closed, after = rest.partition(MARKS[1])
-    if not (opened and closed) or MARKS[0] in rest or MARKS[1] in before + after:
-        raise ValueError(
-            f"the table of goals belongs between {MARKS[0].strip()!r} and {MARKS[1].strip()!r}, once"
-        )
-    return "".join([before, MARKS[0], "\n", goals_table(), "\n", MARKS[1], after])
+    return markdown.between(text, *MARKS, f"\n{goals_table()}\n\n", "the table of goals")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ _LINK = re.compile(
     r"|(?P<before>\]\(|(?:src|href)=\")(?P<to>[^)\s\"]+)",
     re.DOTALL | re.MULTILINE,
 )
+_UNBUILT = re.compile(r"^\*`make docs` fills this page in.*\n\n", re.MULTILINE)
+"""What a page says to who reads it unbuilt."""
 _ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):(?=<code>)")
 _origins: dict[str, str] = {}
 """Path in the repository of what was added to the site, by its path there."""
@@ -82,7 +84,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns the links of a page that lead out of docs/ towards what was added."""
-    return turned(markdown, origin(page.file.src_uri))
+    return turned(_UNBUILT.sub("", markdown), origin(page.file.src_uri))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -83,12 +83,7 @@ def with_families_table(text: str) -> str:
     Raises:
         ValueError: if the marks are not there, once each and in order.
     """
-    opening, closing = TABLE_MARKS
-    before, _, rest = text.partition(opening)
-    _, found, after = rest.partition(closing)
-    if not found or opening in rest or closing in before + after:
-        raise ValueError(f"the table of families belongs between {opening.strip()!r} and {closing!r}, once")
-    return "".join([before, opening, families_table(), closing, after])
+    return markdown.between(text, *TABLE_MARKS, families_table(), "the table of families")
 
 
 def page() -> str:

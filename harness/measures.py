@@ -897,36 +897,6 @@ def success_differences(folds: Sequence[FoldMeasures], theta: float) -> list[Est
     return found
 
 
-def profile_curves(fold: FoldMeasures) -> tuple[np.ndarray, np.ndarray]:
-    """Share of θ reached against steps, cluster means up to B, ``(clusters, checkpoints)`` of each side."""
-    both = [
-        cluster_means(reached_shares(c.steps[c.steps <= fold.budget], t), c.clusters)
-        for c, t in zip(fold.curves, fold.arrivals, strict=True)
-    ]
-    return both[0], both[1]
-
-
-def runtime_profile(folds: Sequence[FoldMeasures]) -> pd.DataFrame:
-    """Share of all (task, θ) pairs that are reached within a number of steps, equal weight to each task.
-
-    Only folds with complete runs on both sides count, so that the sides have the same tasks.
-
-    Returns:
-        One row per side and checkpoint up to B: ``arm, steps, share, tasks`` and ``censored``, the share
-        that is not reached by B: the profile's right end lies this much below 1.
-    """
-    complete = [fold for fold in folds if fold.complete]
-    rows = []
-    for i in range(2 if complete else 0):
-        curves = complete[0].curves[i]
-        steps = curves.steps[curves.steps <= complete[0].budget]
-        share = np.mean([profile_curves(fold)[i].mean(axis=0) for fold in complete], axis=0)
-        rows += [
-            [curves.arm, s, y, len(complete), 1 - share[-1]] for s, y in zip(steps, share, strict=True)
-        ]
-    return pd.DataFrame(rows, columns=["arm", "steps", "share", "tasks", "censored"])
-
-
 def pretraining_steps(plan: Mapping[str, Any], curves: ArmCurves) -> float:
     """C_pretrain: steps of what the arm's runs started from, mean over clusters; 0 for a fresh start."""
     planned = {run["id"]: run for run in plan["runs"]}
@@ -1188,6 +1158,12 @@ def _interval(e: Estimate) -> list[Any]:
 
 def _tested(e: Estimate) -> list[Any]:
     return [*_interval(e), e.p]
+
+
+def plan_title(plan: Mapping[str, Any]) -> str:
+    """The plan's title, the family's name at its beginning once: some frozen plans have it twice."""
+    family, title = f"{plan['family']}: ", str(plan["title"])
+    return title.removeprefix(family) if title.startswith(2 * family) else title
 
 
 def task_name(plan: Mapping[str, Any], number: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from harness import findings
+from harness import findings, markdown
 from harness.compare import leaderboard
 from harness.report import write_report
 from harness.report.write import write_whole
@@ -110,9 +110,5 @@ def with_leaderboard(text: str, path: Path) -> str:
     Raises:
         ValueError: if the marks are not there once each, in order.
     """
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(f"{END}\n")
-    if not (begin and end) or BEGIN in rest or END in before + after:
-        raise ValueError(f"{path} must have the lines {BEGIN} and {END} once each, in this order")
     table = leaderboard(path.parent, check=lambda plan: Store(plan).check_frozen()).markdown()
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}\n{after}"
+    return markdown.between(text, f"{BEGIN}\n", f"{END}\n", f"\n{table}\n\n", f"{path}: the leaderboard")

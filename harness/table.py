@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.measures import add_scores, task_name
+from harness.measures import add_scores, plan_title, task_name
 from harness.store import Store
 
 
@@ -135,7 +135,7 @@ def evaluation_table(directory: str | os.PathLike[str]) -> pd.DataFrame:
     of_run = [planned[run] for run in table["run"]]
     facts = {
         "plan": plan["sha256"][:12],
-        "title": plan["title"],
+        "title": plan_title(plan),
         "family": plan["family"],
         "version": plan["version"],
         "kind": plan.get("kind", "leave_one_out"),

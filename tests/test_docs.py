@@ -163,7 +163,9 @@ def test_broken_links_stop_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0
     for link, complaint in BROKEN.items():
         assert complaint in done.stderr, (link, done.stderr)
-    assert f"Aborted with {len(BROKEN)} warnings in strict mode" in done.stdout + done.stderr
+    assert re.search(r"Aborted with \d+ warnings in strict mode", done.stdout + done.stderr)
+    # results that the real front page links to come along, and link to pages that this site lacks
+    assert done.stderr.count("Doc file 'index.md'") == len(BROKEN)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ USES_BASELINES = {"bookmark", "cli", "pack", "ray_workers", "reference", "replic
 USES_BASELINES |= {"__main__"}
 # of the harness: tables in, pages out
 OFFLINE = {"comparability", "compare", "joint", "measures", "plots", "report", "selection"}
-OFFLINE |= {"rebuild", "statistics", "table"}
+OFFLINE |= {"findings", "markdown", "parquet", "rebuild", "statistics", "table"}
 CORE = {"array_api_compat", "gymnasium", "mujoco", "numpy"}
 HEAVY = {
     "torch",

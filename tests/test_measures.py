@@ -658,23 +658,6 @@ def test_success_differences_are_arm_minus_baseline():
         measures.success_differences(folds, 0.52)
 
 
-def test_runtime_profile_counts_pairs_and_shows_what_is_censored():
-    def scores(fold, seed, f):
-        return EARLY if seed else NEVER
-
-    table, runs, plan = experiment({"scratch": LATE, "transfer": scores})
-    profile = measures.runtime_profile(compare(table, runs, plan, "transfer"))
-    assert profile["steps"].max() == 64
-    transfer = profile[profile["arm"] == "transfer"].set_index("steps")
-    assert transfer.loc[2, "share"] == 0
-    assert transfer.loc[4, "share"] == transfer.loc[64, "share"] == 0.5
-    assert (transfer["censored"] == 0.5).all()
-    scratch = profile[profile["arm"] == "scratch"].set_index("steps")
-    assert (scratch.loc[8, "share"], scratch.loc[16, "share"]) == (0, 1)
-    assert (scratch["tasks"] == 3).all()
-    assert measures.runtime_profile([]).empty
-
-
 def test_break_even_counts_the_pretraining_and_says_where_there_is_none():
     def late(fold, seed, f):
         return [0, 0, 0, 0, 0.9, *[0.9] * 5] if seed else LATE  # at 8 and 16

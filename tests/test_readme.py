@@ -70,6 +70,8 @@ class Way:
     """Why nothing is trained: its plan is made whole, and that is all."""
     parsed: str = ""
     """Why nothing is run: our command line reads it, if it is ours, and that is all."""
+    writes: str = ""
+    """Published result whose plan it writes, run for run."""
     says: str = ""
     """With what words it ends as for something that was asked wrongly, where it must when it is small."""
 
@@ -83,6 +85,10 @@ CARD = ("cuda", "cpu")
 LEARNED = "checkpoints/learn-3-transfer-0-*"
 CLUSTER = "hours of training, on a cluster; tests/test_ray.py trains on one for seconds"
 RAYS_OWN = ("ray start --head --port 6379", "ray start --address FIRST:6379", "ray stop")
+FULL = (
+    '--title "full leave-one-out" --arms scratch transfer blind single_source normalizer shuffled ceiling '
+    "--control-folds 0 2 3 5 --control-seeds 5"
+)
 MINUTES = "minutes of training; tests/test_replicate.py replicates a small plan"
 WAYS = {
     # experiments
@@ -105,6 +111,21 @@ WAYS = {
     "mtenvs plan Biped --preset standard": Way("--processes 1"),
     "mtenvs plan Biped --preset quick --out runs/quick": Way(FOLD),
     "mtenvs plan Biped --preset quick --kind matrix": Way(),
+    **{
+        f"mtenvs plan {family} --preset standard {asked} --out runs/{name}": Way(writes=name)
+        for family, name, asked in (
+            ("Biped", "biped", FULL),
+            ("Octopus", "octopus", f"{FULL} --budget 250000 --pretrain-budget 450000"),
+            ("BipedSkills", "biped-skills", f"{FULL} --budget 500000 --pretrain-budget 1500000"),
+            ("Biped", "biped-joint", "--kind joint"),
+            ("Octopus", "octopus-joint", "--kind joint --budget 250000"),
+            (
+                "BipedSkills",
+                "biped-skills-joint",
+                "--kind joint --joint-arms separate joint --budget 500000",
+            ),
+        )
+    },
     "mtenvs run runs/quick": Way(),
     "mtenvs run runs/quick --executor ray": Way(),
     "mtenvs run runs/biped-standard --executor ray": Way(parsed=CLUSTER),
@@ -234,6 +255,12 @@ def test_a_documented_line_runs(
         assert called == [called[0]] * 2  # trained, and reported
     elif "--out" in words:
         assert Path(words[words.index("--out") + 1]).exists()
+    if way.writes:
+        made, published = (
+            {run["id"]: run for run in load_plan(place)["runs"]}
+            for place in (Path(words[words.index("--out") + 1]), ROOT / "results" / way.writes)
+        )
+        assert made == published
     if way.before:
         directory = Path(words[words.index("--out") + 1])
         assert set(Store(directory).status().values()) <= set(COMPLETE)

@@ -167,10 +167,8 @@ class Analysis:
 
     @property
     def title(self) -> str:
-        """The plan's title, the family's name at its beginning once: some frozen plans have it twice."""
-        family = f"{self.plan['family']}: "
-        title = str(self.plan["title"])
-        return title.removeprefix(family) if title.startswith(2 * family) else title
+        """The plan's title, see :func:`harness.measures.plan_title`."""
+        return measures.plan_title(self.plan)
 
     @property
     def kind(self) -> str:
