@@ -523,9 +523,10 @@ class Leaderboard:
         left = [f"left out: {line}" for line in self.left_out]
         found = []
         if len(self.table) or not len(self.joint):
-            found.append(("", *self._cells(), self._remarks()))
+            found.append(("", *_marked(*self._cells()), self._remarks()))
         if len(self.joint):
-            found.append(("One network on all tasks", *self._joint_cells(), self._joint_remarks()))
+            cells = _marked(*self._joint_cells())
+            found.append(("One network on all tasks", *cells, self._joint_remarks()))
         found[-1][-1].extend(left)
         return found
 
@@ -595,6 +596,13 @@ class Leaderboard:
             "their scores, which is no ranking where intervals overlap. Minutes of a run are its share of "
             "the batch that it trained in."
         ]
+
+
+def _marked(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without its last column, the marks, where no row has any."""
+    if any(row[-1] for row in rows):
+        return header, rows
+    return header[:-1], [row[:-1] for row in rows]
 
 
 def leaderboard(directory: str | os.PathLike[str], check: Callable[[Path], object] = Store) -> Leaderboard:
