@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 import mtenvs
 from baselines.ppo import PPO, PPOConfig
@@ -188,10 +186,10 @@ def draw(rows: pd.DataFrame, store: Store) -> None:
         for colour, arm in zip(sns.color_palette("colorblind"), SIZES, strict=False):
             one = curves[(curves["arm"] == arm) & (curves["family"] == family)]
             at = one.pivot(index="steps", columns="seed", values="score")
-            mean, count = at.mean(axis=1), at.shape[1]
-            half = stats.t.ppf(0.975, count - 1) * at.std(axis=1) / math.sqrt(count)
-            axis.plot(mean.index, mean, color=colour, label=arm)
-            axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
+            found = [statistics.one_sample(scores) for scores in at.to_numpy()]
+            axis.plot(at.index, [e.value for e in found], color=colour, label=arm)
+            low, high = ([getattr(e, end) for e in found] for end in ("low", "high"))
+            axis.fill_between(at.index, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set(title=family, xlabel="control steps of each task")
     axes[0].set_ylabel("score")
     axes[0].legend(frameon=False, fontsize=8)

@@ -26,13 +26,12 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from scipy import stats
 
 import mtenvs
 from baselines.ppo import PPO
 from baselines.registry import LearnerDescription, describe_learner, make_learner
 from benchmarks.record import machine
-from harness import markdown
+from harness import markdown, statistics
 from harness.family_code import family_code
 from harness.plan import PRESETS
 from harness.report.write import write_whole
@@ -210,11 +209,8 @@ def gains(trials: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def difference(gained: np.ndarray, defaults: np.ndarray) -> tuple[float, float, float]:
     """Mean of the paired differences of gains, and the ends of its 95% t interval."""
-    paired = (gained - defaults)[~np.isnan(gained)]
-    if len(paired) < 2 or not paired.any():
-        return float(paired.mean()) if len(paired) else math.nan, math.nan, math.nan
-    low, high = stats.ttest_1samp(paired, 0.0).confidence_interval(0.95)
-    return float(paired.mean()), float(low), float(high)
+    e = statistics.one_sample((gained - defaults)[~np.isnan(gained)])
+    return e.value, e.low, e.high
 
 
 def is_adopted(confirmation: Mapping[str, Mapping[str, Any]], best: str) -> bool:
