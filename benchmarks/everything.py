@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -39,18 +39,26 @@ WORLDS, EPISODES = 7, 8
 BUDGET, CHECKPOINTS = 100_000, 10
 """Control steps of each task; checkpoints after the first, evenly spaced."""
 ONE, OWN, WIDE = "one network", "one for each family", "one, twice as wide"
-SIZES = {ONE: (64, 64), OWN: (64, 64), WIDE: (128, 128)}
+SCALED = "one, rewards scaled by task"
+ARMS: dict[str, dict[str, Any]] = {
+    ONE: {},
+    OWN: {},
+    WIDE: {"hidden": (128, 128)},
+    SCALED: {"return_scale": "task"},
+}
+"""What each changes of the defaults. Families' returns are of unlike sizes, and one scale for all rewards
+might leave those of some too small to be learned from: hence the last."""
 ENDS = ("random", "reference")
 """Returns of the scores 0 and 1."""
 COLUMNS = ["arm", "family", "task", "seed", "steps", "score"]
 
 
-def learn(name: str, hidden: Sequence[int], seeds: int, budget: int) -> list[dict[str, Any]]:
+def learn(name: str, changes: Mapping[str, Any], seeds: int, budget: int) -> list[dict[str, Any]]:
     """Trains networks of a family, or of the set of all, on all their tasks.
 
     Args:
         name: of the family or set.
-        hidden: units of the hidden layers.
+        changes: hyperparameters that are not the defaults.
         seeds: number of networks.
         budget: control steps of each task.
 
@@ -62,7 +70,7 @@ def learn(name: str, hidden: Sequence[int], seeds: int, budget: int) -> list[dic
     runs = [tasks] * seeds
     worlds = make_worlds(name, runs, WORLDS, "descriptor", num_threads=1)
     judged = make_worlds(name, runs, EPISODES, "descriptor", num_threads=1)
-    agent = PPO(worlds, range(seeds), PPOConfig(hidden=tuple(hidden)))
+    agent = PPO(worlds, range(seeds), PPOConfig(**changes))
     scores = references()
     low, high = np.transpose([[scores[task.family][task.name][k] for k in ENDS] for task in tasks])
     rows = []
@@ -101,7 +109,7 @@ def everything(store: Store) -> None:
         "worlds": WORLDS,
         "episodes": EPISODES,
         "scores": references(),
-        "hidden": {arm: list(hidden) for arm, hidden in SIZES.items()},
+        "arms": json.loads(json.dumps(ARMS)),
         "config": json.loads(json.dumps(dataclasses.asdict(PPOConfig()))),
         "family_code": {name: family_code(mtenvs.get_family(name)) for name in mtenvs.families()},
     }
@@ -113,13 +121,13 @@ def everything(store: Store) -> None:
         raise SystemExit(f"{path} was made with other {differ}: remove it and {asked}, or ask for the same")
     asked.write_text(json.dumps(facts) + "\n")
     known = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
-    for arm, hidden in SIZES.items():
+    for arm, changes in ARMS.items():
         for name in mtenvs.families() if arm == OWN else (ALL_FAMILIES,):
             there = known[(known["arm"] == arm) & ((known["family"] == name) | (name == ALL_FAMILIES))]
             if len(there):
                 continue
             began = time.perf_counter()
-            made = pd.DataFrame(learn(name, hidden, seeds, budget)).assign(arm=arm)
+            made = pd.DataFrame(learn(name, changes, seeds, budget)).assign(arm=arm)
             known = pd.concat([known, made[COLUMNS]]) if len(known) else made[COLUMNS]
             # what is there counts as trained, so it is whole or not at all
             write_whole(path, known.to_csv(index=False).encode())
@@ -150,12 +158,13 @@ def summary(rows: pd.DataFrame) -> str:
         "differences to one network for each family with 95% Welch t intervals over networks, each for "
         "itself: nothing is adjusted for their number. Every task has equally many worlds and steps in all "
         "arms, so that the one network makes as many updates as one of a family, not as all of them "
-        "together, of batches as much larger as it has more tasks. Exploratory.\n"
+        "together, of batches as much larger as it has more tasks. *Rewards scaled by task* divides every "
+        "task's by the deviation of its own returns, not of all. Exploratory.\n"
     )
     lines = []
     for family, of_family in found.groupby("family"):
         own = of_family[of_family["arm"] == OWN]
-        for arm in SIZES:
+        for arm in ARMS:
             one = of_family[of_family["arm"] == arm]
             cells = []
             for measure in ("area", "last"):
@@ -183,7 +192,7 @@ def draw(rows: pd.DataFrame, store: Store) -> None:
     with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(1, len(families), figsize=(3.2 * len(families), 3.2), sharey=True)
     for axis, family in zip(axes, families, strict=True):
-        for colour, arm in zip(sns.color_palette("colorblind"), SIZES, strict=False):
+        for colour, arm in zip(sns.color_palette("colorblind"), ARMS, strict=False):
             one = curves[(curves["arm"] == arm) & (curves["family"] == family)]
             at = one.pivot(index="steps", columns="seed", values="score")
             found = [statistics.one_sample(scores) for scores in at.to_numpy()]

@@ -10,7 +10,7 @@ import pytest
 
 import mtenvs
 from benchmarks import everything
-from benchmarks.everything import COLUMNS, ONE, OWN, WIDE
+from benchmarks.everything import ARMS, COLUMNS, ONE, OWN, SCALED, WIDE
 from benchmarks.record import Store
 from mtenvs.registry import ALL_FAMILIES
 
@@ -48,8 +48,8 @@ def test_areas_and_differences():
 def test_what_is_there_is_not_trained_again_and_other_settings_are_refused(tmp_path, monkeypatch):
     asked = []
 
-    def learn(name, hidden, seeds, budget):
-        asked.append((name, tuple(hidden)))
+    def learn(name, changes, seeds, budget):
+        asked.append((name, changes))
         names = mtenvs.families() if name == ALL_FAMILIES else [name]
         tasks = [(family, task.name) for family in names for task in mtenvs.tasks(family)]
         return [
@@ -62,8 +62,9 @@ def test_what_is_there_is_not_trained_again_and_other_settings_are_refused(tmp_p
     monkeypatch.setattr(everything, "learn", learn)
     store = Store(tmp_path, quick=True)
     everything.everything(store)
-    own = [(name, (64, 64)) for name in mtenvs.families()]
-    assert asked == [(ALL_FAMILIES, (64, 64)), *own, (ALL_FAMILIES, (128, 128))]
+    own = [(name, {}) for name in mtenvs.families()]
+    wide, scaled = (ALL_FAMILIES, ARMS[WIDE]), (ALL_FAMILIES, ARMS[SCALED])
+    assert asked == [(ALL_FAMILIES, {}), *own, wide, scaled]
     table = pd.read_csv(tmp_path / "everything.csv")
     assert list(table.columns) == COLUMNS
     assert (tmp_path / "everything.png").stat().st_size > 10_000
@@ -71,7 +72,7 @@ def test_what_is_there_is_not_trained_again_and_other_settings_are_refused(tmp_p
     lost.to_csv(tmp_path / "everything.csv", index=False)
     asked.clear()
     everything.everything(store)
-    assert asked == [("Octopus", (64, 64))]
+    assert asked == [("Octopus", {})]
     assert len(pd.read_csv(tmp_path / "everything.csv")) == len(table)
     path = tmp_path / "everything.settings"
     path.write_text(json.dumps({**json.loads(path.read_text()), "budget": 7}))
@@ -82,7 +83,7 @@ def test_what_is_there_is_not_trained_again_and_other_settings_are_refused(tmp_p
 def test_a_network_learns_all_tasks_of_a_family(monkeypatch):
     monkeypatch.setattr(everything, "CHECKPOINTS", 2)
     monkeypatch.setattr(everything, "EPISODES", 2)
-    found = pd.DataFrame(everything.learn("Octopus", (8,), 2, 448))
+    found = pd.DataFrame(everything.learn("Octopus", {"hidden": (8,)}, 2, 448))
     assert sorted(found["task"].unique()) == sorted(task.name for task in mtenvs.tasks("Octopus"))
     assert sorted(found["steps"].unique()) == [0, 224, 448]
     assert found.groupby(["task", "seed"]).size().eq(3).all()
