@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -89,3 +90,24 @@ def test_a_network_learns_all_tasks_of_a_family(monkeypatch):
     assert found.groupby(["task", "seed"]).size().eq(3).all()
     assert np.isfinite(found["score"]).all()
     assert found[found["steps"] == 0]["score"].abs().max() < 0.5  # untrained, on a scale where random is 0
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("family", ["Biped", "Octopus", "BipedSkills", "DMWalker"])
+def test_what_the_findings_say_is_in_the_record(family):
+    rows = pd.read_csv(ROOT / "results/benchmarks/everything.csv")
+    assert set(rows["arm"]) == set(ARMS)
+    found = everything.areas(rows)
+    last = {arm: found[(found["arm"] == arm) & (found["family"] == family)]["last"] for arm in ARMS}
+    page = " ".join((ROOT / "results/FINDINGS.md").read_text().split())
+    section = page.partition("### One network for everything")[2].partition(" ## ")[0]
+    difference = everything.told(last[ONE], last[OWN]).replace("-", "−").replace("+", "")
+    assert f"{last[ONE].mean():.2f} against {last[OWN].mean():.2f} ({difference})" in section
+    (record,) = [
+        line
+        for line in (ROOT / "results/benchmarks/README.md").read_text().splitlines()
+        if line.startswith(f"| {family} | {ONE} |")
+    ]
+    assert f"| {last[ONE].mean():.2f} |" in record
