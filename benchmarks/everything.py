@@ -196,10 +196,10 @@ def draw(rows: pd.DataFrame, store: Store) -> None:
             one = curves[(curves["arm"] == arm) & (curves["family"] == family)]
             at = one.pivot(index="steps", columns="seed", values="score")
             found = [statistics.one_sample(scores) for scores in at.to_numpy()]
-            axis.plot(at.index, [e.value for e in found], color=colour, label=arm)
+            axis.plot(at.index / 1000, [e.value for e in found], color=colour, label=arm)
             low, high = ([getattr(e, end) for e in found] for end in ("low", "high"))
-            axis.fill_between(at.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        axis.set(title=family, xlabel="control steps of each task")
+            axis.fill_between(at.index / 1000, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.set(title=family, xlabel="thousand steps of each task")
     axes[0].set_ylabel("score")
     axes[0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
