@@ -72,7 +72,9 @@ SECOND: dict[str, dict[str, Any]] = {
 networks that learn many tasks stop short of them, however long they are trained."""
 CHANGES = {1: FIRST, 2: SECOND}
 COMBINED = "all that helped"
-HEAD = """# Tuning
+LEARNT = 0.02
+"""Reward per control step that some trial must gain on a network's tasks, or they tell nothing."""
+HEAD = f"""# Tuning
 
 Written by `python -m benchmarks.tuning FAMILY`. Only *sampled* tasks were learnt, none of the published
 ones nor any within 0.1 of them in descriptor units, and the same ones in every trial: eight by a network
@@ -80,13 +82,11 @@ each (*alone*), and four sets of seven by a network each, as pretraining does (*
 *gain* is its mean reward per control step over the training beyond that of untrained networks, as a
 share of the largest that any trial had on the same tasks; its *end* is its reward at the last three of
 ten checkpoints. Differences of gains from the defaults are paired by network, with 95% t intervals;
-networks on whose tasks no trial gained 0.02 a step tell nothing and are left out. The best trial is tried
-again on other sampled tasks (*confirmation*), and is adopted for all arms alike if there the interval
+networks on whose tasks no trial gained {LEARNT} a step tell nothing and are left out. The best trial is
+tried again on other sampled tasks (*confirmation*), and is adopted for all arms alike if there the interval
 excludes 0 and networks that learn one task from nothing are not worse off on average. *Both* pools the
 two phases, and flatters the trial that the first of them chose. A *second round* starts from what the
 first adopted, with longer training of many."""
-LEARNT = 0.02  # the page says it too
-"""Reward per control step that some trial must gain on a network's tasks, or they tell nothing."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -444,6 +444,9 @@ def test_the_published_page_follows_from_the_rows_and_the_readme_from_the_page(t
         )  # fmt: skip
     fill(page)
     assert page.read_text() == text
+    index = " ".join((ROOT / "docs/index.md").read_text().split())
+    for said in ("12 times fewer steps than from nothing (95% interval 9.5 to 14.1)", "(11.7 to 16.2)"):
+        assert said in index  # the same that is looked for in the README below
     readme = (ROOT / "README.md").read_text().partition("## Findings")[2].partition("\n## ")[0]
     readme = " ".join(readme.replace("**", "").split())
     for there, said in (
