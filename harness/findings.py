@@ -29,7 +29,7 @@ from harness.report import Analysis, analyse, words
 from harness.report.analysis import TREATMENT, Comparison, FoldResult, SetResult, compare, flow, rng
 from harness.report.sections_curves import suite_bands, threshold_limits, threshold_ratios
 from harness.report.sections_distance import distance_points
-from harness.report.sections_joint import all_at_once, analyse_joint
+from harness.report.sections_joint import analyse_joint, completion_ratios
 from harness.report.sections_opening import forest_rows
 from harness.report.variations import resolution
 from harness.report.write import write_whole
@@ -384,7 +384,7 @@ def together(plans: Sequence[Analysis]) -> str:
                 part = f" ({over})" if "without" in over else ""
                 compared = [words.ratio(e, str(mean["limit"])) + part, words.p_value(mean["p_permutation"])]
                 for theta in thetas:
-                    ratios = all_at_once(result.separate, curves, theta)
+                    ratios = completion_ratios(result.separate, curves, theta)
                     ratios = ratios[ratios["joint_mode"] == joint.AT_ONCE].set_index("separate_mode")
                     compared += [
                         words.ratio(Estimate(r["log_ratio"], r["low"], r["high"], reason=r["reason"]))

@@ -129,6 +129,11 @@ class JointCurves:
         return measures.reached_shares(self.shown, times.reshape(self.count, self.pairs))
 
 
+def budget(plan: Mapping[str, Any]) -> float:
+    """K B: most control steps of a network that learns all K tasks, and of a set of separate ones."""
+    return float(plan["budget"]) * len(_tasks(plan))
+
+
 def joint_curves(
     evaluations: pd.DataFrame,
     runs: pd.DataFrame,
@@ -173,7 +178,7 @@ def joint_curves(
         measures.checkpoints(plan, arm) * (len(tasks) if arm == SEPARATE else 1),
         scores,
         np.asarray(plan["thresholds"], float),
-        float(plan["budget"]) * len(tasks),
+        budget(plan),
         measures.interpolates(plan),
     )
 

@@ -300,7 +300,7 @@ def _curves(directory: Path, fold: int, arm: str) -> ArmCurves:
 
 def _budget(plan: Mapping[str, Any], fold: int) -> float:
     """Most steps of a cell's runs; those on all tasks have the budgets of all."""
-    return float(plan["budget"]) * (len(plan["folds"]) if fold == NO_FOLD else 1)
+    return joint.budget(plan) if fold == NO_FOLD else float(plan["budget"])
 
 
 def _prediction(stored: np.ndarray, fresh: float) -> Estimate:

@@ -448,7 +448,7 @@ def _completion(analysis: Analysis, result: JointResult) -> list[str | Exhibit]:
     ]
 
 
-def all_at_once(separate: JointCurves, curves: JointCurves, theta: float) -> pd.DataFrame:
+def completion_ratios(separate: JointCurves, curves: JointCurves, theta: float) -> pd.DataFrame:
     """:func:`harness.joint.completion_ratios`, with the same permutations wherever they are shown."""
     return joint.completion_ratios(separate, curves, theta, rng("completion", curves.arm, round(theta, 2)))
 
@@ -456,7 +456,7 @@ def all_at_once(separate: JointCurves, curves: JointCurves, theta: float) -> pd.
 def _completion_ratios(analysis: Analysis, separate: JointCurves, arms: Sequence[JointCurves]) -> str:
     rows = []
     for curves, i in itertools.product(arms, analysis.shown):
-        for row in all_at_once(separate, curves, float(analysis.thresholds[i])).itertuples():
+        for row in completion_ratios(separate, curves, float(analysis.thresholds[i])).itertuples():
             e = Estimate(row.log_ratio, row.low, row.high, reason=row.reason)
             rows.append(
                 [
