@@ -56,46 +56,64 @@ def rebuild(directory: Path, processes: int = 1, done: Callable[[], object] = la
 
     Args:
         directory: where to look.
-        processes: reports at a time, each in a process of its own if more than one.
+        processes: reports and Markdown files at a time, each in a process of its own if more than one.
         done: called when a plan is done with.
 
     Raises:
         ValueError: if there is no plan.
     """
     plans = plans_below(directory)
-    outcomes: dict[Path, Path | str] = {}
-    if processes == 1:
-        for path in plans:
-            outcomes[path] = _report(path)
+    texts = _seen_below(directory, "*.md")
+    outcomes: dict[Path, list[Path] | str] = {}
+
+    def keep(path: Path, outcome: list[Path] | str) -> None:
+        outcomes[path] = outcome
+        if path in plans:
             done()
+
+    # what a Markdown file is filled in from are rows too, not reports; the one that shows several plans
+    # takes longest, so that it is begun first
+    jobs = [*((_text, path) for path in texts), *((_report, path) for path in plans)]
+    if processes == 1:
+        for job, path in jobs:
+            keep(path, job(path))
     else:
         # not forked: a copy of this process would hold locks of threads that it does not have
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(plans)), context) as pool:
-            futures = {pool.submit(_report, path): path for path in plans}
+        with ProcessPoolExecutor(min(processes, len(jobs)), context) as pool:
+            futures = {pool.submit(job, path): path for job, path in jobs}
             for future in as_completed(futures):
-                outcomes[futures[future]] = future.result()
-                done()
-    pages = [page for path in plans if isinstance(page := outcomes[path], Path)]
-    failed = {path: why for path in plans if isinstance(why := outcomes[path], str) and why}
-    for path in _seen_below(directory, "*.md"):
-        try:
-            text = path.read_text(encoding="utf-8")
-            if BEGIN in text or END in text:
-                write_whole(path, with_leaderboard(text, path).encode())
-                pages.append(path)
-            pages += findings.fill(path)
-        except ValueError as error:  # what is told of one page does not keep the others from being made
-            failed[path] = str(error)
-    return Rebuilt(pages, [path for path in plans if outcomes[path] == ""], failed)
+                keep(futures[future], future.result())
+    pages: list[Path] = []
+    failed: dict[Path, str] = {}
+    for path in (*plans, *texts):
+        outcome = outcomes[path]
+        if isinstance(outcome, str):
+            failed[path] = outcome
+        else:
+            pages += outcome
+    return Rebuilt(pages, [path for path in plans if not outcomes[path]], failed)
 
 
-def _report(directory: Path) -> Path | str:
+def _report(directory: Path) -> list[Path] | str:
     """Writes a plan's report; its page, or why there is none: nothing where nothing is trained."""
     try:
         if not any(status in (*COMPLETE, "failed") for status in Store(directory).status().values()):
-            return ""
-        return write_report(directory)
+            return []
+        return [write_report(directory)]
+    except ValueError as error:  # what is told of one does not keep the others from being made
+        return str(error)
+
+
+def _text(path: Path) -> list[Path] | str:
+    """Fills in a Markdown file; what was written, or why nothing is."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        written = []
+        if BEGIN in text or END in text:
+            write_whole(path, with_leaderboard(text, path).encode())
+            written.append(path)
+        return [*written, *findings.fill(path)]
     except ValueError as error:
         return str(error)
 
