@@ -10,6 +10,7 @@ import math
 import operator
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -62,8 +63,10 @@ from harness.report import summary_table, write_report
 from harness.report.agent import variant
 from harness.report.words import plural
 from harness.run import (
+    SHARE,
     TrainingError,
     agent_to_run,
+    available_memory,
     check_device,
     check_executor,
     choose_backend,
@@ -815,8 +818,17 @@ class View:
     def __call__(self) -> None:
         """Runs the command."""
         with self.player() as player:
-            check_display(self.family, self.task)
+            check_display(self.words())
             view(player, say)
+
+    def words(self) -> str:
+        """What to type after the name of the command to have the same shown."""
+        options = {"task": self.task, "policy": self.policy, "agent": self.agent}
+        given = [
+            f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None
+        ]
+        seed = f"--seed {self.seed}" if self.seed else ""
+        return " ".join(filter(None, [self.family, *given, "--random" if self.random else "", seed]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -977,6 +989,11 @@ def print_plan(directory: Path, place: Place, agent: str) -> None:
         f"about {_duration(estimate.hours)} here ({estimate.train_speed:,.0f} steps/s trained, "
         f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
+    if estimate.memory > SHARE * (free := available_memory()):
+        say(
+            f"note: training takes {estimate.memory:,.1f} GB of memory or more, and {free:,.1f} are free: "
+            "have fewer --processes, --cohort-runs or --worlds-per-run, or a GPU"
+        )
 
 
 def _duration(hours: float) -> str:

@@ -8,6 +8,7 @@ import functools
 import gc
 import json
 import math
+import os
 import platform
 import random
 import shlex
@@ -294,16 +295,23 @@ class Cost:
     """Control steps per second in evaluation."""
     megabytes: float
     """Of rows and checkpoints."""
+    memory: float = math.nan
+    """GB that training takes, all processes together; NaN where the system does not tell, and of a GPU."""
 
 
 ROW_BYTES = 260
 """Of a stored row."""
 
 
+PROBE_WORLDS = 4096
+"""Worlds that are tried out on a CPU at most. More are as fast, each, and could exhaust the memory before
+anybody is told that they would."""
+
+
 MOST_RUNS, MOST_STEPS = 240, 200_000_000
 """Runs that a GPU trains as one batch at most, and steps of all of them: what is stored at a time."""
 SHARE = 0.7
-"""Of a GPU's free memory that is planned with."""
+"""Of free memory that is planned with."""
 COPIES = 8
 """Of what a rollout brings, as the learner has it in inputs, tables and shuffles, in float32."""
 
@@ -362,20 +370,24 @@ def estimate_cost(
         first = by_id[cohort[0]]
         shapes.setdefault(json.dumps([len(first["tasks"]), first.get("config")]), []).append(cohort)
     processes = min(processes, widest(plan))
-    seconds = trained = tested = testing = 0.0
+    seconds = trained = tested = testing = memory = 0.0
     with Workers(processes, apart=agent not in AGENTS) as workers:
         for cohorts in shapes.values():
             largest = max(cohorts, key=len)
             threads = workers.threads(processes)
             where = Where(device, stepped_by, threads)
-            job = (_probe, directory, largest, agent, where, PROBE_SECONDS / len(shapes))
+            on_cpu = not device.startswith("cuda")
+            fit = max(1, PROBE_WORLDS // plan["worlds_per_run"]) if on_cpu else len(largest)
+            job = (_probe, directory, largest[:fit], agent, where, PROBE_SECONDS / len(shapes))
             futures = [workers.submit(*job) for _ in range(processes)]
             try:
                 speeds = [future.result() for future in futures]
             except BrokenProcessPool:
                 how = workers.exit_code(futures)
                 raise TrainingError(f"agent {agent} ended the process that probed it{how}") from None
-            train_speed, test_speed, parameters = np.sum(speeds, axis=0)
+            train_speed, test_speed, parameters, before, grown = np.sum(speeds, axis=0)
+            needed = before + grown * len(largest) / len(largest[:fit])
+            memory = max(memory, needed) if on_cpu else math.nan
             runs = [by_id[i] for cohort in cohorts for i in cohort]
             steps = sum(run["steps"] for run in runs)
             wanted = sum(_evaluated_episodes(plan, run) for run in runs)
@@ -392,7 +404,7 @@ def estimate_cost(
     )
     checkpoint = 3 * 4 * parameters / processes  # weights and Adam's two moments, float32
     size = rows * ROW_BYTES + saved * checkpoint
-    return Cost((seconds + testing) / 3600, trained / seconds, tested / testing, size / 1e6)
+    return Cost((seconds + testing) / 3600, trained / seconds, tested / testing, size / 1e6, memory / 1e9)
 
 
 def _evaluated_episodes(plan: Mapping[str, Any], run: Mapping[str, Any]) -> int:
@@ -413,12 +425,17 @@ def _holds_out(run: Mapping[str, Any]) -> bool:
 
 def _probe(
     directory: Path, cohort: Sequence[str], agent: str, where: Where, duration: float
-) -> tuple[float, float, int]:
-    """Control steps per second of a cohort, trained and evaluated, and the parameters of a network.
+) -> tuple[float, float, int, float, float]:
+    """What it is to train a cohort for a moment.
+
+    Returns:
+        Control steps per second, trained and evaluated; the parameters of a network; bytes of memory of
+        this process before, and what came to them.
 
     Raises:
         TrainingError: if the agent fails, or diverges at once.
     """
+    resident = _resident_bytes()
     plan = load_plan(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
     runs = [by_id[i] for i in cohort]
@@ -448,8 +465,28 @@ def _probe(
         float(rewards[0])  # waits for the device
         steps += worlds.num_envs
     test_speed = steps / (time.perf_counter() - began)
+    grown = _resident_bytes() - resident
     worlds.close()
-    return train_speed, test_speed, learner.describe()["parameters"]
+    return train_speed, test_speed, learner.describe()["parameters"], resident, grown
+
+
+def _resident_bytes() -> float:
+    """Memory of this process; NaN where the system does not tell as Linux does."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return math.nan
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def available_memory() -> float:
+    """GB of memory that new processes can have; NaN where the system does not tell as Linux does."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.nan
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 / 1e9 if found else math.nan
 
 
 def run_plan(

@@ -301,6 +301,8 @@ def film(
             progress()
             if episode.steps == 0:
                 episodes.append(episode)
+        if not episodes[-1].ended:
+            next(playing)  # what happens while the last picture is shown, which may be the end
     finally:
         recording.close()
     return episodes
@@ -312,7 +314,7 @@ def summary(episodes: Sequence[Episode]) -> str:
     if not totals:
         return f"1 episode: {episodes[0]}"
     successes = sum(episode.success for episode in episodes if episode.ended)
-    rest = ", and one unfinished" * (len(totals) < len(episodes))
+    rest = ", and one more unfinished" * (len(totals) < len(episodes))
     return (
         f"{len(totals)} episode{'s' * (len(totals) > 1)}: mean return {np.mean(totals):.1f} "
         f"({min(totals):.1f} to {max(totals):.1f}), {successes} with success{rest}"
@@ -388,16 +390,18 @@ def view(player: Player, report: Callable[[str], object]) -> None:
         window.close()
 
 
-def check_display(family: str, task: str) -> None:
+def check_display(words: str) -> None:
     """Checks that a window can be opened.
+
+    Args:
+        words: of the command, as they would be typed after its name.
 
     Raises:
         RenderingError: if not, naming the command that films instead.
     """
     if not has_display():
         raise RenderingError(
-            "a window needs a display, and there is none; film the task instead: "
-            f"mtenvs video {family} --task {task}"
+            f"a window needs a display, and there is none; film the task instead: mtenvs video {words}"
         )
 
 

@@ -143,7 +143,8 @@ class Workers:
                     while process.exitcode is None and time.monotonic() < until:
                         time.sleep(0.01)
                     if (code := process.exitcode) is not None:
-                        return f", by signal {-code}" if code < 0 else f", with exit code {code}"
+                        why = " (most likely for want of memory)" * (code == -signal.SIGKILL)
+                        return f", by signal {-code}{why}" if code < 0 else f", with exit code {code}"
         return ""
 
     def _process(self) -> ProcessPoolExecutor:

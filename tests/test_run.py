@@ -595,8 +595,29 @@ def test_the_cost_of_a_plan_is_measured_and_nothing_is_stored(finished, monkeypa
     assert cost.train_speed > 100
     assert cost.test_speed > 100
     assert 0 < cost.hours < 1
+    assert 0.1 < cost.memory < 10  # GB, PyTorch included
     stored = sum(p.stat().st_size for p in finished.rglob("*") if p.is_file())
     assert 0.5 * stored < 1e6 * cost.megabytes < 2 * stored
+
+
+def test_a_plan_of_many_worlds_is_tried_out_with_fewer_on_a_cpu(finished, monkeypatch):
+    monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
+    plan, tried = load_plan(finished), []
+    submit = harness.run.Workers.submit
+
+    def note(self, function, directory, cohort, *rest):
+        tried.append(len(cohort))
+        return submit(self, function, directory, cohort, *rest)
+
+    monkeypatch.setattr(harness.run.Workers, "submit", note)
+    whole = estimate_cost(finished).memory
+    widest = max(map(len, plan["cohorts"]))
+    assert max(tried) == widest > 1
+    # of one run's worlds, all that it takes is extrapolated to the whole batch
+    monkeypatch.setattr(harness.run, "PROBE_WORLDS", plan["worlds_per_run"])
+    scaled = estimate_cost(finished).memory
+    assert tried[-1] == 1
+    assert 0.5 * whole < scaled < 3 * whole
 
 
 def test_an_unknown_part_of_a_checkpoint_is_refused(finished):

@@ -199,12 +199,15 @@ def test_a_gif_shows_the_episodes_at_life_speed(tmp_path: Path) -> None:
         episodes = film(player, path, seconds=0.4, progress=lambda: drawn.append(None))
         assert len(drawn) == show.frames(player, 0.4) == 20
     # 20 pictures: of 8, 8 and 4 moments
-    assert [(e.steps, e.ended) for e in episodes] == [(7, True), (7, True), (3, False)]
+    assert [(e.steps, e.ended) for e in episodes] == [(7, True), (7, True), (4, False)]
     assert gif_durations(path) == [0.04] * 10
     with Image.open(path) as image:
         assert image.size == (64, 48)
         frames = [np.asarray(image.convert("RGB")) for i in range(10) if image.seek(i) is None]
     assert len({frame.tobytes() for frame in frames}) == 10
+    with Player("Biped", 3, random=True, max_episode_steps=7, **SIZE) as player:
+        (whole,) = film(player, path, seconds=7 * player.step_seconds)  # as long as an episode
+    assert (whole.steps, whole.ended) == (7, True)
 
 
 @needs_gl
@@ -228,7 +231,9 @@ def test_a_summary_counts_what_was_finished() -> None:
     ends = [show.Episode(1.0, 5, True, True), show.Episode(4.0, 5, False, True)]
     going = show.Episode(9.0, 2, True, False)
     assert show.summary(ends) == "2 episodes: mean return 2.5 (1.0 to 4.0), 1 with success"
-    assert show.summary([ends[1], going]).endswith("4.0 (4.0 to 4.0), 0 with success, and one unfinished")
+    assert show.summary([ends[1], going]).endswith(
+        "4.0 (4.0 to 4.0), 0 with success, and one more unfinished"
+    )
     assert show.summary([going]) == "1 episode: return 9.0, success, unfinished"
 
 

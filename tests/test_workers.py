@@ -32,7 +32,7 @@ class Reaped:
     [
         (Reaped(3), ", with exit code 3"),
         (Reaped(3, seconds=0.3), ", with exit code 3"),
-        (Reaped(-9, seconds=0.3), ", by signal 9"),
+        (Reaped(-9, seconds=0.3), ", by signal 9 (most likely for want of memory)"),
         (Reaped(None), ""),
     ],
     ids=["at once", "later", "signal", "never"],
