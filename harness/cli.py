@@ -14,6 +14,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -90,6 +91,8 @@ from mtenvs.spec import ALL_FAMILIES, MissingPackageError
 console = Console(soft_wrap=True, emoji=False)
 errors = Console(soft_wrap=True, emoji=False, stderr=True)
 KILO = 1000
+TELL_SECONDS = 60.0
+"""How often a training says how far it is where no bar can be drawn."""
 
 
 Executor = Literal["local", "ray"]
@@ -1070,12 +1073,16 @@ def with_bar(name: str, total: int, work: Callable[[Callable[[int], object]], An
     """Calls ``work`` with a function that moves a progress bar of ``total`` steps."""
     with progress(name, "k steps") as bar:
         task = bar.add_task(name, total=total // KILO)
-        done = 0
+        done, told = 0, time.monotonic()
 
         def advance(steps: int) -> None:
-            nonlocal done
+            nonlocal done, told
             done += steps
             bar.update(task, completed=min(done, total) // KILO)
+            # a bar is drawn in a terminal alone; a file that is written to gets a line now and then
+            if not console.is_terminal and time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                say(f"{name}: {min(done, total) // KILO:,} of {total // KILO:,} k steps")
 
         return work(advance)
 

@@ -268,7 +268,7 @@ def compare_fresh(directory: Path, out: Path, fold: int, arm: str) -> Verdict:
         f"{plan['title']}: {found.task}, arm {arm}: fresh seeds "
         f"{', '.join(map(str, seeds))} against those stored in {directory}",
         *words.columns(rows),
-        f"stored over fresh: {ratio} ({kind}{tested})",
+        f"steps of the stored runs over those of the fresh: {ratio} ({kind}{tested})",
         *_notes(found, len(starts)),
         *_absent(directory, stored, fold, arm),
         *_absent(out, fresh, fold, arm),

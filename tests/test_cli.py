@@ -271,6 +271,25 @@ def test_view_without_a_display_names_the_command_that_films(words, monkeypatch,
     assert said.endswith(" ".join(["film the task instead: mtenvs video Biped --task long-shins", *words]))
 
 
+def test_a_training_tells_a_file_how_far_it_is(monkeypatch, capsys):
+    """Where no bar can be drawn, a line now and then."""
+    monkeypatch.setattr(harness.cli, "TELL_SECONDS", -1.0)
+    harness.cli.with_bar("training", 8000, lambda advance: [advance(3000), advance(5000)])
+    said = capsys.readouterr().out.splitlines()
+    assert "training: 3 of 8 k steps" in said
+    assert "training: 8 of 8 k steps" in said
+
+
+def test_a_plan_that_may_not_fit_into_the_memory_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness.cli, "available_memory", lambda: 10.0)
+    for memory, warned in ((20.0, True), (1.0, False), (float("nan"), False)):
+        cost = harness.run.Cost(0.1, 1.0, 1.0, 1.0, memory)
+        monkeypatch.setattr(harness.cli, "estimate_cost", lambda *_, cost=cost: cost)
+        main(["plan", "Biped", *TINY.split(), "--out", str(tmp_path / "a")])
+        said = capsys.readouterr().out
+        assert ("training takes 20.0 GB of memory or more, and 10.0 are free" in said) == warned
+
+
 def test_what_is_unusual_or_in_vain_is_said_when_it_is_planned(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness.cli, "estimate_cost", lambda *_: harness.run.Cost(0.1, 1.0, 1.0, 1.0))
     words = ["Biped", *TINY.split(), "--out"]

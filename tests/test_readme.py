@@ -92,7 +92,7 @@ FULL = (
 MINUTES = "minutes of training; tests/test_replicate.py replicates a small plan"
 WAYS = {
     # experiments
-    "mtenvs loo Biped --preset quick --out runs/quick": Way(FOLD, before=True),
+    "mtenvs loo Biped --preset quick --out runs/quickstart": Way(FOLD, before=True),
     "mtenvs loo Biped --agent my_agent:SmallPPO --preset quick --out runs/mine": Way(
         f"{FOLD} --hyperparameters epochs=1", before=True
     ),
@@ -109,7 +109,7 @@ WAYS = {
     ),
     "mtenvs loo Biped --preset wide --device cuda": Way(instead=CARD, planned=f"{HOURS}, and no card"),
     "mtenvs plan Biped --preset standard": Way("--processes 1"),
-    "mtenvs plan Biped --preset quick --out runs/quick": Way(FOLD),
+    "mtenvs plan Biped --preset quick --out runs/quickstart": Way(FOLD),
     "mtenvs plan Biped --preset quick --kind matrix": Way(),
     **{
         f"mtenvs plan {family} --preset standard {asked} --out runs/{name}": Way(writes=name)
@@ -126,24 +126,29 @@ WAYS = {
             ),
         )
     },
-    "mtenvs run runs/quick": Way(),
-    "mtenvs run runs/quick --executor ray": Way(),
+    "mtenvs run runs/quickstart": Way(),
+    "mtenvs run runs/quickstart --executor ray": Way(),
     "mtenvs run runs/biped-standard --executor ray": Way(parsed=CLUSTER),
     "mtenvs run runs/biped-standard --executor ray --address auto": Way(parsed=CLUSTER),
     "mtenvs run DIR --executor ray --address auto": Way(parsed=CLUSTER),
     "mtenvs run runs/mine --agent my_agent:SmallPPO": Way(),
     # what was trained
-    "mtenvs status runs/quick": Way(),
-    "mtenvs report runs/quick": Way(),
-    "mtenvs compare runs/quick runs/mine": Way(),
-    "mtenvs compare results/biped runs/mine": Way(instead=("results/biped", "runs/quick")),
+    "mtenvs status runs/quickstart": Way(),
+    "mtenvs report runs/quickstart": Way(),
+    "mtenvs compare runs/quickstart runs/mine": Way(),
+    "mtenvs compare results/biped runs/mine-standard": Way(
+        instead=("results/biped runs/mine-standard", "runs/quickstart runs/mine")
+    ),
+    "mtenvs compare results/quickstart runs/mine": Way(instead=("results/quickstart", "runs/quickstart")),
     "mtenvs leaderboard runs": Way(),
-    "mtenvs table runs/quick --out rows.parquet": Way(),
-    "mtenvs pack runs/biped --out results/biped --networks 3": Way(instead=("runs/biped", "runs/quick")),
-    "mtenvs report results/biped": Way(instead=("results/biped", "runs/quick")),
+    "mtenvs table runs/quickstart --out rows.parquet": Way(),
+    "mtenvs pack runs/biped --out results/biped --networks 3": Way(
+        instead=("runs/biped", "runs/quickstart")
+    ),
+    "mtenvs report results/biped": Way(instead=("results/biped", "runs/quickstart")),
     "mtenvs replicate results/biped --fold 3 --arm scratch --same-seed 0": Way(parsed=MINUTES),
     "mtenvs replicate results/biped --fold 3 --arm transfer --pretrain --seeds 5": Way(parsed=MINUTES),
-    "mtenvs replicate results/octopus-joint --arm joint": Way(parsed=MINUTES),
+    "mtenvs replicate results/octopus-joint --arm joint --seeds 6": Way(parsed=MINUTES),
     # tasks, films, datasets
     "mtenvs tasks Biped": Way(),
     "mtenvs tasks AllFamilies": Way(),
@@ -154,10 +159,10 @@ WAYS = {
     "mtenvs view Biped --task long-shins --random": Way(parsed="opens a window"),
     "mtenvs sheet Octopus --out octopus.png": Way(),
     "mtenvs video Biped --random --seconds 3 --out fall.mp4": Way(FILM),
-    f"mtenvs video Biped --task 3 --policy runs/quick/{LEARNED} --out learned.mp4": Way(FILM),
+    f"mtenvs video Biped --task 3 --policy runs/quickstart/{LEARNED} --out learned.mp4": Way(FILM),
     f"mtenvs video Biped --task 3 --policy runs/mine/{LEARNED} --agent my_agent:SmallPPO": Way(FILM),
     "mtenvs record Biped --task child --random --episodes 100 --out data": Way("--episodes 2"),
-    f"mtenvs record Biped --task 3 --policy runs/quick/{LEARNED} --out data": Way("--episodes 2"),
+    f"mtenvs record Biped --task 3 --policy runs/quickstart/{LEARNED} --out data": Way("--episodes 2"),
     # what is not ours
     **dict.fromkeys(RAYS_OWN, Way(parsed="tests/test_ray.py makes clusters")),
     "git status --short results": Way(parsed="says what tests/test_rebuild.py compares"),

@@ -107,7 +107,7 @@ def _matrix(analysis: Analysis) -> list[str]:
         rows.append((*row, *["–"] * (len(rows[0]) - len(row))))
     return [
         f"negative transfer shown for {int(found['negative'].sum())} of {len(found)} pairs; "
-        "as the largest of many, the best source's speed-up is too large",
+        "the best of many sources is flattered by chance",
         "",
         *words.columns(rows),
     ]
