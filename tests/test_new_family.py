@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,88 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-CART = '''
-"""Cart: carts of other weights on other rails, pushed to a place."""
-
-import mujoco
-
-from mtenvs import blocks
-from mtenvs.rewards import namespace, tolerance
-from mtenvs.spec import Family, Parameter
-
-PARAMETERS = (
-    Parameter("mass", "kg", 0.5, 8.0, 2.0, "four times two either way", log=True),
-    Parameter("damping", "N s/m", 0.5, 8.0, 2.0, "likewise", log=True),
-    Parameter("place", "m", -2.0, 2.0, 1.0, "as far as one sees"),
-)
-PUBLISHED = {
-    "plain": {},
-    "light": {"mass": 0.6},
-    "heavy": {"mass": 7.0},
-    "slippery": {"damping": 0.6},
-    "sticky": {"damping": 7.0},
-    "left": {"place": -1.5},
-    "near": {"place": 0.5, "mass": 3.0},
-    "far": {"place": 1.9, "damping": 3.0},
-}
-
-
-def build(p):
-    spec = blocks.scene(0.01, mujoco.mjtIntegrator.mjINT_IMPLICITFAST, 8)
-    cart = spec.worldbody.add_body(name="cart", pos=[0, 0, 0.2])
-    cart.add_camera(name="side", pos=[0, -4, 1], xyaxes=[1, 0, 0, 0, 0.2, 1])
-    cart.add_joint(name="rail", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[1, 0, 0], damping=p["damping"])
-    cart.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.2, 0.1, 0.1], mass=p["mass"])
-    blocks.motor(spec, "rail", 20.0)
-    blocks.frame_sensor(spec, "where", mujoco.mjtSensor.mjSENS_FRAMEPOS, "cart")
-    spec.add_key(name="home", qpos=[0.0])
-    return spec
-
-
-def observe(state):
-    return namespace(state.qpos).concat([state.sensor("where")[:, :1], state.qvel], axis=1)
-
-
-def off(state):
-    return namespace(state.qpos).abs(state.sensor("where")[:, 0] - state.constant("place"))
-
-
-def reward(state):
-    return {"near": tolerance(off(state), 0.0, 0.1, 2.0), "effort": -0.01 * state.ctrl[:, 0] ** 2}
-
-
-def terminated(state):
-    return off(state) > 1e9
-
-
-def success(state):
-    return off(state) < 0.1
-
-
-def start(home, draws):
-    return home + 0.2 * draws[:, :1] - 0.1, 0.2 * draws[:, 1:] - 0.1
-
-
-FAMILY = Family(
-    name="Cart",
-    summary="carts of other weights, pushed to a place",
-    parameters=PARAMETERS,
-    published=PUBLISHED,
-    build=build,
-    constants=dict,
-    observation_names=("cart_x", "cart_velocity"),
-    action_names=("cart_push",),
-    observe=observe,
-    reward_terms=("near", "effort"),
-    reward=reward,
-    terminated=terminated,
-    success=success,
-    start=start,
-    start_draws=2,
-    frame_skip=2,
-    episode_steps=120,
-)
-'''
+_, CART, USE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/bodies.md").read_text(), re.DOTALL)
+"""The family that the page shows whole, and how it is used."""
 
 # Bodies of two sizes whose entries have one place each: there are names, and no layouts to choose from.
 TRAIN = '''
@@ -255,6 +176,11 @@ def test_a_new_file_is_a_family(cart: Path) -> None:
     assert 0.5 <= facts["sampled"]["parameters"]["mass"] <= 8.0
     assert facts["groups"] == 1
     assert facts["id"] is facts["equal"] is facts["among all"] is facts["trained"] is True
+
+
+def test_it_is_used_as_the_page_says(cart: Path) -> None:
+    steps = "env.reset(seed=0); envs.reset(seed=0); print(envs.step(envs.action_space.sample())[1].shape)"
+    assert run(cart, "-c", f"{USE}\n{steps}").strip() == "(64,)"
 
 
 def test_bodies_of_two_sizes_need_no_layouts(train: Path) -> None:
