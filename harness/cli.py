@@ -67,7 +67,6 @@ from harness.run import (
     SHARE,
     TrainingError,
     agent_to_run,
-    available_memory,
     check_device,
     check_executor,
     choose_backend,
@@ -992,7 +991,11 @@ def print_plan(directory: Path, place: Place, agent: str) -> None:
         f"about {_duration(estimate.hours)} here ({estimate.train_speed:,.0f} steps/s trained, "
         f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
-    if estimate.memory > SHARE * (free := available_memory()):
+    if math.isnan(estimate.memory):
+        return
+    import psutil  # as in harness.run
+
+    if estimate.memory > SHARE * (free := psutil.virtual_memory().available / 1e9):
         say(
             f"note: training takes {estimate.memory:,.1f} GB of memory or more, and {free:,.1f} are free: "
             "have fewer --processes, --cohort-runs or --worlds-per-run, or a GPU"

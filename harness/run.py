@@ -8,7 +8,6 @@ import functools
 import gc
 import json
 import math
-import os
 import platform
 import random
 import shlex
@@ -296,7 +295,7 @@ class Cost:
     megabytes: float
     """Of rows and checkpoints."""
     memory: float = math.nan
-    """GB that training takes, all processes together; NaN where the system does not tell, and of a GPU."""
+    """GB that training takes, all processes together; NaN for training on a GPU."""
 
 
 ROW_BYTES = 260
@@ -348,7 +347,8 @@ def estimate_cost(
 ) -> Cost:
     """Estimates what the whole plan takes: one cohort of every shape is trained and evaluated for a moment.
 
-    Nothing is stored. Evaluation is estimated from episodes of full length, and so from above.
+    On a CPU it is as much of the cohort as has :data:`PROBE_WORLDS` worlds at most. Nothing is stored.
+    Evaluation is estimated from episodes of full length, and so from above.
 
     Args:
         directory: of the plan.
@@ -370,14 +370,15 @@ def estimate_cost(
         first = by_id[cohort[0]]
         shapes.setdefault(json.dumps([len(first["tasks"]), first.get("config")]), []).append(cohort)
     processes = min(processes, widest(plan))
-    seconds = trained = tested = testing = memory = 0.0
+    seconds = trained = tested = testing = 0.0
+    memory = []
     with Workers(processes, apart=agent not in AGENTS) as workers:
         for cohorts in shapes.values():
             largest = max(cohorts, key=len)
             threads = workers.threads(processes)
             where = Where(device, stepped_by, threads)
-            on_cpu = not device.startswith("cuda")
-            fit = max(1, PROBE_WORLDS // plan["worlds_per_run"]) if on_cpu else len(largest)
+            on_gpu = device.startswith("cuda")
+            fit = len(largest) if on_gpu else max(1, PROBE_WORLDS // plan["worlds_per_run"])
             job = (_probe, directory, largest[:fit], agent, where, PROBE_SECONDS / len(shapes))
             futures = [workers.submit(*job) for _ in range(processes)]
             try:
@@ -386,8 +387,7 @@ def estimate_cost(
                 how = workers.exit_code(futures)
                 raise TrainingError(f"agent {agent} ended the process that probed it{how}") from None
             train_speed, test_speed, parameters, before, grown = np.sum(speeds, axis=0)
-            needed = before + grown * len(largest) / len(largest[:fit])
-            memory = max(memory, needed) if on_cpu else math.nan
+            memory.append(before + grown * len(largest) / len(largest[:fit]))
             runs = [by_id[i] for cohort in cohorts for i in cohort]
             steps = sum(run["steps"] for run in runs)
             wanted = sum(_evaluated_episodes(plan, run) for run in runs)
@@ -404,7 +404,8 @@ def estimate_cost(
     )
     checkpoint = 3 * 4 * parameters / processes  # weights and Adam's two moments, float32
     size = rows * ROW_BYTES + saved * checkpoint
-    return Cost((seconds + testing) / 3600, trained / seconds, tested / testing, size / 1e6, memory / 1e9)
+    megabytes, peak = size / 1e6, max(memory) / 1e9
+    return Cost((seconds + testing) / 3600, trained / seconds, tested / testing, megabytes, peak)
 
 
 def _evaluated_episodes(plan: Mapping[str, Any], run: Mapping[str, Any]) -> int:
@@ -435,7 +436,7 @@ def _probe(
     Raises:
         TrainingError: if the agent fails, or diverges at once.
     """
-    resident = _resident_bytes()
+    resident = _resident_bytes(where.device)
     plan = load_plan(directory)
     by_id = {run["id"]: run for run in plan["runs"]}
     runs = [by_id[i] for i in cohort]
@@ -465,28 +466,18 @@ def _probe(
         float(rewards[0])  # waits for the device
         steps += worlds.num_envs
     test_speed = steps / (time.perf_counter() - began)
-    grown = _resident_bytes() - resident
+    grown = _resident_bytes(where.device) - resident
     worlds.close()
     return train_speed, test_speed, learner.describe()["parameters"], resident, grown
 
 
-def _resident_bytes() -> float:
-    """Memory of this process; NaN where the system does not tell as Linux does."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
+def _resident_bytes(device: str) -> float:
+    """Memory of this process; NaN for training on a GPU, where it is not what runs out."""
+    if device.startswith("cuda"):
         return math.nan
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+    import psutil  # here, for a machine with a GPU that has no more than training needs
 
-
-def available_memory() -> float:
-    """GB of memory that new processes can have; NaN where the system does not tell as Linux does."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return math.nan
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 / 1e9 if found else math.nan
+    return float(psutil.Process().memory_info().rss)
 
 
 def run_plan(

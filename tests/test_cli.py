@@ -5,6 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers import needs_gl
 from matplotlib.image import imread
@@ -281,7 +282,8 @@ def test_a_training_tells_a_file_how_far_it_is(monkeypatch, capsys):
 
 
 def test_a_plan_that_may_not_fit_into_the_memory_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(harness.cli, "available_memory", lambda: 10.0)
+    free = psutil.virtual_memory()._replace(available=10_000_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     for memory, warned in ((20.0, True), (1.0, False), (float("nan"), False)):
         cost = harness.run.Cost(0.1, 1.0, 1.0, 1.0, memory)
         monkeypatch.setattr(harness.cli, "estimate_cost", lambda *_, cost=cost: cost)

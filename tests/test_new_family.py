@@ -30,7 +30,7 @@ from mtenvs.spec import Family, Parameter
 ENGINES = ("first", "second")
 PARAMETERS = (
     Parameter("engines", "1", 1, 2, 1, "one or two", integer=True),
-    Parameter("mass", "kg", 0.5, 8.0, 2.0, "four times two either way", log=True),
+    Parameter("mass", "kg", 0.5, 8.0, 2.0, "a quarter of the usual to four times", log=True),
 )
 
 
