@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 TRAIN = (
-    *("matplotlib", "pandas", "pyarrow", "rich", "safetensors", "scipy", "seaborn", "sklearn"),
+    *("matplotlib", "pandas", "psutil", "pyarrow", "rich", "safetensors", "scipy", "seaborn", "sklearn"),
     *("stable_baselines3", "statsmodels", "torch", "tyro"),
 )
 """Modules that the extra ``train`` brings."""

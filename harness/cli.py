@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -36,6 +36,7 @@ from harness.plan import (
     NO_FOLD,
     PLAN,
     PRESETS,
+    UNUSED,
     PlanError,
     Preset,
     load_plan,
@@ -149,7 +150,7 @@ class Experiment:
     preset: str = "standard"
     """Where the settings below start from: quick, standard or full; wide for a GPU."""
     settings: tyro.conf.OmitArgPrefixes[Preset] = dataclasses.field(default_factory=Preset)
-    """What to do."""
+    """What is done."""
     device: str = "cpu"
     """Where networks live: cpu, or cuda."""
     backend: str | None = None
@@ -178,6 +179,10 @@ class Experiment:
         """Makes and writes the plan, or finds the same one already there."""
         place = self.place
         family, settings = mtenvs.get_family(self.family).name, self.settings
+        default = PRESETS[self.preset]
+        if given := [name for name in UNUSED[kind] if getattr(settings, name) != getattr(default, name)]:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"an experiment of kind {kind} has no use for {options}; leave that out")
         stepped_by = choose_backend(settings.agent, place.device, place.backend, place.executor)
         told: dict[str, Any] = {"conditioning": settings.conditioning}
         if settings.layout is not None:
@@ -195,8 +200,6 @@ class Experiment:
                 fit = runs_that_fit(family, settings, learner["rollout"], place.device)
             settings = dataclasses.replace(settings, cohort_runs=fit)
         if kind == "joint":
-            if settings.arms != PRESETS[self.preset].arms:
-                raise ValueError("--arms are those of leave-one-out; a joint experiment has --joint-arms")
             count = len(settings.folds or mtenvs.tasks(family))
             wide = None
             if "joint-wide" in settings.joint_arms:
@@ -281,12 +284,34 @@ class Plan(Experiment):
         say(f"wrote {directory / PLAN}; train it with: {self.place.run_command(directory)}")
 
 
+def _usable(kind: str) -> type[Preset]:
+    """:class:`Preset` with the options that an experiment of a kind has a use for."""
+    types = get_type_hints(Preset)
+    hidden = [
+        (f.name, Annotated[types[f.name], tyro.conf.Suppress], dataclasses.field(default=f.default))
+        for f in dataclasses.fields(Preset)
+        if f.name in UNUSED[kind]
+    ]
+    return dataclasses.make_dataclass(f"{kind}_settings", hidden, bases=(Preset,), frozen=True)
+
+
+if TYPE_CHECKING:
+    LooSettings = Preset
+    JointSettings = Preset
+    MatrixSettings = Preset
+else:
+    LooSettings, JointSettings, MatrixSettings = map(_usable, ("loo", "joint", "matrix"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Loo(Experiment):
     """Runs a leave-one-out experiment: plans it if it is new, trains what is missing, and reports.
 
     Arms such as sources=1 or steps=100000 make it an experiment of doses.
     """
+
+    settings: tyro.conf.OmitArgPrefixes[LooSettings] = dataclasses.field(default_factory=LooSettings)
+    """What is done."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -297,8 +322,11 @@ class Loo(Experiment):
 class Joint(Experiment):
     """Trains one network on all tasks beside one network for each, and reports which is the faster.
 
-    --folds names the tasks; pretraining is not used.
+    --folds names the tasks.
     """
+
+    settings: tyro.conf.OmitArgPrefixes[JointSettings] = dataclasses.field(default_factory=JointSettings)
+    """What is done."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -308,6 +336,9 @@ class Joint(Experiment):
 @dataclasses.dataclass(frozen=True)
 class Matrix(Experiment):
     """Learns every task from the network of every other single task: which source helps which target?"""
+
+    settings: tyro.conf.OmitArgPrefixes[MatrixSettings] = dataclasses.field(default_factory=MatrixSettings)
+    """What is done."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -1109,15 +1140,21 @@ def main(arguments: list[str] | None = None) -> None:
         return
     preset = _preset(arguments)
     default = PRESETS[preset]
-    planned = {"loo": Loo, "plan": Plan, "joint": Joint, "matrix": Matrix}
     commands: Any = functools.reduce(
         operator.or_,
         (
             Annotated[
                 kind,
-                tyro.conf.subcommand(name, default=kind(tyro.MISSING, preset=preset, settings=default)),
+                tyro.conf.subcommand(
+                    name, default=kind(tyro.MISSING, preset=preset, settings=settings(**vars(default)))
+                ),
             ]
-            for name, kind in planned.items()
+            for name, (kind, settings) in {
+                "plan": (Plan, Preset),
+                "loo": (Loo, LooSettings),
+                "joint": (Joint, JointSettings),
+                "matrix": (Matrix, MatrixSettings),
+            }.items()
         ),
     )
     commands = (

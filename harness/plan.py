@@ -43,6 +43,17 @@ SWITCHES = ("freeze_trunk", "fresh_heads", "fresh_critic", "keep_optimizer", "re
 """What of a network that is handed on starts otherwise than it was; fields of :class:`Preset`."""
 JOINT_ARMS = (SEPARATE, *measures.JOINT_ARMS)
 """Arms of a joint plan: one network a task; one for all of the same width; one of as many parameters."""
+_OF_ARMS = ("arms", "control_folds", "control_seeds", "finetunes", "finetune_folds")
+_OF_TRANSFER = (
+    "headline",
+    "pretrain_budget",
+    "new_code",
+    "min_distance",
+    "break_even_threshold",
+    *SWITCHES,
+)
+UNUSED = {"loo": ("joint_arms",), "joint": (*_OF_ARMS, *_OF_TRANSFER), "matrix": (*_OF_ARMS, "joint_arms")}
+"""Fields of :class:`Preset` that say nothing to an experiment of a kind."""
 THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.80 (PROTOCOL §4.3)
 NEW_CODES = {"descriptor": ("true", "mean"), "one_hot": ("unused", "mean"), "none": ()}
 """What can be told of a new task, by conditioning; the first if nothing is said."""

@@ -61,7 +61,7 @@ def test_loo_plans_trains_and_reports(tmp_path, capsys):
         (["loo", "Biped", "--conditioning", "onehot"], "did you mean 'one_hot'"),
         (["loo", "Biped", "--arms", "scratch", "single-source"], "did you mean 'single_source'"),
         (["joint", "Biped", "--joint-arms", "join"], "did you mean 'joint'"),
-        (["joint", "Biped", "--arms", "scratch", "transfer"], "a joint experiment has --joint-arms"),
+        (["plan", "Biped", "--kind", "joint", "--arms", "scratch", "transfer"], "no use for --arms"),
         (["run", "nowhere"], "holds no plan.json"),
         (["report", "nowhere"], "holds no plan.json"),
         (
@@ -270,6 +270,30 @@ def test_view_without_a_display_names_the_command_that_films(words, monkeypatch,
     assert stop.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
     assert said.endswith(" ".join(["film the task instead: mtenvs video Biped --task long-shins", *words]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "unused", "used"),
+    [
+        ("loo", {"--joint-arms"}, {"--arms", "--pretrain-budget", "--new-code"}),
+        ("joint", {"--arms", "--pretrain-budget", "--freeze-trunk", "--headline"}, {"--joint-arms"}),
+        ("matrix", {"--arms", "--finetunes", "--joint-arms"}, {"--pretrain-budget", "--freeze-trunk"}),
+    ],
+)
+def test_commands_offer_what_their_experiment_has_a_use_for(kind, unused, used, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([kind, "--help"])
+    offered = {*re.findall(r"(?<!\S)--[a-z-]+", capsys.readouterr().out)}
+    assert used | {"--folds", "--seeds", "--budget"} <= offered
+    assert not unused & offered
+    # where a plan is asked for by its kind, all options are there, and those are refused by name
+    value = {"--freeze-trunk": [], "--headline": ["not_yet_solved"]}
+    for option in sorted(unused):
+        words = [option, *value.get(option, ["scratch"] if option.endswith("arms") else ["7"])]
+        with pytest.raises(SystemExit):
+            main(["plan", "Biped", "--kind", kind, "--preset=quick", "--out", str(tmp_path / "a"), *words])
+        assert f"no use for {option}" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_training_tells_a_file_how_far_it_is(monkeypatch, capsys):
