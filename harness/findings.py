@@ -160,7 +160,7 @@ def folds(plans: Sequence[Analysis]) -> str:
     rows: Table = [
         ("held out", "distance to the nearest", "score at step 0 (networks at 0.5)", "speed-up [95%]",
          "verdict (Holm p)", f"at {_top(plans)} alone [95%]", f"reach {_top(plans)}: scratch, transfer",
-         *["speed-up from the nearest task alone [95%]", "that over transfer's steps [95%] (Holm p)"]
+         *["speed-up from the nearest task alone [95%]", "all others over the nearest alone [95%] (Holm p)"]
          * bool(single))
     ]  # fmt: skip
     top = {f.measures.fold: e[-1] for f, e in zip(main.folds, threshold_ratios(main), strict=True)}
