@@ -76,9 +76,9 @@ class Way:
     """With what words it ends as for something that was asked wrongly, where it must when it is small."""
 
 
-TINY = "--seeds 1 --worlds-per-run 7 --budget 2500 --pretrain-budget 1000 --checkpoints 4 --episodes 2"
-TINY = f"{TINY} --first-episodes 100 --processes 1"
-FOLD = f"{TINY} --folds 3"
+TINY = "--seeds 1 --worlds-per-run 7 --budget 2500 --checkpoints 4 --episodes 2 --first-episodes 100"
+TINY = f"{TINY} --processes 1"
+FOLD = f"{TINY} --pretrain-budget 1000 --folds 3"
 FILM = "--seconds 0.2 --width 64 --height 48"
 HOURS = "hours of training"
 CARD = ("cuda", "cpu")
