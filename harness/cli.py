@@ -1022,13 +1022,17 @@ def print_plan(directory: Path, place: Place, agent: str) -> None:
         f"about {_duration(estimate.hours)} here ({estimate.train_speed:,.0f} steps/s trained, "
         f"{estimate.test_speed:,.0f} evaluated), {estimate.megabytes:,.0f} MB on disk"
     )
-    if math.isnan(estimate.memory):
-        return
+    if not math.isnan(estimate.memory):
+        _warn_of_memory(estimate.memory)
+
+
+def _warn_of_memory(needed: float) -> None:
+    """Says so where training takes more memory than is free, in GB."""
     import psutil  # as in harness.run
 
-    if estimate.memory > SHARE * (free := psutil.virtual_memory().available / 1e9):
+    if needed > SHARE * (free := psutil.virtual_memory().available / 1e9):
         say(
-            f"note: training takes {estimate.memory:,.1f} GB of memory or more, and {free:,.1f} are free: "
+            f"note: training takes {needed:,.1f} GB of memory or more, and {free:,.1f} are free: "
             "have fewer --processes, --cohort-runs or --worlds-per-run, or a GPU"
         )
 
