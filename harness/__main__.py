@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 TRAIN = (
     *("matplotlib", "pandas", "psutil", "pyarrow", "rich", "safetensors", "scipy", "seaborn", "sklearn"),
@@ -26,16 +27,23 @@ def main() -> None:
         with _interrupts_end():
             from harness.cli import main as run
     except ModuleNotFoundError as error:
-        # any other is somebody's mistake, as in a family file of one's own, and keeps its traceback
-        if (error.name or "").split(".")[0] not in TRAIN:
-            raise
-        sys.exit(f"mtenvs: the command line needs {error.name}: pip install 'mtenvs[train]'")
+        _say_what_is_needed(error)
     except RuntimeError as error:
         if "MUJOCO_GL" not in str(error):
             raise
         # mujoco refuses to be imported, whether or not anything is to be drawn
         sys.exit(f"mtenvs: {error}; valid: egl, osmesa, glfw, disable, or leave it unset")
-    run()
+    try:
+        run()
+    except ModuleNotFoundError as error:  # psutil is imported where it is used
+        _say_what_is_needed(error)
+
+
+def _say_what_is_needed(error: ModuleNotFoundError) -> NoReturn:
+    """Ends with what to install; any other module is a mistake, as in a family file of one's own."""
+    if (error.name or "").split(".")[0] not in TRAIN:
+        raise error
+    sys.exit(f"mtenvs: the command line needs {error.name}: pip install 'mtenvs[train]'")
 
 
 @contextlib.contextmanager

@@ -181,7 +181,8 @@ class Experiment:
         family, settings = mtenvs.get_family(self.family).name, self.settings
         default = PRESETS[self.preset]
         if given := [name for name in UNUSED[kind] if getattr(settings, name) != getattr(default, name)]:
-            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            uses = {name: " and ".join(k for k in UNUSED if name not in UNUSED[k]) for name in given}
+            options = ", ".join(f"--{name.replace('_', '-')} (for {uses[name]})" for name in given)
             raise ValueError(f"an experiment of kind {kind} has no use for {options}; leave that out")
         stepped_by = choose_backend(settings.agent, place.device, place.backend, place.executor)
         told: dict[str, Any] = {"conditioning": settings.conditioning}
@@ -197,7 +198,10 @@ class Experiment:
             fit = self.planned_runs(directory)
             if fit is None:
                 check_device(place.device)  # what fits is told by a GPU of this machine
-                fit = runs_that_fit(family, settings, learner["rollout"], place.device)
+                longest = max(settings.budget, settings.pretrain_budget or 0)
+                if kind == "joint":
+                    longest = len(settings.folds or mtenvs.tasks(family)) * settings.budget
+                fit = runs_that_fit(family, settings, learner["rollout"], place.device, longest)
             settings = dataclasses.replace(settings, cohort_runs=fit)
         if kind == "joint":
             count = len(settings.folds or mtenvs.tasks(family))
@@ -447,7 +451,7 @@ class Rebuild:
     directory: tyro.conf.Positional[Path] = Path("results")
     """Where to look."""
     processes: int = 0
-    """Reports at a time; 0 for one for each core."""
+    """Reports and pages at a time; 0 for one for each core."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -666,6 +670,7 @@ class Reference:
         missing = [t.name for t in family.tasks] if old is None else unmeasured(family, old)
         if not missing:
             say(f"{path} has scores of all tasks; measure them anew with --fresh")
+            self.check(old or {})
             return
         record = with_bar(
             "reference",
@@ -681,6 +686,11 @@ class Reference:
         console.print(table)
         write_reference(record if old is None else merge(old, record), path)
         say(f"wrote {path}")
+        self.check(record)
+
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Ends the command in an error that names tasks of a record that are not fit to be published."""
         if found := shortcomings(record):
             raise PlanError("these tasks should not be published: " + "; ".join(found))
 
@@ -1005,7 +1015,7 @@ def print_plan(directory: Path, place: Place, agent: str) -> None:
     names = {task["number"]: task["name"] for task in plan["tasks"]}
     joint = plan["kind"] == "joint"
     say(f"{'tasks' if joint else 'held out'}: {', '.join(names[k] for k in plan['folds'])}")
-    headline = "" if joint else f"; headline: {plan['headline']}"
+    headline = "" if plan["kind"] != "leave_one_out" else f"; headline: {plan['headline']}"
     say(f"budget {plan['budget']:,} steps, {plan['worlds_per_run']} worlds a run{headline}")
     nearest = [min(d.values()) for d in plan["leaks"]["distances"].values() if d]
     if nearest:
@@ -1032,8 +1042,9 @@ def _warn_of_memory(needed: float) -> None:
 
     if needed > SHARE * (free := psutil.virtual_memory().available / 1e9):
         say(
-            f"note: training takes {needed:,.1f} GB of memory or more, and {free:,.1f} are free: "
-            "have fewer --processes, --cohort-runs or --worlds-per-run, or a GPU"
+            f"note: training takes {needed:,.1f} GB of memory or more, and {free:,.1f} are free, of which "
+            f"{SHARE:.0%} should do: train with fewer --processes, or plan, into another --out, with fewer "
+            "--cohort-runs or --worlds-per-run, or for a GPU"
         )
 
 

@@ -152,16 +152,19 @@ def folds(plans: Sequence[Analysis]) -> str:
     (plan,) = plans
     main = plan.main
     nearest = measures.nearest_sources(plan.plan, main.arm).set_index("fold")
+    headings = {
+        (main.baseline, "single_source"): "speed-up from the nearest task alone [95%]",
+        ("single_source", main.arm): "all others over the nearest alone [95%] (Holm p)",
+    }
     single = {
         pair: {f.measures.fold: f for f in plan.comparisons[pair].folds}
-        for pair in ((main.baseline, "single_source"), ("single_source", main.arm))
+        for pair in headings
         if pair in plan.comparisons
     }
     rows: Table = [
         ("held out", "distance to the nearest", "score at step 0 (networks at 0.5)", "speed-up [95%]",
          "verdict (Holm p)", f"at {_top(plans)} alone [95%]", f"reach {_top(plans)}: scratch, transfer",
-         *["speed-up from the nearest task alone [95%]", "all others over the nearest alone [95%] (Holm p)"]
-         * bool(single))
+         *(heading for pair, heading in headings.items() if pair in single))
     ]  # fmt: skip
     top = {f.measures.fold: e[-1] for f, e in zip(main.folds, threshold_ratios(main), strict=True)}
     for f in sorted(main.folds, key=lambda f: nearest.loc[f.measures.fold, "distance"]):
@@ -182,8 +185,9 @@ def folds(plans: Sequence[Analysis]) -> str:
                 words.ratio(top[fold], threshold_limits(f.measures)[-1]),
                 ", ".join(f"{share:.0%}" if n else _DASH for share, n in (_arrived(f, 0), _arrived(f, 1))),
                 *(
-                    _of_fold(of.get(fold)) + f" ({words.p_value(of[fold].p_holm)})" * (k and fold in of)
-                    for k, of in enumerate(single.values())
+                    _of_fold(of.get(fold))
+                    + f" ({words.p_value(of[fold].p_holm)})" * (pair[0] == "single_source" and fold in of)
+                    for pair, of in single.items()
                 ),
             )
         )

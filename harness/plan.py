@@ -52,8 +52,13 @@ _OF_TRANSFER = (
     "break_even_threshold",
     *SWITCHES,
 )
-UNUSED = {"loo": ("joint_arms",), "joint": (*_OF_ARMS, *_OF_TRANSFER), "matrix": (*_OF_ARMS, "joint_arms")}
-"""Fields of :class:`Preset` that say nothing to an experiment of a kind."""
+UNUSED = {
+    "loo": ("joint_arms",),
+    "joint": (*_OF_ARMS, *_OF_TRANSFER),
+    "matrix": (*_OF_ARMS, "joint_arms", "headline", "break_even_threshold"),
+}
+"""Fields of :class:`Preset` that say nothing to an experiment of a kind. Functions that make plans pass
+them over, as presets are shared; the command line refuses values that are not the preset's."""
 THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.80 (PROTOCOL §4.3)
 NEW_CODES = {"descriptor": ("true", "mean"), "one_hot": ("unused", "mean"), "none": ()}
 """What can be told of a new task, by conditioning; the first if nothing is said."""
@@ -108,7 +113,7 @@ class Preset:
     exploratory: bool = False
     """Marks the report as exploratory: too small or too informal to conclude from."""
     folds: tuple[int, ...] | None = None
-    """Numbers of the tasks to hold out, one after another; None for all."""
+    """Numbers of the tasks to hold out, one after another, or to train jointly on; None for all."""
     arms: tuple[str, ...] = ("scratch", "transfer", "blind", "single_source")
     """What the held-out learner starts from: any of the protocol's seven, and doses such as sources=3
     or steps=100000."""
@@ -124,7 +129,7 @@ class Preset:
     """When a run arrives at a score that it has at a checkpoint and had not at the one before:
     interpolated, where the line between the two crosses it; or checkpoint, at the one that shows it."""
     seeds: int = 10
-    """Pretraining seeds per fold, and scratch seeds per fold."""
+    """Pretraining seeds per fold, and scratch seeds per fold; seeds of every joint or separate network."""
     finetunes: int = 1
     """Fine-tunings of every network of the arm transfer on the folds named below."""
     finetune_folds: tuple[int, ...] = ()
@@ -312,7 +317,7 @@ def make_matrix_plan(
     """Writes out a source-by-target experiment: every fold's task is learned from every other's network.
 
     Networks of single tasks are trained once, for ``pretrain_budget`` steps, and shared by all targets.
-    Arguments and errors as those of :func:`make_plan`; the preset's arms are not read.
+    Arguments and errors as those of :func:`make_plan`.
     """
     definition = mtenvs.get_family(family)
     _check(preset, definition)
@@ -327,7 +332,7 @@ def make_matrix_plan(
         "control_folds": [],
         "finetunes": 1,
         "finetune_folds": [],
-        "headline": preset.headline,
+        "headline": "all_folds",
     }
     runs = _Runs(plan)
     for target in folds:

@@ -295,7 +295,8 @@ class Cost:
     megabytes: float
     """Of rows and checkpoints."""
     memory: float = math.nan
-    """GB that training takes, all processes together; NaN for training on a GPU."""
+    """GB that training takes at least, all processes together, as read after a moment of it; NaN for
+    training on a GPU."""
 
 
 ROW_BYTES = 260
@@ -303,8 +304,8 @@ ROW_BYTES = 260
 
 
 PROBE_WORLDS = 4096
-"""Worlds that are tried out on a CPU at most. More are as fast, each, and could exhaust the memory before
-anybody is told that they would."""
+"""Worlds that are tried out on a CPU at most, but those of one run in any case. More are as fast, each, and
+could exhaust the memory before anybody is told that they would."""
 
 
 MOST_RUNS, MOST_STEPS = 240, 200_000_000
@@ -315,7 +316,7 @@ COPIES = 8
 """Of what a rollout brings, as the learner has it in inputs, tables and shuffles, in float32."""
 
 
-def runs_that_fit(family: str, preset: Preset, rollout: int, device: str) -> int:
+def runs_that_fit(family: str, preset: Preset, rollout: int, device: str, longest: int) -> int:
     """How many runs of a plan a device trains as one batch, 1 at least.
 
     Args:
@@ -323,6 +324,7 @@ def runs_that_fit(family: str, preset: Preset, rollout: int, device: str) -> int
         preset: what is planned.
         rollout: control steps of a world between updates.
         device: where.
+        longest: control steps of the longest run.
     """
     if not device.startswith("cuda"):
         return COHORT_RUNS
@@ -334,8 +336,7 @@ def runs_that_fit(family: str, preset: Preset, rollout: int, device: str) -> int
     # a task that is new is shown with every code; beside, the episodes of a checkpoint are played
     evaluated = (1 + len(CODES)) * preset.first_episodes + preset.episodes * len(models)
     run = preset.worlds_per_run * (each + learned) + evaluated * each
-    steps = max(preset.budget, preset.pretrain_budget or 0)
-    return max(1, min(MOST_RUNS, MOST_STEPS // steps, int(SHARE * free) // run))
+    return max(1, min(MOST_RUNS, MOST_STEPS // longest, int(SHARE * free) // run))
 
 
 def estimate_cost(
@@ -347,7 +348,8 @@ def estimate_cost(
 ) -> Cost:
     """Estimates what the whole plan takes: one cohort of every shape is trained and evaluated for a moment.
 
-    On a CPU it is as much of the cohort as has :data:`PROBE_WORLDS` worlds at most. Nothing is stored.
+    On a CPU it is as much of the cohort as has :data:`PROBE_WORLDS` worlds at most, but one run. Nothing is
+    stored.
     Evaluation is estimated from episodes of full length, and so from above.
 
     Args:
@@ -468,7 +470,10 @@ def _probe(
     test_speed = steps / (time.perf_counter() - began)
     grown = _resident_bytes(where.device) - resident
     worlds.close()
-    return train_speed, test_speed, learner.describe()["parameters"], resident, grown
+    described = learner.describe()["parameters"]
+    del cohort_of, learner, worlds
+    give_back_memory()  # or what is kept would count as there before, and not grow with the next shape
+    return train_speed, test_speed, described, resident, grown
 
 
 def _resident_bytes(device: str) -> float:

@@ -199,6 +199,15 @@ def test_only_what_the_extra_brings_is_called_missing(monkeypatch):
     with pytest.raises(SystemExit, match=r"the command line needs tyro: pip install 'mtenvs\[train\]'"):
         harness.__main__.main()
     monkeypatch.undo()
+
+    def needs_psutil() -> None:
+        raise ModuleNotFoundError("No module named 'psutil'", name="psutil")
+
+    # which is imported where it is used
+    monkeypatch.setattr(harness.cli, "main", needs_psutil)
+    with pytest.raises(SystemExit, match=r"the command line needs psutil: pip install 'mtenvs\[train\]'"):
+        harness.__main__.main()
+    monkeypatch.undo()
     monkeypatch.delitem(sys.modules, "harness.cli")
     monkeypatch.setitem(sys.modules, "harness.catalogue", None)
     with pytest.raises(ModuleNotFoundError, match=r"harness\.catalogue"):
@@ -272,12 +281,22 @@ def test_view_without_a_display_names_the_command_that_films(words, monkeypatch,
     assert said.endswith(" ".join(["film the task instead: mtenvs video Biped --task long-shins", *words]))
 
 
+def test_what_is_to_be_typed_instead_of_view_is_all_that_was_asked():
+    view = harness.cli.View("Biped", "3", Path("a network"), "my_agent:SmallPPO", seed=2)
+    told = view.words()
+    assert told == "Biped --task 3 --policy 'a network' --agent my_agent:SmallPPO --seed 2"
+
+
 @pytest.mark.parametrize(
     ("kind", "unused", "used"),
     [
         ("loo", {"--joint-arms"}, {"--arms", "--pretrain-budget", "--new-code"}),
         ("joint", {"--arms", "--pretrain-budget", "--freeze-trunk", "--headline"}, {"--joint-arms"}),
-        ("matrix", {"--arms", "--finetunes", "--joint-arms"}, {"--pretrain-budget", "--freeze-trunk"}),
+        (
+            "matrix",
+            {"--arms", "--finetunes", "--joint-arms", "--headline", "--break-even-threshold"},
+            {"--pretrain-budget", "--freeze-trunk"},
+        ),
     ],
 )
 def test_commands_offer_what_their_experiment_has_a_use_for(kind, unused, used, tmp_path, capsys):
@@ -308,12 +327,13 @@ def test_a_training_tells_a_file_how_far_it_is(monkeypatch, capsys):
 def test_a_plan_that_may_not_fit_into_the_memory_says_so(tmp_path, monkeypatch, capsys):
     free = psutil.virtual_memory()._replace(available=10_000_000_000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    for memory, warned in ((20.0, True), (1.0, False), (float("nan"), False)):
+    for memory, warned in ((7.5, True), (6.5, False), (float("nan"), False)):
         cost = harness.run.Cost(0.1, 1.0, 1.0, 1.0, memory)
         monkeypatch.setattr(harness.cli, "estimate_cost", lambda *_, cost=cost: cost)
         main(["plan", "Biped", *TINY.split(), "--out", str(tmp_path / "a")])
         said = capsys.readouterr().out
-        assert ("training takes 20.0 GB of memory or more, and 10.0 are free" in said) == warned
+        told = "training takes 7.5 GB of memory or more, and 10.0 are free, of which 70% should do"
+        assert (told in " ".join(said.split())) == warned
 
 
 def test_what_is_unusual_or_in_vain_is_said_when_it_is_planned(tmp_path, monkeypatch, capsys):

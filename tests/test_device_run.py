@@ -142,18 +142,18 @@ def test_the_backend_follows_from_agent_and_device(monkeypatch):
 
 def test_a_gpu_trains_as_many_runs_at_once_as_it_holds(monkeypatch):
     standard, wide = PRESETS["standard"], PRESETS["wide"]
-    assert runs_that_fit("Biped", standard, 32, "cpu") == COHORT_RUNS
+    assert runs_that_fit("Biped", standard, 32, "cpu", 458_752) == COHORT_RUNS
     each = mujoco_warp.bytes_per_world(mtenvs.model("Biped", 0), mujoco_warp.Sizes(8, 32, 8))
     given = {}
     for free in (2**37, 2**32, 1):
         monkeypatch.setattr(mujoco_warp, "free_bytes", lambda device, free=free: free)
-        given[free] = runs_that_fit("Biped", standard, 32, "cuda")
+        given[free] = runs_that_fit("Biped", standard, 32, "cuda", 458_752)
         # those it is trained in, those it is evaluated in, and what the learner keeps
         assert given[free] == 1 or given[free] * (56 + 4 * 112) * each < free
     assert given[2**37] == harness.run.MOST_RUNS > given[2**32] > given[1] == 1
     # what is stored at a time, and lost with it, is bounded too
     monkeypatch.setattr(mujoco_warp, "free_bytes", lambda device: 2**40)
-    assert 1 < runs_that_fit("Biped", wide, 32, "cuda") * wide.budget <= harness.run.MOST_STEPS
+    assert 1 < runs_that_fit("Biped", wide, 32, "cuda", wide.budget) * wide.budget <= harness.run.MOST_STEPS
 
 
 def test_one_plan_keeps_to_one_backend(trained):
@@ -180,6 +180,19 @@ def test_a_plan_that_is_there_keeps_its_batches(tmp_path, monkeypatch):
     for _ in range(2):
         main(words)
     assert load_plan(tmp_path / "p")["cohort_runs"] == 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"), [("loo", 1_500_000), ("matrix", 1_500_000), ("joint", 2 * 400_000)]
+)
+def test_what_fits_on_a_gpu_is_asked_for_the_longest_run(kind, longest, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("harness.cli.runs_that_fit", lambda *given: asked.append(given[-1]) or 7)
+    monkeypatch.setattr("harness.cli.estimate_cost", lambda *_: harness.run.Cost(0.1, 1.0, 1.0, 1.0))
+    words = ["--preset", "full", "--folds", "3", "5", "--backend", "warp", "--out", str(tmp_path / "p")]
+    words += ["--control-folds", "3", "--seeds", "2", "--control-seeds", "2"] if kind == "loo" else []
+    main(["plan", "Biped", "--kind", kind, *words])
+    assert asked == [longest]
 
 
 def test_the_command_line_hands_the_backend_on(tmp_path, monkeypatch, capsys):

@@ -140,6 +140,15 @@ def test_folds_are_sorted_by_distance_and_slower_ones_are_called_negative(result
     assert f"the speed-up {words.number(expected)} (p" in said
 
 
+def test_folds_of_a_plan_with_the_nearest_task_alone_have_no_column_of_all_others(tmp_path):
+    plan = leave_one_out(range(3), seeds=3, arms=("scratch", "single_source"), control_folds=())
+    write_plan_and_rows(tmp_path / "some", plan)
+    for row in block(tmp_path, "folds", "some"):
+        ratio = number(row["speed-up from the nearest task alone [95%]"])
+        assert ratio == pytest.approx(SPEED_UPS["single_source"], rel=0.5)
+        assert "all others over the nearest alone [95%] (Holm p)" not in row
+
+
 def test_arms_are_compared_both_ways_and_controls_on_their_own_folds(results):
     rows = {(r["steps of"], r["over steps of"]): r for r in block(results, "arms", "first", "second")}
     assert ("scratch", "single source") in rows
@@ -462,8 +471,11 @@ def test_the_published_page_follows_from_the_rows_and_the_readme_from_the_page(t
         ("≥ 49.7 [29.6, 83.4] | faster", "1.8 to 50 times by body"),
         ("1.81 [1.02, 3.21] | faster", "1.8 to 50 times by body"),
         ("| Biped | transfer | 458,752 |", "459k control steps"),
-        ("| 3.6 (2.7 to 7.3) |", "for a score of 0.5 it pays after about four new bodies (3 to 7)"),
-        ("| 7.4 (5.1 to unbounded) |", "after about seven new arms (five, to never)"),
+        (
+            "| 3.6 (2.7 to 7.3) |",
+            "for a score of 0.5 it pays after about four new bodies (3 to 7, by body)",
+        ),
+        ("| 7.4 (5.1 to unbounded) |", "after about seven new arms (by length five, to never)"),
         ("≈ 1.04 [0.803, 1.34]", "(1.04, 0.80 to 1.34)"),
         ("≈ 1.21 [0.913, 1.61]", "(1.21, 0.91 to 1.61 on bipeds;"),
         (

@@ -112,7 +112,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_of_the_repository(tmp_path_factory.mktemp("train"), "train.py", TRAIN)
 
 
-def run(directory: Path, *words: str) -> str:
+def run(directory: Path, *words: str, ends: int = 0) -> str:
     environment = {**os.environ, "PYTHONPATH": str(directory), "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, *words],
@@ -122,7 +122,7 @@ def run(directory: Path, *words: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == ends, done.stdout + done.stderr
     return done.stdout
 
 
@@ -210,6 +210,9 @@ def test_the_commands_know_it(cart: Path) -> None:
     assert len(list((cart / "xml" / "Cart-v0").iterdir())) == 8
 
 
+WHY = "test_the_page_says_why_each_task_is_there_and_how_its_family_was_decided"
+
+
 def passed(directory: Path, family: str, *modules: str) -> int:
     """How many of the suite's tests of a family there are; all of them pass."""
     files = [f"tests/test_{module}.py" for module in modules]
@@ -224,3 +227,8 @@ def test_the_suites_tests_hold_for_it(cart: Path, train: Path) -> None:
     modules = ("conditioning", "env", "registry", "spec", "state", "vector_env", "family_set")
     assert passed(cart, "Cart", *modules) > 150
     assert passed(train, "Train", "padding") > 10
+    # the one thing that the page says is still asked for
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "Cart", "tests/test_catalogue.py"]
+    told = run(cart, *words, ends=1)
+    failed = {line.split()[1] for line in told.splitlines() if line.startswith("FAILED")}
+    assert {name.partition("::")[2].partition("[")[0] for name in failed} == {WHY}

@@ -96,6 +96,9 @@ WAYS = {
     "mtenvs loo Biped --agent my_agent:SmallPPO --preset quick --out runs/mine": Way(
         f"{FOLD} --hyperparameters epochs=1", before=True
     ),
+    "mtenvs loo Biped --agent my_agent:SmallPPO --preset standard --out runs/mine-standard": Way(
+        planned=HOURS
+    ),
     "mtenvs joint Biped --preset quick": Way(f"{TINY} --folds 3 5 --joint-arms separate joint"),
     "mtenvs matrix Biped --preset quick": Way(planned=HOURS),
     "mtenvs loo Biped --preset standard": Way(planned=HOURS),

@@ -29,7 +29,10 @@ def test_a_stored_result_is_rebuilt_to_the_same_bytes(tmp_path, capsys):
     settings = Preset(folds=(3,), arms=("scratch", "transfer"), seeds=1, budget=8000, pretrain_budget=8000,
                       checkpoints=4, first_episodes=100)  # fmt: skip
     write_plan(make_plan("Biped", settings, small_learner()), tmp_path / "results" / "untrained")
+    page = tmp_path / "results" / "page.md"
+    page.write_text(f"<!-- findings: overview quickstart -->\n{END}\n")
     main(["rebuild", str(tmp_path / "results"), "--processes", "2"])
+    assert "| speed-up, these tasks [95%] | **≥ 18.2 [10.8, 30.7]** |" in page.read_text()
     assert files(copy / "report") == files(STORED / "report")
     said = capsys.readouterr().out
     assert str(copy / "report" / "index.html") in said

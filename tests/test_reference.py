@@ -249,6 +249,12 @@ def test_the_command_measures_what_is_missing(tmp_path, capsys, monkeypatch):
     assert sorted(whole["tasks"]) == sorted(NAMES)
     main(words)
     assert "has scores of all tasks" in capsys.readouterr().out
+    # what speaks against a task is said whenever it is asked for, not only when it is measured
+    monkeypatch.setattr("harness.cli.shortcomings", lambda record: ["one is hopeless"])
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "these tasks should not be published: one is hopeless" in capsys.readouterr().err
+    monkeypatch.setattr("harness.cli.shortcomings", lambda record: [])
     partly = copy.deepcopy(whole)
     del partly["tasks"][NAMES[1]]
     partly["tasks"][NAMES[0]]["zero"]["mean"] = 123.0  # kept as it is

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -601,23 +602,24 @@ def test_the_cost_of_a_plan_is_measured_and_nothing_is_stored(finished, monkeypa
 
 
 def test_a_plan_of_many_worlds_is_tried_out_with_fewer_on_a_cpu(finished, monkeypatch):
-    monkeypatch.setattr(harness.run, "PROBE_SECONDS", 0.2)
     plan, tried = load_plan(finished), []
-    submit = harness.run.Workers.submit
 
-    def note(self, function, directory, cohort, *rest):
+    def answer(self, function, directory, cohort, *rest):
         tried.append(len(cohort))
-        return submit(self, function, directory, cohort, *rest)
+        known = Future()  # 1 GB a process, and 0.1 for every run that it trains at a time
+        known.set_result((1e3, 1e3, 100, 1e9, 1e8 * len(cohort)))
+        return known
 
-    monkeypatch.setattr(harness.run.Workers, "submit", note)
-    whole = estimate_cost(finished).memory
+    monkeypatch.setattr(harness.run.Workers, "submit", answer)
     widest = max(map(len, plan["cohorts"]))
+    processes = min(2, harness.run.widest(plan))
+    whole = processes * (1.0 + 0.1 * widest)
+    assert estimate_cost(finished, processes=2).memory == pytest.approx(whole)
     assert max(tried) == widest > 1
     # of one run's worlds, all that it takes is extrapolated to the whole batch
     monkeypatch.setattr(harness.run, "PROBE_WORLDS", plan["worlds_per_run"])
-    scaled = estimate_cost(finished).memory
+    assert estimate_cost(finished, processes=2).memory == pytest.approx(whole)
     assert tried[-1] == 1
-    assert 0.5 * whole < scaled < 3 * whole
 
 
 def test_an_unknown_part_of_a_checkpoint_is_refused(finished):
