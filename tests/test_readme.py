@@ -89,6 +89,11 @@ FULL = (
     '--title "full leave-one-out" --arms scratch transfer blind single_source normalizer shuffled ceiling '
     "--control-folds 0 2 3 5 --control-seeds 5"
 )
+FRESH_NOISE = (
+    '--title "fresh action noise" --exploratory --folds 0 3 --arms scratch transfer shuffled '
+    "--control-folds 0 3 --control-seeds 5 --seeds 5 --finetunes 1 --finetune-folds --budget 500000 "
+    "--pretrain-budget 1500000 --reset-log-std"
+)
 MINUTES = "minutes of training; tests/test_replicate.py replicates a small plan"
 WAYS = {
     # experiments
@@ -120,6 +125,7 @@ WAYS = {
             ("Biped", "biped", FULL),
             ("Octopus", "octopus", f"{FULL} --budget 250000 --pretrain-budget 450000"),
             ("BipedSkills", "biped-skills", f"{FULL} --budget 500000 --pretrain-budget 1500000"),
+            ("BipedSkills", "biped-skills-fresh-noise", FRESH_NOISE),
             ("Biped", "biped-joint", "--kind joint"),
             ("Octopus", "octopus-joint", "--kind joint --budget 250000"),
             (
