@@ -9,6 +9,7 @@ import pytest
 from fuzzing import small_learner
 from synthetic import ramp, write_planned
 
+from harness import findings
 from harness.cli import main
 from harness.plan import Preset, make_plan, write_plan
 from harness.rebuild import BEGIN, END, plans_below, rebuild, with_leaderboard
@@ -30,7 +31,7 @@ def test_a_stored_result_is_rebuilt_to_the_same_bytes(tmp_path, capsys):
                       checkpoints=4, first_episodes=100)  # fmt: skip
     write_plan(make_plan("Biped", settings, small_learner()), tmp_path / "results" / "untrained")
     page = tmp_path / "results" / "page.md"
-    page.write_text(f"<!-- findings: overview quickstart -->\n{END}\n")
+    page.write_text(f"<!-- findings: overview quickstart -->\n{findings.END}\n")
     main(["rebuild", str(tmp_path / "results"), "--processes", "2"])
     assert "| speed-up, these tasks [95%] | **≥ 18.2 [10.8, 30.7]** |" in page.read_text()
     assert files(copy / "report") == files(STORED / "report")
