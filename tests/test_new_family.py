@@ -210,7 +210,10 @@ def test_the_commands_know_it(cart: Path) -> None:
     assert len(list((cart / "xml" / "Cart-v0").iterdir())) == 8
 
 
-WHY = "test_the_page_says_why_each_task_is_there_and_how_its_family_was_decided"
+STILL_TO_DO = {
+    "test_the_page_tells_spread_and_success_of_the_references",
+    "test_the_page_says_why_each_task_is_there_and_how_its_family_was_decided",
+}
 
 
 def passed(directory: Path, family: str, *modules: str) -> int:
@@ -227,8 +230,8 @@ def test_the_suites_tests_hold_for_it(cart: Path, train: Path) -> None:
     modules = ("conditioning", "env", "registry", "spec", "state", "vector_env", "family_set")
     assert passed(cart, "Cart", *modules) > 150
     assert passed(train, "Train", "padding") > 10
-    # the one thing that the page says is still asked for
+    # what the page says is still to be done: `mtenvs reference Cart`, and a sentence for each task
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "Cart", "tests/test_catalogue.py"]
     told = run(cart, *words, ends=1)
     failed = {line.split()[1] for line in told.splitlines() if line.startswith("FAILED")}
-    assert {name.partition("::")[2].partition("[")[0] for name in failed} == {WHY}
+    assert {name.partition("::")[2].partition("[")[0] for name in failed} == STILL_TO_DO
