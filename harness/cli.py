@@ -33,7 +33,6 @@ from harness.catalogue import differences, nearest, page, with_families_table
 from harness.compare import compare, leaderboard
 from harness.pack import pack
 from harness.plan import (
-    NO_FOLD,
     PLAN,
     PRESETS,
     UNUSED,
@@ -60,7 +59,7 @@ from harness.reference import (
     write_reference,
 )
 from harness.reference_scores import reference_path
-from harness.replicate import compare_again, compare_fresh, plan_again, plan_fresh, run_of
+from harness.replicate import compare_again, compare_fresh, fold_number, plan_again, plan_fresh, run_of
 from harness.report import summary_table, write_report
 from harness.report.agent import variant
 from harness.report.words import plural
@@ -516,8 +515,8 @@ class Replicate:
 
     directory: tyro.conf.Positional[Path]
     """Directory of the experiment."""
-    fold: int | None = None
-    """Number of the cell's task; leave it out for networks of all tasks (--arm joint)."""
+    fold: int | str | None = None
+    """Number or name of the cell's task; leave it out for networks of all tasks (--arm joint)."""
     arm: str = "transfer"
     """Of the cell."""
     seeds: int = 3
@@ -549,7 +548,7 @@ class Replicate:
             out = self.out
             if out is None:
                 out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mtenvs-"))) / "replica"
-            fold = NO_FOLD if self.fold is None else self.fold
+            fold = fold_number(plan, self.fold)
             if self.same_seed is None:
                 cell = (fold, self.arm)
                 plan_fresh(

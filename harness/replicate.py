@@ -35,6 +35,7 @@ from harness.report.analysis import rng
 from harness.run import agent_to_run, check_suite, checkpoint_path
 from harness.statistics import Estimate
 from harness.store import COMPLETE, Store, StoreError, differences, made, owned
+from mtenvs.spec import did_you_mean
 
 AGREES, DIFFERS, CANNOT_TELL = 0, 1, 2
 """What the command ends with, as ``diff`` does; 2 also where something is wrong."""
@@ -145,6 +146,24 @@ def plan_again(
         if other["id"] not in again and store.status([other["id"]])[other["id"]] in COMPLETE:
             _copy(store, out, other["id"])
     return out
+
+
+def fold_number(plan: Mapping[str, Any], fold: int | str | None) -> int:
+    """Number of a fold, or :data:`harness.plan.NO_FOLD`.
+
+    Args:
+        plan: that has it.
+        fold: its number, the name of its task, or None for networks of all tasks.
+
+    Raises:
+        PlanError: if no task of the plan has that name.
+    """
+    if not isinstance(fold, str):
+        return NO_FOLD if fold is None else fold
+    numbers = {task["name"]: int(task["number"]) for task in plan["tasks"]}
+    if fold not in numbers:
+        raise PlanError(f"no task is named {fold!r}{did_you_mean(fold, numbers)}; there are {[*numbers]}")
+    return numbers[fold]
 
 
 def run_of(plan: Mapping[str, Any], fold: int, arm: str, seed: int) -> dict[str, Any]:

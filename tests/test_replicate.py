@@ -35,6 +35,7 @@ from harness.replicate import (
     DIFFERS,
     compare_again,
     compare_fresh,
+    fold_number,
     plan_again,
     plan_fresh,
     run_of,
@@ -58,6 +59,12 @@ def entries(plan):
 @pytest.fixture(scope="module")
 def plans():
     return make_plan("Biped", SETTINGS, small_learner()), make_plan("Biped", LARGER, small_learner())
+
+
+def test_a_fold_has_a_number_and_its_task_a_name(plans):
+    assert [fold_number(plans[0], fold) for fold in (5, "child", None)] == [5, 5, NO_FOLD]
+    with pytest.raises(PlanError, match=r"no task is named 'chidl' \(did you mean 'child'\?\); there are"):
+        fold_number(plans[0], "chidl")
 
 
 @pytest.mark.parametrize("arm", ARMS)
