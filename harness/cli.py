@@ -193,17 +193,16 @@ class Experiment:
         )
         title = "" if kind == "loo" else f"-{kind}"
         directory = self.out or Path("runs") / f"{family}-{self.preset}{title}".lower()
+        count = len(settings.folds or mtenvs.tasks(family))
         if stepped_by == "warp" and settings.cohort_runs is None:
             fit = self.planned_runs(directory)
             if fit is None:
                 check_device(place.device)  # what fits is told by a GPU of this machine
-                longest = max(settings.budget, settings.pretrain_budget or 0)
-                if kind == "joint":
-                    longest = len(settings.folds or mtenvs.tasks(family)) * settings.budget
+                apart = max(settings.budget, settings.pretrain_budget or 0)
+                longest = count * settings.budget if kind == "joint" else apart
                 fit = runs_that_fit(family, settings, learner["rollout"], place.device, longest)
             settings = dataclasses.replace(settings, cohort_runs=fit)
         if kind == "joint":
-            count = len(settings.folds or mtenvs.tasks(family))
             wide = None
             if "joint-wide" in settings.joint_arms:
                 wide = widened(learner["name"], family, learner["config"], count, **told)
@@ -667,9 +666,9 @@ class Reference:
             check_alike(old, origin(family, config))
         check_device(self.device)
         missing = [t.name for t in family.tasks] if old is None else unmeasured(family, old)
-        if not missing:
+        if old is not None and not missing:
             say(f"{path} has scores of all tasks; measure them anew with --fresh")
-            self.check(old or {})
+            self.check(old)
             return
         record = with_bar(
             "reference",

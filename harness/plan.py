@@ -58,7 +58,7 @@ UNUSED = {
     "matrix": (*_OF_ARMS, "joint_arms", "headline", "break_even_threshold"),
 }
 """Fields of :class:`Preset` that say nothing to an experiment of a kind. Functions that make plans pass
-them over, as presets are shared; the command line refuses values that are not the preset's."""
+most of them over, as presets are shared; the command line refuses all values that are not the preset's."""
 THRESHOLDS = tuple(round(0.10 + 0.05 * i, 2) for i in range(15))  # 0.10 ... 0.80 (PROTOCOL §4.3)
 NEW_CODES = {"descriptor": ("true", "mean"), "one_hot": ("unused", "mean"), "none": ()}
 """What can be told of a new task, by conditioning; the first if nothing is said."""

@@ -349,8 +349,7 @@ def estimate_cost(
     """Estimates what the whole plan takes: one cohort of every shape is trained and evaluated for a moment.
 
     On a CPU it is as much of the cohort as has :data:`PROBE_WORLDS` worlds at most, but one run. Nothing is
-    stored.
-    Evaluation is estimated from episodes of full length, and so from above.
+    stored. Evaluation is estimated from episodes of full length, and so from above.
 
     Args:
         directory: of the plan.
@@ -470,10 +469,10 @@ def _probe(
     test_speed = steps / (time.perf_counter() - began)
     grown = _resident_bytes(where.device) - resident
     worlds.close()
-    described = learner.describe()["parameters"]
+    parameters = learner.describe()["parameters"]
     del cohort_of, learner, worlds
     give_back_memory()  # or what is kept would count as there before, and not grow with the next shape
-    return train_speed, test_speed, described, resident, grown
+    return train_speed, test_speed, parameters, resident, grown
 
 
 def _resident_bytes(device: str) -> float:
